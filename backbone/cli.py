@@ -1,0 +1,52 @@
+"""What every command line shares: one clear line and status 2 for a user's mistake, help that shows an example."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from .errors import UserError
+from .text import nearest
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, and name the nearest flag."""
+
+    def __init__(self, description: str, example: str) -> None:
+        super().__init__(
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            first = message[len(prefix) :].split()[0]
+            message = f"unknown argument {first!r}" + (nearest(first, flags) if first.startswith("-") else "")
+        print(f"{self.prog}: error: {message} (--help shows the usage)", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command line's `main` and exit: 0, or 2 with one line for a UserError. A defect keeps its traceback (1)."""
+    program = os.path.basename(sys.argv[0])
+    try:
+        status = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        # The reader (head, less) went away; what it wanted it has.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)

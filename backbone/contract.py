@@ -1,0 +1,120 @@
+"""The one contract of every network: a dict of stages out, with channels and strides known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .errors import ArchitectureError
+from .norm import freeze_norm
+
+
+@dataclass(frozen=True)
+class FeatureInfo:
+    """What a stage gives: `channels`, and `stride` in input pixels a feature cell (0 for `logits`, which has none)."""
+
+    channels: int
+    stride: int
+
+
+class Backbone(nn.Module):
+    """Base of every network.
+
+    A subclass builds its modules, then calls `self.finish(...)`. It implements `run_stage`. Stages stand in order of
+    depth in `stage_names`; `logits`, when there is a classifier, is the last.
+
+    Attributes:
+        architecture: name in the table of architectures.
+        feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth.
+        out_features: the stages that `forward` returns.
+    """
+
+    architecture: str
+    feature_info: dict[str, FeatureInfo]
+    out_features: tuple[str, ...]
+
+    def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
+        """Settle outputs, frozen stages and checkpointing once the modules are built."""
+        unknown = [name for name in out_features if name not in self.feature_info]
+        if unknown or not out_features:
+            raise ArchitectureError(
+                f"{self.architecture}: out_features {list(out_features)} must name some of {list(self.feature_info)}"
+            )
+        self.out_features = tuple(name for name in self.feature_info if name in out_features)
+        self.checkpointing = checkpointing
+        self.freeze(freeze_at)
+
+    @property
+    def stage_names(self) -> list[str]:
+        """Stages that are built, in order of depth, without `logits`."""
+        return [name for name in self.feature_info if name != "logits"]
+
+    @property
+    def size_divisibility(self) -> int:
+        """Height and width of the input need no padding to any multiple: every stage takes any size."""
+        return 0
+
+    def stage_modules(self, stage: str) -> list[str]:
+        """Names of the modules that hold the parameters of `stage`."""
+        raise NotImplementedError
+
+    def run_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Compute `stage` from the output of the stage before it (`stem` and `conv1`: from the images)."""
+        raise NotImplementedError
+
+    def freeze(self, freeze_at: int) -> None:
+        """Freeze the first `freeze_at` stages (1: stem, 2: stem and res2, ...): no gradients, BN as constants.
+
+        Raises:
+            ArchitectureError: freeze_at is not between 0 and the number of stages.
+        """
+        if not 0 <= freeze_at <= 5:
+            raise ArchitectureError(f"{self.architecture}: freeze_at must be 0 to 5, not {freeze_at}")
+        self.freeze_at = freeze_at
+        for stage in self.stage_names[:freeze_at]:
+            for name in self.stage_modules(stage):
+                module = freeze_norm(self.get_submodule(name))
+                self.set_submodule(name, module)
+                module.requires_grad_(False)
+
+    def run_blocks(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+        """Run residual blocks in order; with checkpointing, recompute each in the backward pass."""
+        for block in blocks:
+            if self.checkpointing and self.training and torch.is_grad_enabled() and _trains(block):
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute the stages in `out_features`.
+
+        Args:
+            images: (N, 3, H, W), float, preprocessed as the weights ask.
+
+        Returns:
+            {stage: (N, channels, H / stride, W / stride)}, sizes rounded up, in order of depth; `logits` is
+            (N, classes).
+        """
+        outputs = {}
+        x = images
+        for stage in self._needed_stages():
+            x = self.run_stage(stage, x)
+            if stage in self.out_features:
+                outputs[stage] = x
+        return outputs
+
+    def _needed_stages(self) -> Iterator[str]:
+        last = self.out_features[-1]
+        for stage in self.feature_info:
+            yield stage
+            if stage == last:
+                return
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

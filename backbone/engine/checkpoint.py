@@ -1,0 +1,123 @@
+"""Checkpoints of a run: written whole, the newest few and the best kept, read without running anything in them."""
+
+from __future__ import annotations
+
+import io
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import RunError, WeightsError
+from ..weights import read_file
+from .files import write_text, write_whole
+
+POINTER = "last_checkpoint"
+BEST = "model_best.pth"
+FINAL = "model_final.pth"
+PATTERN = re.compile(r"model_(\d{7,})\.pth")
+
+
+class _CheckedFile(io.RawIOBase):
+    """Passes torch.save's writing on, and keeps the OSError that torch turns into a RuntimeError of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+        self.error: OSError | None = None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save(path: str | Path, content: dict[str, Any]) -> None:
+    """Write `content` with torch.save, whole.
+
+    Raises:
+        RunError: it cannot be written; a former file of that name is untouched.
+    """
+
+    def write(temporary: Path) -> None:
+        out = _CheckedFile(temporary)
+        try:
+            torch.save(content, out)
+            out.flush()
+        except RuntimeError:
+            if out.error is not None:
+                raise out.error from None
+            raise
+        finally:
+            out.file.close()
+
+    write_whole(path, write)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint; raises WeightsError if it is missing, broken, unsafe or no checkpoint."""
+    content, _ = read_file(path)
+    if not isinstance(content, dict) or "model" not in content:
+        raise WeightsError(f"{path}: not a checkpoint of this project (it has no `model`)")
+    return content
+
+
+def numbered(folder: str | Path) -> list[tuple[int, Path]]:
+    """Return (iteration, path) of the numbered checkpoints in a run folder, oldest first."""
+    found = [(PATTERN.fullmatch(path.name), path) for path in Path(folder).glob("model_*.pth")]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def newest(folder: str | Path) -> Path | None:
+    """Return the newest checkpoint of a run, or None."""
+    checkpoints = numbered(folder)
+    return checkpoints[-1][1] if checkpoints else None
+
+
+def save_numbered(folder: str | Path, iteration: int, content: dict[str, Any], keep: int) -> Path:
+    """Write the checkpoint after `iteration` steps, then remove all but the newest `keep` (at least one)."""
+    path = Path(folder) / f"model_{iteration:07d}.pth"
+    save(path, content)
+    write_text(Path(folder) / POINTER, path.name)
+    for _, old in numbered(folder)[: -max(1, keep)]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of this process's random generators, in types that a safe reader takes."""
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() and torch.cuda.is_initialized() else None,
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back what `rng_state` returned."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's global generators."""
+    if not 0 <= seed < 2**32:
+        raise RunError(f"--seed must be 0 to {2**32 - 1}, not {seed}")
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (detectron2 draws from the global generator)
+    torch.manual_seed(seed)

@@ -1,0 +1,208 @@
+"""YAML configs: safe, with bases, and with every unknown key or wrong type named.
+
+Works on any yacs CfgNode, so detectors (detectron2's) and pretraining share it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..text import nearest
+
+BASE_KEY = "_BASE_"
+CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice in one mapping."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=deep)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} is given twice", key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def find_config(path_or_name: str | Path) -> Path:
+    """Return the config file: the path itself, or the bare name in configs/.
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    if path.parent == Path() and (CONFIG_FOLDER / path).is_file():
+        return CONFIG_FOLDER / path
+    if path.parent == Path() and not path.suffix and (CONFIG_FOLDER / f"{path}.yaml").is_file():
+        return CONFIG_FOLDER / f"{path}.yaml"
+    known = [file.name for file in sorted(CONFIG_FOLDER.glob("*.yaml"))]
+    raise ConfigError(f"no config file {str(path)!r} here or in configs/{nearest(path.name, known)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping, its bases merged in below it.
+
+    Raises:
+        ConfigError: unreadable, not YAML, not a mapping, a tag that would run code, or bases in a circle.
+    """
+    return _read_with_bases(path.resolve(), ())
+
+
+def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
+    try:
+        # _StrictLoader is a SafeLoader: it builds plain values only.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+    except yaml.constructor.ConstructorError as error:
+        where = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        reason = error.problem or "unsafe YAML"
+        if "could not determine a constructor" in reason:
+            reason = f"refused, a tag that is not plain data ({reason.split('tag')[-1].strip()})"
+        raise ConfigError(f"{path}{where}: {reason}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a config is a mapping of keys, this is a {type(content).__name__}")
+    bases = content.pop(BASE_KEY, [])
+    merged: dict[str, Any] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_path = (path.parent / base).resolve()
+        if not base_path.is_file():
+            known = [file.name for file in path.parent.rglob("*.yaml")]
+            raise ConfigError(f"{path}: {BASE_KEY} {base!r} does not exist{nearest(Path(base).name, known)}")
+        _merge_plain(merged, _read_with_bases(base_path, (*above, path)))
+    _merge_plain(merged, content)
+    return merged
+
+
+def _merge_plain(below: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(below.get(key), dict):
+            _merge_plain(below[key], value)
+        else:
+            below[key] = value
+
+
+def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -> None:
+    """Merge nested `values` into a CfgNode in place.
+
+    Raises:
+        ConfigError: an unknown key, a section where a value belongs or the other way round, or a wrong type.
+    """
+    for key, value in values.items():
+        name = f"{_prefix}{key}"
+        if key not in config:
+            raise ConfigError(f"{source}: unknown key {name}{nearest(name, _all_keys(config, _prefix))}")
+        if isinstance(config[key], dict):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {value!r}")
+            merge(config[key], value, source, f"{name}.")
+        else:
+            config[key] = _fit(value, config[key], name, source)
+
+
+def merge_overrides(config: Any, overrides: Sequence[object], source: str = "command line") -> list[str]:
+    """Merge KEY, VALUE, KEY, VALUE, ... and return the keys.
+
+    Raises:
+        ConfigError: a value is missing, or as in `merge`.
+    """
+    if len(overrides) % 2:
+        raise ConfigError(f"{source}: overrides come as KEY VALUE pairs, {overrides[-1]!r} has no value")
+    keys = []
+    for key, value in zip(overrides[::2], overrides[1::2]):
+        if not isinstance(key, str) or key.startswith("-"):
+            raise ConfigError(f"{source}: {key!r} is not a config key")
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        if key.split(".")[0] not in config:
+            raise ConfigError(f"{source}: unknown key {key}{nearest(key, _all_keys(config))}")
+        merge(config, nested, source)
+        keys.append(key)
+    return keys
+
+
+def _all_keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in config.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            keys.extend(_all_keys(value, f"{prefix}{key}."))
+    return keys
+
+
+def _fit(value: Any, default: Any, name: str, source: str) -> Any:
+    """Return `value` in the type of the default. Text is read as a Python literal where it is one, as in yacs."""
+    if isinstance(value, str) and not isinstance(default, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            lowered = {"true": True, "false": False, "null": None, "none": None}
+            value = lowered.get(value.lower(), value)
+    if default is None or type(value) is type(default):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
+        return type(default)(value)
+    if isinstance(default, tuple) and not isinstance(value, (str, dict, bool)):
+        return (value,)
+    if isinstance(default, tuple) and isinstance(value, str) and all(isinstance(item, str) for item in default):
+        return (value,) if value else ()
+    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(default, str) and value is None:
+        return ""
+    expected = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+    wanted = expected.get(type(default), f"a {type(default).__name__} such as {default!r}")
+    raise ConfigError(f"{source}: {name} is {value!r}, expected {wanted}")
+
+
+def get(config: Any, key: str) -> Any:
+    """Return the value at a dotted key."""
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def differences(a: dict, b: dict, prefix: str = "") -> list[str]:
+    """Return the dotted keys whose values differ between two nested mappings."""
+    keys = []
+    for key in {**a, **b}:
+        left, right = a.get(key), b.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            keys.extend(differences(left, right, f"{prefix}{key}."))
+        elif _plain(left) != _plain(right):
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def to_plain(config: dict) -> dict[str, Any]:
+    """Return a config as plain dicts, lists and scalars."""
+    return {key: to_plain(value) if isinstance(value, dict) else _plain(value) for key, value in config.items()}
+
+
+def dump(config: dict) -> str:
+    """Return the whole config as YAML text."""
+    return yaml.safe_dump(to_plain(config), sort_keys=True, allow_unicode=True)

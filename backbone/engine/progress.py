@@ -1,0 +1,109 @@
+"""How fast a run goes and how long it will take: a bar on a terminal, plain lines in the log."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+
+import torch
+from tqdm import tqdm
+
+from .record import LOGGER
+
+log = logging.getLogger(LOGGER)
+
+
+class Speed:
+    """Images a second, the share of time spent waiting for data, and the time left, over the last steps."""
+
+    def __init__(self, images_per_step: int, window: int = 50) -> None:
+        self.images_per_step = images_per_step
+        self.steps: deque[tuple[float, float]] = deque(maxlen=window)
+
+    def add(self, seconds: float, waiting: float) -> None:
+        """Add one step: its whole time and, of it, the time spent waiting for data."""
+        self.steps.append((seconds, waiting))
+
+    @property
+    def seconds_per_step(self) -> float:
+        return sum(step[0] for step in self.steps) / max(1, len(self.steps))
+
+    @property
+    def images_per_second(self) -> float:
+        seconds = self.seconds_per_step
+        return self.images_per_step / seconds if seconds else 0.0
+
+    @property
+    def data_share(self) -> float:
+        total = sum(step[0] for step in self.steps)
+        return sum(step[1] for step in self.steps) / total if total else 0.0
+
+    def time_left(self, steps: int) -> float:
+        """Seconds for `steps` more steps."""
+        return steps * self.seconds_per_step
+
+
+def duration(seconds: float) -> str:
+    """Return "45s", "3m20s", "2h05m" or "3d04h"."""
+    seconds = int(seconds + 0.5)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days}d{hours % 24:02d}h"
+    if hours:
+        return f"{hours}h{minutes % 60:02d}m"
+    return f"{minutes}m{seconds % 60:02d}s" if minutes else f"{seconds}s"
+
+
+def gpu_memory() -> float | None:
+    """Peak memory of this process's GPU in GiB, or None on a CPU."""
+    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
+        return None
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
+class Progress:
+    """Shows a run's steps: one bar that stays on its line on a terminal, a line every so often elsewhere."""
+
+    def __init__(self, *, start: int, total: int, visible: bool) -> None:
+        self.total = total
+        self.began = time.monotonic()
+        on_terminal = visible and sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total, initial=start, disable=not on_terminal, dynamic_ncols=True, unit="it", leave=False, smoothing=0.1,
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {postfix}",
+        )  # fmt: skip
+
+    def step(self, speed: Speed, iteration: int, losses: dict[str, float], rate: float) -> None:
+        """Move on by one step; `losses` and `rate` are the last ones known."""
+        if self.bar.disable:
+            return
+        self.bar.set_postfix_str(self.line(speed, iteration, losses, rate, short=True), refresh=False)
+        self.bar.update(1)
+
+    def report(self, speed: Speed, iteration: int, losses: dict[str, float], rate: float) -> None:
+        """Write one line to the log; beside a bar the terminal is spared."""
+        text = f"iter {iteration}/{self.total}  {self.line(speed, iteration, losses, rate)}"
+        log.info(text, extra={"file_only": not self.bar.disable})
+
+    def line(self, speed: Speed, iteration: int, losses: dict[str, float], rate: float, short: bool = False) -> str:
+        total = sum(losses.values())
+        shown = "" if short else " (" + ", ".join(f"{_short(name)} {value:.3f}" for name, value in losses.items()) + ")"
+        memory = gpu_memory()
+        parts = [
+            f"loss {total:.3f}{shown if len(losses) > 1 else ''}",
+            f"lr {rate:.3g}",
+            f"{speed.images_per_second:.1f} img/s",
+            f"data {100 * speed.data_share:.0f}%",
+            *([f"{memory:.1f} GiB"] if memory is not None else []),
+            f"ETA {duration(speed.time_left(self.total - iteration))}",
+        ]
+        return "  ".join(parts)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("loss_")

@@ -1,0 +1,358 @@
+"""The training loop that detectors and pretraining share.
+
+A step is a function of the weights, the optimizer's state, the random generators and the step's number; all four are in
+a checkpoint. So a run that was killed and resumed ends with the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import RunError
+from . import checkpoint, distributed
+from .progress import Progress, Speed
+from .record import LOGGER, Events, MetricsFile
+
+log = logging.getLogger(LOGGER)
+# Exit status of a process that ended on SIGTERM, as a shell would report it.
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Schedule(Protocol):
+    def multiplier(self, iteration: int) -> float: ...
+
+
+class Task(ABC):
+    """What is trained. The trainer knows of detection and classification no more than this.
+
+    Attributes:
+        model: the network, on its device.
+    """
+
+    model: nn.Module
+
+    @abstractmethod
+    def batches(self, start: int, end: int) -> Iterable[Any]:
+        """Yield this process's batches of the steps start..end-1."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
+        """Return the losses of one batch; their sum is minimised. `model` may be wrapped for several processes."""
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Return {kind: {metric: value}} on the test sets; called in every process."""
+        return {}
+
+    def pictures(self, batch: Any) -> dict[str, np.ndarray]:
+        """Return {name: (H, W, 3) RGB uint8} of a training batch, for TensorBoard."""
+        return {}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what belongs to the weights in a checkpoint, in plain types."""
+        return {}
+
+    def finish(self) -> None:
+        """Called once after the last step and before the last evaluation."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run goes.
+
+    Attributes:
+        batch_size: images a step over all processes.
+        amp: None for float32, else "bfloat16" or "float16".
+        best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
+        config: the whole config as YAML text; it goes into every checkpoint.
+    """
+
+    folder: Path
+    device: torch.device
+    max_iter: int
+    batch_size: int
+    log_period: int = 20
+    checkpoint_period: int = 0
+    eval_period: int = 0
+    keep: int = 2
+    amp: str | None = None
+    best: str = "bbox/AP"
+    config: str = ""
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    iteration: int = 0
+    best: float = -math.inf
+    best_iteration: int = -1
+    results: dict[str, dict[str, float]] = field(default_factory=dict)
+    evaluation_due: bool = False
+
+
+class Trainer:
+    """Runs a Task. Build it in every process, then call `train`."""
+
+    def __init__(self, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, settings: Settings) -> None:
+        self.task = task
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.settings = settings
+        self.state = State()
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        device = settings.device
+        self.model = wrap(task.model, device)
+        self.dtype = getattr(torch, settings.amp) if settings.amp else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "float16")
+        self._terminate = False
+        self._in_evaluation = False
+
+    # -- checkpoints
+
+    def content(self) -> dict[str, Any]:
+        """Return all that `resume` needs. A collective call: every process takes part."""
+        return {
+            **self.weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "rng": distributed.gather(checkpoint.rng_state()),
+            "best": [self.state.best, self.state.best_iteration],
+            "evaluation_due": self._due(self.settings.eval_period),
+        }
+
+    def weights(self) -> dict[str, Any]:
+        return {
+            "model": self.task.model.state_dict(),
+            "iteration": self.state.iteration,
+            "config": self.settings.config,
+            "metadata": self.task.metadata(),
+        }
+
+    def save(self) -> None:
+        """Write the numbered checkpoint of this step."""
+        content = self.content()
+        if distributed.is_main():
+            path = checkpoint.save_numbered(self.settings.folder, self.state.iteration, content, self.settings.keep)
+            log.info("checkpoint %s", path.name, extra={"file_only": True})
+        distributed.barrier()
+
+    def resume(self, path: Path) -> None:
+        """Go on from a numbered checkpoint.
+
+        Raises:
+            WeightsError: it cannot be read.
+            RunError: it is not of this model, or of another number of processes.
+        """
+        content = checkpoint.load(path)
+        missing = [
+            key for key in ("optimizer", "scaler", "rng", "best", "iteration", "evaluation_due") if key not in content
+        ]
+        if missing:
+            raise RunError(f"{path}: holds weights only, a run cannot be resumed from it")
+        try:
+            self.task.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from None
+        self.scaler.load_state_dict(content["scaler"])
+        self.state = State(content["iteration"], *content["best"], evaluation_due=content["evaluation_due"])
+        states = content["rng"]
+        if len(states) == distributed.world_size():
+            checkpoint.set_rng_state(states[distributed.rank()])
+        else:
+            log.warning(
+                "the checkpoint is of %d processes, now %d run: random draws differ from here on",
+                len(states),
+                distributed.world_size(),
+            )
+
+    # -- the loop
+
+    def train(self) -> State:
+        """Train up to `max_iter`, with log lines, evaluations and checkpoints on the way.
+
+        Raises:
+            RunError: a loss is not finite, or a checkpoint cannot be written.
+            SystemExit: SIGTERM came; a checkpoint was written first.
+        """
+        settings, state = self.settings, self.state
+        main = distributed.is_main()
+        metrics = MetricsFile(settings.folder, after=state.iteration) if main else None
+        events = Events(settings.folder, after=state.iteration) if main else None
+        progress = Progress(start=state.iteration, total=settings.max_iter, visible=main)
+        try:
+            with self._sigterm():
+                if state.evaluation_due:
+                    self._evaluate(metrics, events)
+                self._loop(metrics, events, progress)
+        finally:
+            progress.close()
+            if events is not None:
+                events.close()
+        if main:
+            checkpoint.save(settings.folder / checkpoint.FINAL, self.weights())
+        return state
+
+    def _loop(self, metrics: MetricsFile | None, events: Events | None, progress: Progress) -> None:
+        settings, state = self.settings, self.state
+        speed, averages, first = Speed(settings.batch_size), _Averages(), state.iteration
+        self.task.model.train()
+        batches = iter(self.task.batches(first, settings.max_iter))
+        while state.iteration < settings.max_iter:
+            began = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - began
+            if events is not None and state.iteration == first:
+                for name, picture in self.task.pictures(batch).items():
+                    events.picture(name, picture, state.iteration)
+            rate = self._set_rates()
+            averages.add(self._step(batch))
+            state.iteration += 1
+            losses = averages.take(state.iteration) if self._due(settings.log_period) else None
+            speed.add(time.perf_counter() - began, waited)
+            if losses is not None:
+                self._report(progress, speed, metrics, events, losses, rate)
+            progress.step(speed, state.iteration, averages.last, rate)
+            if distributed.anyone(self._terminate):
+                self.save()
+                self._leave()
+            if state.iteration == settings.max_iter:
+                self.task.finish()
+            # The checkpoint comes first: a run that is killed in its evaluation begins again with that evaluation.
+            if self._due(settings.checkpoint_period) or self._due(settings.eval_period):
+                averages.check(state.iteration)
+                self.save()
+            if self._due(settings.eval_period):
+                self._evaluate(metrics, events)
+
+    def _due(self, period: int) -> bool:
+        done = self.state.iteration
+        return done == self.settings.max_iter or (period > 0 and done % period == 0)
+
+    def _set_rates(self) -> float:
+        multiplier = self.schedule.multiplier(self.state.iteration)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates):
+            group["lr"] = base * multiplier
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _step(self, batch: Any) -> dict[str, Tensor]:
+        device = self.settings.device.type
+        with torch.autocast(device, self.dtype) if self.dtype else contextlib.nullcontext():
+            losses = self.task.losses(self.model, batch, self.state.iteration)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(sum(losses.values())).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def _report(self, progress, speed, metrics, events, losses, rate) -> None:
+        if not distributed.is_main():
+            return
+        progress.report(speed, self.state.iteration, losses, rate)
+        scalars = {
+            "total_loss": sum(losses.values()),
+            **losses,
+            "lr": rate,
+            "images_per_second": speed.images_per_second,
+            "data_share": speed.data_share,
+        }
+        metrics.write({"iteration": self.state.iteration, **{name: float(value) for name, value in scalars.items()}})
+        events.scalars({f"train/{name}": value for name, value in scalars.items()}, self.state.iteration)
+
+    def _evaluate(self, metrics: MetricsFile | None, events: Events | None) -> None:
+        generators = checkpoint.rng_state()
+        self._in_evaluation = True
+        if self._terminate:
+            self._leave()
+        self.task.model.eval()
+        results = self.task.evaluate()
+        self.task.model.train()
+        self._in_evaluation = False
+        checkpoint.set_rng_state(generators)
+        self.state.results = results
+        if not results:
+            return
+        flat = {f"{kind}/{name}": value for kind, values in results.items() for name, value in values.items()}
+        flat = {name: value for name, value in flat.items() if isinstance(value, (int, float))}
+        value = flat.get(self.settings.best)
+        better = value is not None and value > self.state.best
+        if better:
+            self.state.best, self.state.best_iteration = float(value), self.state.iteration
+        if distributed.is_main():
+            metrics.write({"iteration": self.state.iteration, **flat})
+            events.scalars(flat, self.state.iteration)
+            if better:
+                checkpoint.save(self.settings.folder / checkpoint.BEST, self.weights())
+
+    @contextlib.contextmanager
+    def _sigterm(self) -> Iterator[None]:
+        def note(_signum, _frame) -> None:
+            self._terminate = True
+            if self._in_evaluation:
+                self._leave()
+
+        before = signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _leave(self) -> None:
+        log.info("SIGTERM: checkpoint written after %d iterations; --resume goes on from it", self.state.iteration)
+        raise SystemExit(TERMINATED)
+
+
+class _Averages:
+    """Mean of the losses since the last report. They stay on the device until then, so that no step waits for it."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.last: dict[str, float] = {}
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        for name, loss in losses.items():
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss.float()
+        self.count += 1
+        if not self.last:
+            self.last = {name: float(value) for name, value in losses.items()}
+
+    def take(self, iteration: int) -> dict[str, float]:
+        """Return the means over steps and processes, and start anew."""
+        self.check(iteration)
+        names = list(self.sums)
+        if self.count and names:
+            means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
+            self.last = dict(zip(names, means.tolist()))
+        self.sums, self.count = {}, 0
+        return self.last
+
+    def check(self, iteration: int) -> None:
+        """Raise RunError if a loss since the last report was not finite."""
+        wrong = [name for name, value in self.sums.items() if not math.isfinite(float(value))]
+        if distributed.anyone(bool(wrong)):
+            raise RunError(
+                f"{', '.join(wrong) or 'a loss in another process'} is not finite near iteration {iteration}; "
+                "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
+            )
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return the model for training: itself, or in DistributedDataParallel where several processes run."""
+    if not distributed.together():
+        return model
+    ids = [device.index if device.index is not None else torch.cuda.current_device()] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

@@ -1,0 +1,27 @@
+"""What a user can get wrong. The command lines print the message in one line and exit with status 2."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in what the user gave. The message says what is wrong, where, and how to mend it."""
+
+
+class ArchitectureError(UserError, ValueError):
+    """An unknown network, or a keyword that this network does not take."""
+
+
+class WeightsError(UserError, ValueError):
+    """A weights file that cannot be read, is not safe to read, or does not fit the network."""
+
+
+class ConfigError(UserError, ValueError):
+    """A config file, key or value that is wrong."""
+
+
+class DataError(UserError, ValueError):
+    """A data set that is missing, broken or inconsistent."""
+
+
+class RunError(UserError, RuntimeError):
+    """A run folder, a checkpoint or a device that cannot be used as asked."""

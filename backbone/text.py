@@ -1,0 +1,50 @@
+"""Words for messages and tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the known name nearest to `name`, else the known names, to end a message."""
+    known = [str(candidate) for candidate in known]
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    if matches:
+        return f"; did you mean {by_lower[matches[0]]!r}?"
+    return f"; known: {', '.join(sorted(known)[:20])}" if known else ""
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return "1 image", "2 images", "1,000 images"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str], *, digits: int = 2) -> str:
+    """Return an aligned Markdown table; numbers stand to the right, floats with `digits` decimals."""
+    cells = [[_cell(value, digits) for value in row] for row in rows]
+    right = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
+    widths = [
+        max(len(name), *(len(row[i]) for row in cells), 3) if cells else len(name) for i, name in enumerate(header)
+    ]
+
+    def line(values: Sequence[str]) -> str:
+        columns = zip(values, widths, right)
+        padded = [value.rjust(width) if to_right else value.ljust(width) for value, width, to_right in columns]
+        return "| " + " | ".join(padded) + " |"
+
+    rules = ["-" * (width + 1) + (":" if to_right else "-") for width, to_right in zip(widths, right)]
+    return "\n".join([line(list(header)), f"|{'|'.join(rules)}|", *(line(row) for row in cells)])
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _cell(value: object, digits: int) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "-" if value != value else f"{value:.{digits}f}"
+    return str(value)

@@ -1,0 +1,63 @@
+"""The keys that this project adds to detectron2's config, and the defaults that differ from detectron2's."""
+
+from __future__ import annotations
+
+import torch
+from detectron2.config import CfgNode
+
+
+def add_defaults(config: CfgNode) -> None:
+    """Add our keys, with their defaults, to a detectron2 config in place."""
+    model = config.MODEL
+    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # A backbone of `backbone.list_backbones()`, or one with `_fpn` behind its name.
+    model.BACKBONE.NAME = "resnet50_fpn"
+    # 32, 16 or 8: dilation stands in for the strides left out.
+    model.BACKBONE.OUTPUT_STRIDE = 32
+    # Recompute each residual block in the backward pass: less memory, more time.
+    model.BACKBONE.CHECKPOINTING = False
+    # "FrozenBN", "BN", "SyncBN" or "GN".
+    model.RESNETS.NORM = "FrozenBN"
+    # Images of the training set from which frozen BN takes its statistics when there are no weights to take them from.
+    model.BACKBONE.CALIBRATION_IMAGES = 8
+    # Memory layout of images, features and convolution weights.
+    model.CHANNELS_LAST = False
+    # Preprocessing of torchvision's weights; a weights file that was made with another sets its own.
+    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    model.PIXEL_STD = [58.395, 57.12, 57.375]
+    model.RESNETS.STRIDE_IN_1X1 = False
+    config.INPUT.FORMAT = "RGB"
+
+    # Root of the data sets in their official layouts; `--data-root` sets it.
+    config.DATASETS.ROOT = ""
+    # The sets that `--train-json` and its siblings describe, under the names custom_train and custom_val.
+    config.DATASETS.CUSTOM = CfgNode(
+        {"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""},
+    )
+    # Boxes without area, with NaN or wholly outside their image: "refuse" the set, "skip" the box and count it, or
+    # "auto": skip in the official sets (COCO has such boxes), refuse in one's own.
+    config.DATASETS.BAD_BOXES = "auto"
+    # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
+    config.DATALOADER.NUM_WORKERS = -1
+
+    # Of everything random: the same seed gives the same run.
+    config.SEED = 0
+
+    solver = config.SOLVER
+    # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen.
+    solver.REFERENCE_BATCH_SIZE = 16
+    # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
+    solver.AUTO_SCALE = True
+    # With AMP.ENABLED: "bfloat16" or "float16".
+    solver.AMP.DTYPE = "bfloat16"
+    # Checkpoints kept beside the best one.
+    solver.CHECKPOINTS_TO_KEEP = 2
+    # Iterations between lines in the log, metrics.jsonl and TensorBoard.
+    solver.LOG_PERIOD = 20
+
+    # "auto", "hotcoco", "faster-coco-eval" or "pycocotools".
+    config.TEST.EVAL_ENGINE = "auto"
+    # Pictures of detections written after the last evaluation.
+    config.TEST.PICTURES = 12
+    # Least score of a box in those pictures.
+    config.TEST.PICTURE_SCORE = 0.5

@@ -1,0 +1,30 @@
+"""Checks of data sets in COCO form: `check_coco` before every run, decoding and mending for tools/check_data.py."""
+
+from .files import read_json, write_json
+from .images import ImageFacts, check_images, inspect_images
+from .kinds import KINDS, Fault, Kind, in_order
+from .mend import Mended, faults_of, mend
+from .report import as_record, as_text, counts_of, has_errors, raise_on_errors, verdict
+from .structure import check_coco
+
+__all__ = [
+    "KINDS",
+    "Fault",
+    "ImageFacts",
+    "Kind",
+    "Mended",
+    "as_record",
+    "as_text",
+    "check_coco",
+    "check_images",
+    "counts_of",
+    "faults_of",
+    "has_errors",
+    "in_order",
+    "inspect_images",
+    "mend",
+    "raise_on_errors",
+    "read_json",
+    "verdict",
+    "write_json",
+]

@@ -1,0 +1,63 @@
+"""Reading images with OpenCV: decoded, turned upright, always three channels of 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from backbone.errors import DataError
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+# Some writers leave a few bytes behind the end marker.
+TAIL = 64
+
+
+def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Read an image of any common kind (grayscale, CMYK, 16 bit, with or without transparency).
+
+    The EXIF orientation is applied. If `size` says that the annotations were made on the image as stored, it is not.
+
+    Args:
+        size: (width, height) that the annotations were made for.
+
+    Returns:
+        (H, W, 3) uint8 in BGR order.
+
+    Raises:
+        DataError: missing, empty, cut off, no image, or of another size than `size`.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f"{path}: image cannot be read: {error.strerror or error}") from None
+    return decode_image(data, str(path), size=size)
+
+
+def decode_image(data: np.ndarray, source: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Decode the bytes of an image file; see `read_image`."""
+    if data.size == 0:
+        raise DataError(f"{source}: the image file is empty (0 bytes); replace it or take it out of the JSON")
+    if data[:2].tobytes() == JPEG_START and JPEG_END not in data[-TAIL:].tobytes():
+        raise DataError(f"{source}: the image file is cut off; replace it or take it out of the JSON")
+    image = _decode(data, cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(f"{source}: not an image that OpenCV can decode; replace it or take it out of the JSON")
+    if size is not None and image.shape[1::-1] != tuple(size):
+        stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if stored is None or stored.shape[1::-1] != tuple(size):
+            found = "x".join(map(str, image.shape[1::-1]))
+            raise DataError(
+                f"{source}: the image is {found} pixels, its JSON record says {size[0]}x{size[1]}; "
+                "run tools/check_data.py on the set"
+            )
+        image = stored
+    return image
+
+
+def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(data, flags)
+    except cv2.error:
+        return None

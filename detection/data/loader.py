@@ -1,0 +1,155 @@
+"""Batches that are a function of the seed and the step alone, so a resumed run sees what it would have seen.
+
+Nothing is remembered between steps: the order of images, their grouping by aspect and every random draw follow from
+(seed, position). A loader can start at any step, with any number of worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from backbone.errors import DataError
+
+from .mapper import Mapper
+
+Item = tuple[int, int]  # position in the endless sequence, index of the image
+
+
+class EpochSampler:
+    """The endless sequence of images: a fresh permutation an epoch."""
+
+    def __init__(self, indices: Sequence[int], seed: int) -> None:
+        self.indices = np.asarray(indices)
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[Item]:
+        position = 0
+        epoch = 0
+        while True:
+            for index in np.random.default_rng((self.seed, epoch)).permutation(self.indices):
+                yield position, int(index)
+                position += 1
+            epoch += 1
+
+
+class BatchSampler(Sampler[list[Item]]):
+    """Batches of all processes together, of which this process takes its share.
+
+    Args:
+        batch_size: images a step over all processes.
+        groups: a label an image; a batch holds images of one label, so that little padding is needed.
+        start: steps to leave out at the beginning.
+        steps: steps after which the sequence ends; None never.
+    """
+
+    def __init__(
+        self,
+        sampler: EpochSampler,
+        *,
+        batch_size: int,
+        groups: np.ndarray | None = None,
+        start: int = 0,
+        steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.groups = groups
+        self.start = start
+        self.steps = steps
+        self.share = slice(rank, None, world_size)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for step, batch in enumerate(self._batches()):
+            if self.steps is not None and step >= self.steps:
+                return
+            if step >= self.start:
+                yield batch[self.share]
+
+    def _batches(self) -> Iterator[list[Item]]:
+        waiting: dict[int, list[Item]] = {}
+        for position, index in self.sampler:
+            group = 0 if self.groups is None else int(self.groups[index])
+            batch = waiting.setdefault(group, [])
+            batch.append((position, index))
+            if len(batch) == self.batch_size:
+                yield waiting.pop(group)
+
+
+class TrainingSamples(Dataset):
+    """Samples by (position, index); the position seeds the sample's random draws."""
+
+    def __init__(self, mapper: Mapper, seed: int) -> None:
+        self.mapper = mapper
+        self.seed = seed
+
+    def __getitem__(self, item: Item) -> dict[str, Any]:
+        position, index = item
+        return self.mapper(index, np.random.default_rng((self.seed, 1, position)))
+
+
+class TestSamples(Dataset):
+    """The images of `indices` in order."""
+
+    def __init__(self, mapper: Mapper, indices: Sequence[int]) -> None:
+        self.mapper = mapper
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        return self.mapper(self.indices[item])
+
+
+def aspect_groups(sizes: np.ndarray) -> np.ndarray:
+    """Return 0 for images (N, 2) at least as high as wide, 1 for the others."""
+    return (sizes[:, 0] > sizes[:, 1]).astype(np.int64)
+
+
+def settle_workers(wanted: int, processes: int) -> int:
+    """Return the number of loader processes: as asked, or for -1 the cores of this machine shared out, at most 8."""
+    if wanted >= 0:
+        return wanted
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // max(1, processes)))
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def _as_list(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+def make_loader(samples: Dataset, *, workers: int, pin_memory: bool, batches: BatchSampler | None = None) -> DataLoader:
+    """Return a DataLoader of lists of samples: by `batches`, or one by one in order."""
+    order = {"batch_sampler": batches} if batches is not None else {"batch_size": 1, "shuffle": False}
+    return DataLoader(
+        samples,
+        **order,
+        num_workers=workers,
+        collate_fn=_as_list,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        persistent_workers=False,
+    )
+
+
+def until_error(loader: DataLoader) -> Iterator[list[Any]]:
+    """Yield the loader's batches; a DataError of a worker process comes out as one line, without its traceback."""
+    try:
+        yield from loader
+    except DataError as error:
+        lines = str(error).strip().splitlines()
+        raise DataError(lines[-1].partition("DataError: ")[2] or str(error)) from None

@@ -1,0 +1,126 @@
+"""A detection set in memory: arrays instead of a dict an annotation, small and shared by the loader's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from backbone.errors import DataError
+
+
+@dataclass
+class DetectionSet:
+    """Images with their annotations.
+
+    Attributes:
+        classes: names, in the order of the model's class indices.
+        category_ids: the JSON's id of each class.
+        image_ids: (N,) as in the JSON; files: names relative to `folder`; sizes: (N, 2) width and height.
+        starts: (N + 1,); the annotations of image i are starts[i]:starts[i + 1].
+        boxes: (M, 4) float32 XYXY, absolute pixels. labels: (M,) class indices. crowd: (M,) bool.
+        segmentations: JSON bytes of each annotation's segmentation; None where masks were not asked for.
+        skipped: annotations left out because their box was not usable.
+    """
+
+    name: str
+    folder: Path
+    classes: list[str]
+    category_ids: list[int]
+    image_ids: np.ndarray
+    files: list[str]
+    sizes: np.ndarray
+    starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    segmentations: list[bytes] | None = None
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> Path:
+        return self.folder / self.files[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of image `index` in pixels."""
+        width, height = self.sizes[index]
+        return int(width), int(height)
+
+    def trainable(self) -> np.ndarray:
+        """Return the (K,) indices of images that have an annotation other than a crowd."""
+        owner = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        return np.unique(owner[~self.crowd])
+
+
+def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = False) -> DetectionSet:
+    """Build a DetectionSet from a COCO dict that has passed the checks; unusable boxes are left out and counted.
+
+    A box is unusable if it holds NaN, has no area, or lies wholly outside its image; boxes are clipped to the image.
+    """
+    categories = sorted(data["categories"], key=lambda category: category["id"])
+    label_of = {category["id"]: label for label, category in enumerate(categories)}
+    images = data["images"]
+    row_of = {image["id"]: row for row, image in enumerate(images)}
+    sizes = np.array([(image["width"], image["height"]) for image in images], dtype=np.int32).reshape(-1, 2)
+    annotations = [annotation for annotation in data.get("annotations", []) if annotation["image_id"] in row_of]
+    owner = np.array([row_of[annotation["image_id"]] for annotation in annotations], dtype=np.int64)
+    boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes = np.clip(boxes, 0, np.tile(sizes[owner], 2)) if len(boxes) else boxes
+    with np.errstate(invalid="ignore"):
+        usable = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    order = np.argsort(owner, kind="stable")
+    order = order[usable[order]]
+    return DetectionSet(
+        name=name,
+        folder=Path(folder),
+        classes=[category["name"] for category in categories],
+        category_ids=[category["id"] for category in categories],
+        image_ids=np.array([image["id"] for image in images]),
+        files=[image["file_name"] for image in images],
+        sizes=sizes,
+        starts=np.searchsorted(owner[order], np.arange(len(images) + 1)),
+        boxes=boxes[order].astype(np.float32),
+        labels=np.array([label_of[annotations[i]["category_id"]] for i in order], dtype=np.int64),
+        crowd=np.array([bool(annotations[i].get("iscrowd", 0)) for i in order], dtype=bool),
+        segmentations=[orjson.dumps(annotations[i].get("segmentation", [])) for i in order] if masks else None,
+        skipped=len(annotations) - len(order),
+    )
+
+
+def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
+    """Return the union of sets with the same classes, such as COCO train and val.
+
+    Raises:
+        DataError: the sets have different classes.
+    """
+    first = sets[0]
+    if len(sets) == 1:
+        return first
+    for other in sets[1:]:
+        if other.classes != first.classes:
+            raise DataError(f"{first.name} and {other.name} cannot be joined: their categories differ")
+    offsets = np.cumsum([0] + [len(part.boxes) for part in sets])
+    segmentations = None
+    if all(part.segmentations is not None for part in sets):
+        segmentations = [item for part in sets for item in part.segmentations]
+    return replace(
+        first,
+        name=" + ".join(part.name for part in sets),
+        folder=Path(),
+        image_ids=np.concatenate([part.image_ids for part in sets]),
+        files=[str(part.path(index)) for part in sets for index in range(len(part))],
+        sizes=np.concatenate([part.sizes for part in sets]),
+        starts=np.concatenate([part.starts[:-1] + offset for part, offset in zip(sets, offsets)] + [offsets[-1:]]),
+        boxes=np.concatenate([part.boxes for part in sets]),
+        labels=np.concatenate([part.labels for part in sets]),
+        crowd=np.concatenate([part.crowd for part in sets]),
+        segmentations=segmentations,
+        skipped=sum(part.skipped for part in sets),
+    )

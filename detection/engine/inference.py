@@ -1,0 +1,76 @@
+"""Running a detector over a set, to predictions in COCO's results form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torch import nn
+from tqdm import tqdm
+
+from backbone.engine import distributed
+
+from ..data.loader import TestSamples, make_loader, until_error
+from ..data.mapper import Mapper
+
+
+def detect(model: nn.Module, samples: list[dict[str, Any]]) -> list[Instances]:
+    """Return the detections of each sample, on the CPU, in pixels of its file."""
+    with torch.inference_mode():
+        return [output["instances"].to("cpu") for output in model(samples)]
+
+
+def to_coco(instances: Instances, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
+    """Return one image's detections as records of COCO's results form: XYWH boxes, compressed RLE masks."""
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    records = [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for label, box, score in zip(
+            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.to(torch.float64).tolist()
+        )
+    ]
+    if instances.has("pred_masks"):
+        for record, mask in zip(records, instances.pred_masks.numpy()):
+            record["segmentation"] = encode_mask(mask)
+    return records
+
+
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Return an (H, W) bool mask as COCO's compressed RLE, its counts as text."""
+    from pycocotools import mask as coco_mask
+
+    encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
+
+
+def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) -> list[dict[str, Any]]:
+    """Detect on every image of the mapper's set. Processes share the images; the main one gets all records.
+
+    Returns:
+        COCO results, in the order of the set's images; in other processes an empty list.
+    """
+    images = mapper.images
+    mine = list(range(distributed.rank(), len(images), distributed.world_size()))
+    found: list[tuple[int, list[dict[str, Any]]]] = []
+    for index, sample in zip(mine, _samples(mapper, mine, workers, title)):
+        instances = detect(model, [sample])[0]
+        found.append((index, to_coco(instances, sample["image_id"], images.category_ids)))
+    everything = distributed.gather(found)
+    if not distributed.is_main():
+        return []
+    by_image = sorted((pair for part in everything for pair in part), key=lambda pair: pair[0])
+    return [record for _, records in by_image for record in records]
+
+
+def _samples(mapper: Mapper, indices: list[int], workers: int, title: str) -> Iterator[dict[str, Any]]:
+    loader = make_loader(TestSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False)
+    show = distributed.is_main()
+    bar = tqdm(
+        until_error(loader), total=len(indices), desc=title, unit="img", leave=False, disable=None if show else True
+    )
+    for batch in bar:
+        yield batch[0]

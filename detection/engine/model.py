@@ -1,0 +1,118 @@
+"""The model of a config, ready to train or to run."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from backbone import ConfigError, DataError, WeightsError
+from backbone.calibration import calibrate_frozen_bn
+from backbone.engine import checkpoint
+from backbone.engine.config import to_plain
+from backbone.engine.record import LOGGER
+from backbone.norm import FrozenBatchNorm2d
+
+from ..data.mapper import Mapper, Resize
+from ..data.sets import DetectionSet
+from ..modeling.backbone import network_of
+from ..modeling.c4 import C4ROIHeads
+from .weights import load_detector, load_initial
+
+log = logging.getLogger(LOGGER)
+CLASSES_KEY = "MODEL.ROI_HEADS.NUM_CLASSES"
+CALIBRATION_SIDE = 320  # shorter side of the images that frozen BN is calibrated on
+
+
+def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode:
+    """Return the config with the number of classes that the data has.
+
+    Raises:
+        ConfigError: another number was given on the command line.
+    """
+    if config.MODEL.ROI_HEADS.NUM_CLASSES == len(classes):
+        return config
+    if CLASSES_KEY in given:
+        raise ConfigError(
+            f"{CLASSES_KEY} is {config.MODEL.ROI_HEADS.NUM_CLASSES}, but the data has {len(classes)} categories; "
+            "leave the key out, the data decides"
+        )
+    fitted = config.clone()
+    fitted.defrost()
+    fitted.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    fitted.MODEL.RETINANET.NUM_CLASSES = len(classes)
+    fitted.freeze()
+    return fitted
+
+
+def build(config: CfgNode) -> nn.Module:
+    """Build the model on its device, in its memory layout."""
+    model = build_model(config)
+    if config.MODEL.CHANNELS_LAST:
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(memory_format=torch.channels_last)
+    return model
+
+
+def prepare_for_training(model: nn.Module, config: CfgNode, images: DetectionSet) -> str:
+    """Give a fresh model its first weights: MODEL.WEIGHTS, or calibrated frozen BN; return a line that says which."""
+    if config.MODEL.WEIGHTS:
+        return load_initial(model, config.MODEL.WEIGHTS, config)
+    if not any(isinstance(module, FrozenBatchNorm2d) for module in network_of(model).modules()):
+        return "none: random weights"
+    number = min(config.MODEL.BACKBONE.CALIBRATION_IMAGES, len(images))
+    if number == 0:
+        return "none: random weights, frozen BN as identity"
+    _calibrate(model, config, images, number)
+    return f"none: random weights, frozen BN calibrated on {number} training images; give --weights for a pretrained backbone"
+
+
+@torch.no_grad()
+def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: int) -> None:
+    resize = Resize((CALIBRATION_SIDE,), 2 * CALIBRATION_SIDE)
+    mapper = Mapper(images, resize=resize, channel_order=config.INPUT.FORMAT, training=False)
+    network = network_of(model)
+    inputs = [model.preprocess_image([mapper(index)]).tensor for index in range(number)]
+    calibrate_frozen_bn(network, inputs)
+    if isinstance(model.roi_heads, C4ROIHeads):
+        stage = model.roi_heads.in_features[0]
+        calibrate_frozen_bn(model.roi_heads.res5, [network(batch)[stage] for batch in inputs])
+
+
+def load_trained(model: nn.Module, path: str, classes: list[str]) -> str:
+    """Load a trained detector for evaluation; return a line that says what.
+
+    Raises:
+        WeightsError: it does not fit.
+        DataError: it was trained on other classes.
+    """
+    if not path:
+        raise WeightsError("--eval-only needs --weights, the checkpoint of a trained detector")
+    trained = saved_classes(path)
+    if trained and trained != classes:
+        raise DataError(f"{path}: was trained on {_some(trained)}, the data has {_some(classes)}")
+    report = load_detector(model, path)
+    return f"{path}: {len(report.loaded)} tensors"
+
+
+def saved_classes(path: str) -> list[str]:
+    """Return the class names that a checkpoint of this project carries, or none."""
+    try:
+        return list(checkpoint.load(path).get("metadata", {}).get("classes", []))
+    except WeightsError as error:
+        if "not a checkpoint" in str(error):
+            return []
+        raise
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+
+
+def plain(config: CfgNode) -> dict:
+    """Return the config as plain dicts."""
+    return to_plain(config)

@@ -1,0 +1,58 @@
+"""From what stands on the command line to a Request."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+import detection
+from backbone import ConfigError
+
+from .session import Request, default_output
+
+CUSTOM = {"train": "TRAIN", "val": "TEST"}
+
+
+def make_request(arguments: Namespace) -> Request:
+    """Return the request of tools/train_net.py's arguments.
+
+    Raises:
+        ConfigError: config, overrides or flags do not fit together.
+    """
+    overrides = list(arguments.overrides)
+    given = set(overrides[::2])
+    overrides += _own_data(arguments)
+    if arguments.data_root is not None:
+        overrides += ["DATASETS.ROOT", arguments.data_root]
+    if arguments.weights is not None:
+        overrides += ["MODEL.WEIGHTS", arguments.weights]
+    if arguments.seed is not None:
+        overrides += ["SEED", arguments.seed]
+    if arguments.device is not None:
+        overrides += ["MODEL.DEVICE", arguments.device]
+    overrides += ["OUTPUT_DIR", arguments.output_dir or default_output(arguments.config)]
+    return Request(
+        config=detection.get_config(arguments.config, overrides),
+        given=frozenset(given),
+        resume=arguments.resume,
+        eval_only=arguments.eval_only,
+        force=arguments.force,
+        overwrite=arguments.overwrite,
+    )
+
+
+def _own_data(arguments: Namespace) -> list[object]:
+    overrides: list[object] = []
+    for split, section in CUSTOM.items():
+        json_file, folder = getattr(arguments, f"{split}_json"), getattr(arguments, f"{split}_images")
+        if (json_file is None) != (folder is None):
+            missing = "images" if folder is None else "json"
+            raise ConfigError(f"--{split}-json and --{split}-images belong together; --{split}-{missing} is missing")
+        if json_file is None:
+            continue
+        name = split.upper()
+        overrides += [f"DATASETS.{section}", (f"custom_{split}",)]
+        overrides += [f"DATASETS.CUSTOM.{name}_JSON", json_file, f"DATASETS.CUSTOM.{name}_IMAGES", folder]
+    if arguments.train_json is not None and arguments.val_json is None:
+        # The config's own test set has other classes.
+        overrides += ["DATASETS.TEST", ()]
+    return overrides

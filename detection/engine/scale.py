@@ -1,0 +1,73 @@
+"""The schedule follows the real batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from detectron2.config import CfgNode
+
+from backbone.engine.config import get
+
+# Counted in iterations: divided by the ratio of the batches. The learning rate is multiplied by it.
+ITERATION_KEYS = (
+    "SOLVER.MAX_ITER",
+    "SOLVER.STEPS",
+    "SOLVER.WARMUP_ITERS",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_PERIOD",
+)
+RATE_KEY = "SOLVER.BASE_LR"
+
+
+def scale_schedule(config: CfgNode, given: Collection[str] = ()) -> tuple[CfgNode, list[str]]:
+    """Fit learning rate and schedule to IMS_PER_BATCH by the linear rule (Goyal et al., 2017).
+
+    Args:
+        given: keys that the user gave on the command line; their values are taken as they stand.
+
+    Returns:
+        A frozen config that scaling again leaves alone, and what was changed, a line each.
+    """
+    solver = config.SOLVER
+    ratio = solver.IMS_PER_BATCH / solver.REFERENCE_BATCH_SIZE
+    if not solver.AUTO_SCALE or ratio == 1:
+        return config, []
+    scaled = config.clone()
+    scaled.defrost()
+    notes = []
+    for key in (RATE_KEY, *ITERATION_KEYS):
+        value = get(config, key)
+        if key in given or not value:
+            continue
+        new = value * ratio if key == RATE_KEY else _divide(value, ratio)
+        _set(scaled, key, new)
+        notes.append(f"{key} {_show(value)} -> {_show(new)}")
+    # What the numbers are for, from here on: scaling a saved config again must change nothing.
+    scaled.SOLVER.REFERENCE_BATCH_SIZE = solver.IMS_PER_BATCH
+    scaled.freeze()
+    if notes:
+        head = f"batch {solver.IMS_PER_BATCH} instead of {solver.REFERENCE_BATCH_SIZE}, schedule scaled (linear rule): "
+        notes = [head + ", ".join(notes)]
+    kept = [key for key in (RATE_KEY, *ITERATION_KEYS) if key in given]
+    if kept:
+        notes.append(
+            f"taken as given on the command line: {', '.join(f'{key} {_show(get(config, key))}' for key in kept)}"
+        )
+    return scaled, notes
+
+
+def _divide(value: int | tuple[int, ...], ratio: float) -> int | tuple[int, ...]:
+    if isinstance(value, tuple):
+        return tuple(_divide(item, ratio) for item in value)
+    return max(1, round(value / ratio))
+
+
+def _set(config: CfgNode, key: str, value: object) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        config = config[section]
+    config[last] = value
+
+
+def _show(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""Detection as a task of the shared trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from backbone.engine import distributed
+from backbone.engine.trainer import Task
+
+from ..data.loader import (
+    BatchSampler,
+    EpochSampler,
+    TrainingSamples,
+    aspect_groups,
+    make_loader,
+    settle_workers,
+    until_error,
+)
+from ..evaluation import CocoMetrics, evaluate_coco
+from ..visualization import draw_objects, montage
+from .datasets import Sets, TestSet, test_mapper, training_mapper
+from .inference import run_on_set
+
+PICTURED = 4  # training images in a TensorBoard picture
+
+
+class DetectionTask(Task):
+    """Trains a detectron2 model on `sets.train` and evaluates it on `sets.test`.
+
+    Attributes:
+        predictions: {set name: COCO results} of the last evaluation, in the main process.
+        metrics: {(set name, kind): CocoMetrics} of the last evaluation, in the main process.
+    """
+
+    def __init__(self, model: nn.Module, sets: Sets, config: CfgNode) -> None:
+        self.model = model
+        self.sets = sets
+        self.config = config
+        self.predictions: dict[str, list[dict[str, Any]]] = {}
+        self.metrics: dict[tuple[str, str], CocoMetrics] = {}
+
+    @property
+    def workers(self) -> int:
+        return settle_workers(self.config.DATALOADER.NUM_WORKERS, distributed.world_size())
+
+    def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
+        config, images = self.config, self.sets.train
+        keep = images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
+        batches = BatchSampler(
+            EpochSampler(keep, config.SEED),
+            batch_size=config.SOLVER.IMS_PER_BATCH,
+            groups=aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None,
+            start=start,
+            steps=end,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+        samples = TrainingSamples(training_mapper(images, config), config.SEED)
+        on_gpu = config.MODEL.DEVICE.startswith("cuda")
+        return until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches))
+
+    def losses(self, model: nn.Module, batch: list[dict[str, Any]], iteration: int) -> dict[str, Tensor]:
+        # detectron2's heads write their counts into the storage that is current.
+        with EventStorage(iteration):
+            return model(batch)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        results = {}
+        for test in self.sets.test:
+            prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
+            for kind, metrics in self._evaluate_set(test).items():
+                results[prefix + kind] = metrics.to_json()[kind]
+        return distributed.share(results)
+
+    def _evaluate_set(self, test: TestSet) -> dict[str, CocoMetrics]:
+        mapper = test_mapper(test.images, self.config)
+        predictions = run_on_set(self.model, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
+        if not distributed.is_main():
+            return {}
+        kinds = ("bbox", "segm") if self.config.MODEL.MASK_ON else ("bbox",)
+        name, engine = test.images.name, self.config.TEST.EVAL_ENGINE
+        metrics = {kind: evaluate_coco(test.ground_truth, predictions, kind, engine=engine) for kind in kinds}
+        self.predictions[name] = predictions
+        self.metrics.update({(name, kind): value for kind, value in metrics.items()})
+        return metrics
+
+    def pictures(self, batch: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+        drawn = []
+        for sample in batch[:PICTURED]:
+            image = sample["image"].permute(1, 2, 0).numpy()
+            image = np.ascontiguousarray(image[:, :, ::-1] if self.config.INPUT.FORMAT == "RGB" else image)
+            target = sample["instances"]
+            drawn.append(
+                draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), self.sets.classes)
+            )
+        sheet = montage(drawn, columns=2)
+        return {"training batch": sheet[:, :, ::-1]}
+
+    def metadata(self) -> dict[str, Any]:
+        images = self.sets.any
+        return {"classes": list(images.classes), "category_ids": list(images.category_ids)}
+
+
+def move_to_channels_last(model: nn.Module) -> None:
+    """Lay the 4-d weights out as channels_last; features follow the weights' layout."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.to(memory_format=torch.channels_last)

@@ -1,0 +1,189 @@
+"""Ground truth in COCO form, checked and laid out in columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backbone.errors import DataError
+
+from .masks import Segmentation, Size, areas_and_boxes, check_segmentations, to_run_lengths
+from .records import MEND, Records, is_absent, read_source, refuse_repeated_ids, unique_ids
+
+KEYPOINTS = 17
+"""Keypoints of a COCO person; the widths of pycocotools's object keypoint similarity are theirs."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Ground truth for one kind of evaluation.
+
+    Images and categories are sorted by id; the columns of the N annotations are in the file's order and hold positions
+    in the sorted lists, so ids may be texts, zero or have gaps.
+
+    Attributes:
+        source: the file, for messages.
+        image_ids: as in the file.
+        image_sizes: (height, width), or None where the file does not say.
+        category_ids: as in the file.
+        class_names: one a category, unique.
+        image, category: (N,) int64 positions.
+        boxes: (N, 4) float64 [x, y, width, height] in absolute pixels.
+        areas: (N,) float64, pixels.
+        crowd: (N,) bool.
+        segmentations: for "segm", polygons or run lengths.
+        keypoints: for "keypoints", (N, 51) float64: x, y, visibility.
+        labelled_keypoints: for "keypoints", (N,) int64; an annotation with none is ignored.
+    """
+
+    source: str
+    iou_type: str
+    image_ids: list[Any]
+    image_sizes: list[Size]
+    category_ids: list[Any]
+    class_names: list[str]
+    image: np.ndarray
+    category: np.ndarray
+    boxes: np.ndarray
+    areas: np.ndarray
+    crowd: np.ndarray
+    segmentations: list[Segmentation] | None = None
+    keypoints: np.ndarray | None = None
+    labelled_keypoints: np.ndarray | None = None
+
+
+def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox") -> GroundTruth:
+    """Read and check ground truth. The given dict stays as it is.
+
+    What is missing is filled: iscrowd with 0; the area from the mask, or from the box where there is no mask; the box
+    from the mask; num_keypoints from the visibilities. Annotation ids may be missing, and 0 is an id like any other
+    (pycocotools takes it for "no match").
+
+    Args:
+        source: a COCO JSON file, or what it holds.
+        iou_type: "bbox", "segm" or "keypoints": what must be there.
+
+    Raises:
+        DataError: the file cannot be read, has another form, or a value is missing or wrong; the message names the
+            record and says how to mend it.
+    """
+    data, name = read_source(source, "ground truth")
+    _check_form(data, name)
+    images, sizes = _images(Records(data["images"], name, "images"))
+    categories, class_names = _categories(Records(data["categories"], name, "categories"))
+    annotations = Records(data["annotations"], name, "annotations")
+    refuse_repeated_ids(annotations, annotations.column("id"))
+    image = annotations.positions("image_id", {key: i for i, key in enumerate(images)}, f"the images of {name}")
+    category = annotations.positions(
+        "category_id", {key: i for i, key in enumerate(categories)}, f"the categories of {name}"
+    )
+    sizes_of = [sizes[position] for position in image.tolist()]
+    boxes, areas = _boxes_and_areas(annotations, sizes_of)
+    columns: dict[str, Any] = {}
+    if iou_type == "segm":
+        columns["segmentations"] = check_segmentations(annotations, range(len(annotations)), sizes_of)
+    if iou_type == "keypoints":
+        columns["keypoints"], columns["labelled_keypoints"] = _keypoints(annotations)
+    return GroundTruth(
+        source=name,
+        iou_type=iou_type,
+        image_ids=images,
+        image_sizes=sizes,
+        category_ids=categories,
+        class_names=class_names,
+        image=image,
+        category=category,
+        boxes=boxes,
+        areas=areas,
+        crowd=_crowd(annotations),
+        **columns,
+    )
+
+
+def _check_form(data: object, name: str) -> None:
+    if isinstance(data, list):
+        raise DataError(f"{name}: holds a list, which looks like predictions; give the ground truth here")
+    if not isinstance(data, dict):
+        raise DataError(f"{name}: holds a {type(data).__name__}, not an object with images, annotations, categories")
+    for key in ("images", "annotations", "categories"):
+        if key not in data:
+            hint = "; the lists of test images have none and cannot be evaluated" if key == "annotations" else ""
+            raise DataError(f"{name}: no {key!r}{hint or f'; add it, as the COCO format has it ({MEND})'}")
+
+
+def _images(records: Records) -> tuple[list[Any], list[Size]]:
+    ids = unique_ids(records)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    sizes = [_size(records, index) for index in range(len(ids))]
+    return [ids[i] for i in order], [sizes[i] for i in order]
+
+
+def _size(records: Records, index: int) -> Size:
+    height, width = (records.rows[index].get(key) for key in ("height", "width"))
+    if height is None or width is None:
+        return None
+    try:
+        size = int(height), int(width)
+    except (TypeError, ValueError, OverflowError):
+        size = (0, 0)
+    if min(size) < 1 or isinstance(height, str) or isinstance(width, str):
+        records.fail(index, f"'height' {height!r} and 'width' {width!r} must be positive integers")
+    return size
+
+
+def _categories(records: Records) -> tuple[list[Any], list[str]]:
+    ids = unique_ids(records)
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    names = [str(records.rows[i].get("name", ids[i])) for i in order]
+    often = Counter(names)
+    unique = [name if often[name] == 1 else f"{name} (id {ids[i]})" for name, i in zip(names, order)]
+    return [ids[i] for i in order], unique
+
+
+def _crowd(records: Records) -> np.ndarray:
+    values = [0 if value is None else value for value in records.column("iscrowd")]
+    for index, value in enumerate(values):
+        if value not in (0, 1):
+            records.fail(index, f"'iscrowd' must be 0 or 1, not {value!r}")
+    return np.array(values, dtype=bool)
+
+
+def _boxes_and_areas(records: Records, sizes: list[Size]) -> tuple[np.ndarray, np.ndarray]:
+    boxes = [None if is_absent(value) else value for value in records.column("bbox")]
+    areas = records.column("area")
+    _fill_from_masks(records, sizes, boxes, areas)
+    for index, box in enumerate(boxes):
+        if box is None:
+            records.fail(index, "no 'bbox'")
+    checked = records.boxes(values=boxes)
+    areas = [float(box[2] * box[3]) if area is None else area for box, area in zip(checked, areas)]
+    return checked, records.numbers("area", values=areas)
+
+
+def _fill_from_masks(records: Records, sizes: list[Size], boxes: list[Any], areas: list[Any]) -> None:
+    """Put boxes and areas of masks where there are none."""
+    incomplete = (index for index in range(len(records)) if boxes[index] is None or areas[index] is None)
+    chosen = [index for index in incomplete if records.rows[index].get("segmentation") and sizes[index] is not None]
+    masks = check_segmentations(records, chosen, [sizes[index] for index in chosen])
+    mask_areas, mask_boxes = areas_and_boxes([to_run_lengths(mask, sizes[i]) for i, mask in zip(chosen, masks)])
+    for index, area, box in zip(chosen, mask_areas.tolist(), mask_boxes.tolist()):
+        areas[index] = area if areas[index] is None else areas[index]
+        boxes[index] = box if boxes[index] is None else boxes[index]
+
+
+def _keypoints(records: Records) -> tuple[np.ndarray, np.ndarray]:
+    values = records.column("keypoints")
+    if values and all(value is None for value in values):
+        raise DataError(f"{records.source}: no annotation has 'keypoints'; give ground truth of keypoints")
+    none = [0] * (3 * KEYPOINTS)
+    keypoints = records.numbers("keypoints", 3 * KEYPOINTS, [none if value is None else value for value in values])
+    visible = (keypoints[:, 2::3] > 0).sum(axis=1).tolist()
+    labelled = [
+        count if value is None or keys is None else value
+        for value, keys, count in zip(records.column("num_keypoints"), values, visible)
+    ]
+    return keypoints, records.numbers("num_keypoints", values=labelled).astype(np.int64)

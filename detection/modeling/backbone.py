@@ -1,0 +1,113 @@
+"""Every network of `backbone` in detectron2's registry, under its own name and, with a pyramid on it, name + `_fpn`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from torch import nn
+
+import backbone
+from backbone import ConfigError, list_backbones, network_class
+from backbone.architectures import Architecture, find_architecture
+
+FPN_SUFFIX = "_fpn"
+# detectron2's spelling of the norms, and ours.
+NORM_NAMES = {
+    "FrozenBN": "frozen_bn",
+    "BN": "bn",
+    "SyncBN": "sync_bn",
+    "GN": "gn",
+    "frozen_bn": "frozen_bn",
+    "bn": "bn",
+    "sync_bn": "sync_bn",
+    "gn": "gn",
+}
+
+
+@cache
+def adapted_class(name: str) -> type[Backbone]:
+    """Return the class of the network `name` that is a detectron2 Backbone too. Parameter names stay the same."""
+    network = network_class(name)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        infos = {stage: self.feature_info[stage] for stage in self.out_features}
+        return {stage: ShapeSpec(channels=info.channels, stride=info.stride) for stage, info in infos.items()}
+
+    return type(network.__name__, (network, Backbone), {"output_shape": output_shape})
+
+
+def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
+    """Return name and table entry of the config's network."""
+    name = config.MODEL.BACKBONE.NAME.removesuffix(FPN_SUFFIX)
+    return name, find_architecture(name)
+
+
+def network_keywords(config: CfgNode) -> dict[str, object]:
+    """Return the keywords of `backbone.create` that the config asks for."""
+    resnets = config.MODEL.RESNETS
+    return {
+        "out_features": tuple(resnets.OUT_FEATURES),
+        "norm": NORM_NAMES[resnets.NORM],
+        "freeze_at": config.MODEL.BACKBONE.FREEZE_AT,
+        "stride_in_1x1": resnets.STRIDE_IN_1X1,
+        "output_stride": config.MODEL.BACKBONE.OUTPUT_STRIDE,
+        "checkpointing": config.MODEL.BACKBONE.CHECKPOINTING,
+    }
+
+
+def build_network(config: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
+    """Build the config's network as a detectron2 backbone."""
+    if input_shape is not None and input_shape.channels != 3:
+        raise ConfigError(f"backbones take 3 channels, MODEL.PIXEL_MEAN has {input_shape.channels}")
+    name, _ = architecture_of(config)
+    return adapted_class(name)(name, **network_keywords(config))
+
+
+def network_of(model: nn.Module) -> backbone.Backbone:
+    """Return our network inside a detector, below its feature pyramid if it has one."""
+    return getattr(model.backbone, "bottom_up", model.backbone)
+
+
+def build_fpn(config: CfgNode, input_shape: ShapeSpec | None = None) -> FPN:
+    """Build the config's network with detectron2's feature pyramid on MODEL.FPN.IN_FEATURES."""
+    bottom_up = build_network(config, input_shape)
+    top_block = LastLevelMaxPool()
+    # detectron2 takes p5 for granted; the deepest level may be another (no res5, or a dilated one).
+    deepest = max(bottom_up.output_shape()[stage].stride for stage in config.MODEL.FPN.IN_FEATURES)
+    top_block.in_feature = f"p{int(math.log2(deepest))}"
+    return FPN(
+        bottom_up=bottom_up,
+        in_features=config.MODEL.FPN.IN_FEATURES,
+        out_channels=config.MODEL.FPN.OUT_CHANNELS,
+        norm=config.MODEL.FPN.NORM,
+        top_block=top_block,
+        fuse_type=config.MODEL.FPN.FUSE_TYPE,
+    )
+
+
+def _named(build: Callable[..., Backbone], name: str) -> Callable[..., Backbone]:
+    """Return `build` under the name by which the registry will know it."""
+
+    def builder(config: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
+        return build(config, input_shape)
+
+    builder.__name__ = name
+    return builder
+
+
+def register_all() -> None:
+    """Register networks and heads; what is registered already is left as it is."""
+    from .c4 import C4ROIHeads
+
+    for name in list_backbones():
+        for key, build in ((name, build_network), (name + FPN_SUFFIX, build_fpn)):
+            if key not in BACKBONE_REGISTRY:
+                BACKBONE_REGISTRY.register(_named(build, key))
+    if C4ROIHeads.__name__ not in ROI_HEADS_REGISTRY:
+        ROI_HEADS_REGISTRY.register(C4ROIHeads)

@@ -1,0 +1,34 @@
+"""Distribution of `backbone` and `detection`. Ranges stand here; constraints.txt pins the set the tests ran on."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TORCH = ["torch>=2.4,<3", "torchvision>=0.19"]
+# What backbone/ and the command lines need. detectron2 itself has no package: tools/install_detectron2.py adds it.
+REQUIRED = [
+    "fvcore>=0.1.5.post20221221",
+    "hotcoco>=1.2",
+    "numpy>=1.24",
+    "opencv-python-headless>=4.8",
+    "orjson>=3.9",
+    "pycocotools>=2.0.7",
+    "PyYAML>=6",
+    "safetensors>=0.4",
+    "tensorboard>=2.14",
+    "tqdm>=4.66",
+    "yacs>=0.1.8",
+]
+TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
+
+setup(
+    name="resnet-detection",
+    version="0.1.0",
+    description="ResNet backbones for detection and segmentation, and the experiments of the ResNet paper on detectron2",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    packages=find_packages(include=["backbone", "backbone.*", "detection", "detection.*"]),
+    install_requires=TORCH + REQUIRED,
+    extras_require={"test": TESTS},
+)

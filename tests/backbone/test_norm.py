@@ -1,0 +1,193 @@
+"""Frozen BN: fused with its convolution, constant, and out of the optimizer's sight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from randomize import randomize, relative_error
+from torch import nn
+from torch.func import functional_call
+
+import backbone
+from backbone.calibration import calibrate_frozen_bn
+from backbone.conv_norm import conv_norm
+from backbone.norm import NORMS, FrozenBatchNorm2d, freeze_norm, make_norm, unfreeze_norm
+
+
+class Pair(nn.Module):
+    """A convolution and its frozen BN, fused or one after the other."""
+
+    def __init__(self, *, fused: bool, groups: int = 1, bias: bool = False) -> None:
+        super().__init__()
+        self.fused = fused
+        self.conv = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=groups, bias=bias)
+        self.norm = FrozenBatchNorm2d(6)
+
+    def forward(self, x):
+        return conv_norm(self.conv, self.norm, x) if self.fused else self.norm(self.conv(x))
+
+
+def pairs(**keywords) -> tuple[Pair, Pair]:
+    fused, unfused = (randomize(Pair(fused=fused, **keywords)) for fused in (True, False))
+    unfused.load_state_dict(fused.state_dict())
+    return fused, unfused
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_the_fused_form_are_right(groups):
+    fused = pairs(groups=groups)[0].double()
+    x = torch.randn(2, 4, 7, 6, dtype=torch.double, requires_grad=True)
+    weight = fused.conv.weight.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x, weight: functional_call(fused, {"conv.weight": weight}, (x,)), (x, weight)
+    )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_fused_equals_unfused(bias, memory_format):
+    fused, unfused = (pair.double().to(memory_format=memory_format) for pair in pairs(bias=bias))
+    x = torch.randn(2, 4, 9, 8, dtype=torch.double).to(memory_format=memory_format)
+    outputs = []
+    for pair in (fused, unfused):
+        out = pair(x)
+        out.square().sum().backward()
+        outputs.append((out, pair.conv.weight.grad))
+    assert torch.allclose(outputs[0][0], outputs[1][0], rtol=1e-12)
+    assert torch.allclose(outputs[0][1], outputs[1][1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16])
+def test_fused_under_autocast(dtype):
+    fused, unfused = pairs()
+    x = torch.randn(2, 4, 9, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype):
+        out = fused(x)
+    assert out.dtype == dtype
+    out.float().sum().backward()
+    assert fused.conv.weight.grad.dtype == torch.float32
+    assert x.grad.dtype == torch.float32
+    unfused(x).sum().backward()
+    assert relative_error(fused.conv.weight.grad, unfused.conv.weight.grad) < 0.03
+
+
+def test_a_network_trains_like_the_unfused_one(monkeypatch):
+    """Whole ResNet-50, float64: the same gradients with every pair fused and none."""
+    gradients = []
+    image = torch.randn(1, 3, 64, 64, dtype=torch.double)
+    for fused in (True, False):
+        if not fused:
+            for module in ("backbone.blocks", "backbone.resnet"):
+                monkeypatch.setattr(f"{module}.conv_norm", lambda conv, norm, x: norm(conv(x)))
+        net = randomize(backbone.create("resnet50", norm="frozen_bn", freeze_at=2)).double().train()
+        sum(feature.square().mean() for feature in net(image).values()).backward()
+        gradients.append({name: parameter.grad for name, parameter in net.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        if gradient is None:
+            assert name.startswith(("conv1", "layer1"))
+            assert gradients[1][name] is None
+        else:
+            assert torch.allclose(gradient, gradients[1][name], rtol=1e-9), name
+
+
+def test_buffers_never_change_and_never_reach_the_optimizer():
+    net = randomize(backbone.create("resnet18", norm="frozen_bn")).train()
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    assert len(before) == 20 * 4
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=0.5)
+    tensors = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert not tensors & {id(buffer) for buffer in net.buffers()}
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(torch.randn(2, 3, 64, 64))["res5"].mean().backward()
+        optimizer.step()
+    for name, buffer in net.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+@pytest.mark.parametrize("freeze_at", range(6))
+@pytest.mark.parametrize("norm", NORMS)
+def test_frozen_stages(freeze_at, norm):
+    net = backbone.create(
+        "resnet18", norm=norm, freeze_at=freeze_at, out_features=("stem", "res2", "res3", "res4", "res5")
+    )
+    frozen = net.stage_names[:freeze_at]
+    for stage in net.stage_names:
+        for name in net.stage_modules(stage):
+            module = net.get_submodule(name)
+            assert all(parameter.requires_grad != (stage in frozen) for parameter in module.parameters())
+            if norm in ("bn", "sync_bn"):
+                layers = [layer for layer in module.modules() if hasattr(layer, "running_mean")]
+                assert all(isinstance(layer, FrozenBatchNorm2d) == (stage in frozen) for layer in layers)
+
+
+@pytest.mark.parametrize("freeze_at", [0, 2, 4, 5])
+def test_frozen_stages_store_no_activations(freeze_at):
+    net = backbone.create("resnet50", norm="frozen_bn", freeze_at=freeze_at).train()
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: stored.append(tensor) or tensor, lambda tensor: tensor
+    ):
+        features = net(torch.randn(1, 3, 64, 64))
+    for stage, feature in features.items():
+        trained = int(stage[3:]) > freeze_at
+        assert feature.requires_grad == trained
+    parameters = {parameter.data_ptr() for parameter in net.parameters()}
+    activations = [tensor for tensor in stored if tensor.data_ptr() not in parameters and tensor.dim() == 4]
+    assert bool(activations) == (freeze_at < 5)
+    # The first activation that is kept is what the first trained layer reads.
+    if 0 < freeze_at < 5:
+        largest = max(tensor.shape[2] for tensor in activations)
+        assert largest == features[f"res{freeze_at}"].shape[2] if freeze_at > 1 else 16
+
+
+def test_scaled_weights_are_not_stored():
+    """What training keeps is activations, the parameters that exist anyway and small vectors: no copy of the weights."""
+    net = backbone.create("resnet50", norm="frozen_bn", freeze_at=2).train()
+    stored = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: stored.append(tensor) or tensor, lambda tensor: tensor
+    ):
+        net(torch.randn(2, 3, 64, 64))
+    parameters = {parameter.data_ptr() for parameter in net.parameters()}
+    copies = [
+        tensor
+        for tensor in stored
+        if tensor.dim() == 4 and tensor.shape[0] != 2 and tensor.data_ptr() not in parameters
+    ]
+    assert not copies
+
+
+def test_freezing_keeps_the_function():
+    net = randomize(backbone.create("resnet18")).eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = net(image)["res5"]
+        freeze_norm(net)
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+        assert relative_error(net(image)["res5"], expected) < 1e-5
+        unfreeze_norm(net)
+        assert not any(isinstance(module, FrozenBatchNorm2d) for module in net.modules())
+        assert torch.equal(net.eval()(image)["res5"], expected)
+
+
+def test_frozen_and_trained_state_dicts_load_into_each_other():
+    trained, frozen = backbone.create("resnet18"), backbone.create("resnet18", norm="frozen_bn")
+    frozen.load_state_dict(randomize(trained).state_dict())
+    assert torch.equal(frozen.bn1.running_var, trained.bn1.running_var)
+
+
+def test_calibration_gives_unit_activations():
+    net = backbone.create("resnet101", norm="frozen_bn")
+    images = [torch.randn(1, 3, 96, 96) for _ in range(2)]
+    with torch.no_grad():
+        assert net(images[0])["res5"].abs().max() > 1e3
+        calibrate_frozen_bn(net, images)
+        assert net(images[0])["res5"].abs().max() < 100
+    assert all(not isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+def test_groups_divide_narrow_layers():
+    assert make_norm("gn", 16).num_groups == 16
+    assert make_norm("gn", 64).num_groups == 32

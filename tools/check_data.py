@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Check a data set in COCO form: every fault in one report, and a mended copy on request.
+
+Example:
+    python tools/check_data.py --json annotations/instances_val2017.json --images val2017
+    python tools/check_data.py --data-root datasets --dataset coco_2017_val --report report.json
+    python tools/check_data.py --json train.json --images train --fix train_mended.json
+
+Exit status: 0 when the data (with --fix, the mended copy) has no errors, 2 when it has, or on a mistake in the usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from backbone.cli import Parser, run
+from backbone.errors import DataError
+from detection.data import checks
+
+EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = Parser("Check a data set in COCO form; exit status 2 when it has errors.", EXAMPLE)
+    parser.add_argument("--json", type=Path, help="the COCO JSON file")
+    parser.add_argument("--images", type=Path, help="the folder that its file names are relative to")
+    parser.add_argument("--dataset", help="in place of --json and --images: a known data set, such as coco_2017_val")
+    parser.add_argument("--data-root", type=Path, help="with --dataset: the folder of the data sets")
+    parser.add_argument("--deep", action="store_true", default=True, help="decode every image (the default)")
+    parser.add_argument("--quick", "--no-images", dest="deep", action="store_false", help="open no image")
+    parser.add_argument("--fix", type=Path, metavar="OUT", help="write a mended copy; the input stays as it is")
+    parser.add_argument("--report", type=Path, metavar="OUT", help="write the report as JSON as well")
+    args = parser.parse_args()
+    files, folder = args.json is not None, args.images is not None
+    if files != folder or files == (args.dataset is not None) or (files and args.data_root):
+        parser.error("give either --json with --images, or --dataset with --data-root")
+    return args
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse, before any work, to write over the input or into a folder that is not there."""
+    for flag, path in (("--fix", args.fix), ("--report", args.report)):
+        if path is None:
+            continue
+        if path.exists() and args.json.exists() and os.path.samefile(path, args.json):
+            raise DataError(f"{flag} {path}: this is the input, which stays as it is; give another name")
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise DataError(
+                f"{flag} {path}: not a file in a folder that exists; create the folder or give another name"
+            )
+    if args.fix and args.report and args.fix.absolute() == args.report.absolute():
+        raise DataError(f"--fix and --report both name {args.fix}; give two names")
+
+
+def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Mended:
+    """Write the mended copy and say what was done."""
+    mended = checks.mend(data, args.images, source=str(args.json), facts=facts)
+    checks.write_json(mended.data, args.fix)
+    print(f"\nmended copy: {args.fix}")
+    for action, times in mended.actions.items():
+        print(f"    {action}: {times:,}")
+    for fault in mended.left:
+        if fault.severity != "notice":
+            print(f"    not mended: {fault.kind}: {fault.count:,}, first {fault.examples[0]}; {fault.mend}")
+    print(f"verdict on the mended copy: {checks.verdict(mended.left)}")
+    return mended
+
+
+def main() -> int:
+    """Run the command line."""
+    args = parse()
+    if args.dataset:
+        from detection.data import catalog
+
+        source = catalog.locate(args.dataset, args.data_root)
+        args.json, args.images = Path(source.json_file), Path(source.image_folder)
+    check_outputs(args)
+    data, faults = checks.read_json(args.json)
+    facts = None
+    if data is not None:
+        if args.deep and isinstance(data, dict) and isinstance(data.get("images"), list):
+            facts = checks.inspect_images(data, args.images, progress=True)
+        faults = checks.in_order(faults + checks.faults_of(data, args.images, str(args.json), facts))
+    counts = checks.counts_of(data)
+    print(checks.as_text(counts, faults, heading=f"{args.json} with images in {args.images}"))
+    record = {"json": str(args.json), "images": str(args.images), **checks.as_record(counts, faults)}
+    final = faults
+    if args.fix:
+        mended = fix(args, data, facts)
+        final = mended.left
+        record["mended"] = {"json": str(args.fix), "actions": mended.actions}
+        record["mended"] |= checks.as_record(checks.counts_of(mended.data), final)
+    if args.report:
+        checks.write_json(record, args.report)
+    return 2 if checks.has_errors(final) else 0
+
+
+if __name__ == "__main__":
+    run(main)
