@@ -8,7 +8,7 @@ TORCH = ["torch>=2.4,<3", "torchvision>=0.19"]
 # What backbone/ and the command lines need. detectron2 itself has no package: tools/install_detectron2.py adds it.
 REQUIRED = [
     "fvcore>=0.1.5.post20221221",
-    "hotcoco>=1.2",
+    "hotcoco>=1.3",
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
     "orjson>=3.9",
@@ -24,7 +24,7 @@ TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
 setup(
     name="resnet-detection",
     version="0.1.0",
-    description="ResNet backbones for detection and segmentation, and the experiments of the ResNet paper on detectron2",
+    description="ResNet backbones for detection and segmentation, and the ResNet paper's experiments on detectron2",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10",

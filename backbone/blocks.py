@@ -101,7 +101,7 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions. The stride is the 3x3's (torchvision), or the first 1x1's (paper, Caffe models)."""
+    """1x1, 3x3 and 1x1 convolutions. The stride stands in the 3x3 (torchvision) or in the first 1x1 (paper, Caffe)."""
 
     def __init__(
         self,

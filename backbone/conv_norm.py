@@ -1,7 +1,7 @@
 """Convolution and normalisation as one step; with frozen BN, as one convolution.
 
-A frozen BN after a convolution is a constant linear map, so conv(x, w) * scale + shift = conv(x, w * scale) + shift. That
-leaves out a pass over the activations forward and another backward. Autograd would keep the scaled weights for the
+A frozen BN after a convolution is a constant linear map, so conv(x, w) * scale + shift = conv(x, w * scale) + shift.
+That leaves out a pass over the activations forward and another backward. Autograd would keep the scaled weights for the
 backward pass, a second copy of the network; `_ScaledConv` keeps the weights themselves, which exist anyway, and scales
 them again.
 """

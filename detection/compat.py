@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import PIL.Image
@@ -46,6 +47,8 @@ def close_gaps() -> None:
     # layers/deform_conv.py and evaluation/fast_eval_api.py import the compiled part at their top.
     if "detectron2._C" not in sys.modules and not has_compiled_part():
         sys.modules["detectron2._C"] = _MissingExtension("detectron2._C")
+    # modeling/anchor_generator.py calls torch.meshgrid without `indexing`; its default is the one that is meant.
+    warnings.filterwarnings("ignore", message="torch.meshgrid", category=UserWarning)
     # data/transforms/transform.py takes it as a default argument; it went with Pillow 10.
     if not hasattr(PIL.Image, "LINEAR"):
         PIL.Image.LINEAR = PIL.Image.BILINEAR

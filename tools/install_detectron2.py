@@ -167,7 +167,7 @@ def write_wheel(files: dict[str, bytes], folder: Path) -> Path:
     return path
 
 
-def install_python_part(archive: Path | None, wheel_folder: Path | None) -> None:
+def install_python_part(archive: Path | None, wheel_folder: Path | None, constraints: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="detectron2-") as temporary:
         folder = Path(temporary)
         if archive is None:
@@ -179,17 +179,17 @@ def install_python_part(archive: Path | None, wheel_folder: Path | None) -> None
             print(f"wrote {shutil.copy(wheel, wheel_folder)}")
             return
         # A first call brings the dependencies, a second puts the package itself in place of another kind of it.
-        pip("install", "--quiet", "--constraint", str(CONSTRAINTS), str(wheel))
+        pip("install", "--quiet", "--constraint", str(constraints), str(wheel))
         pip("install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
 
 
-def install_from_source(ref: str) -> None:
+def install_from_source(ref: str, constraints: Path) -> None:
     for program in ("git", os.environ.get("CXX", "c++")):
         if shutil.which(program) is None:
             raise InstallError(
                 f"--from-source needs `{program}`, which is not on the PATH; without it leave the flag out"
             )
-    pip("install", "--quiet", "--constraint", str(CONSTRAINTS), *REQUIRES, "setuptools>=70.1,<82", "wheel", "ninja")
+    pip("install", "--quiet", "--constraint", str(constraints), *REQUIRES, "setuptools>=70.1,<82", "wheel", "ninja")
     pip("install", "--no-build-isolation", "--no-deps", "--force-reinstall", f"git+{REPOSITORY}@{ref}")
 
 
@@ -200,6 +200,9 @@ def main() -> int:
     parser.add_argument("--archive", type=Path, help=f"a {ARCHIVE}-{VERSION}.tar.gz you already have")
     parser.add_argument("--wheel", type=Path, metavar="DIR", help="write the wheel into DIR and install nothing")
     parser.add_argument("--force", action="store_true", help="install even if detectron2 is already there")
+    parser.add_argument(
+        "--constraint", type=Path, default=CONSTRAINTS, metavar="FILE", help="versions of what detectron2 needs"
+    )
     arguments = parser.parse_args()
 
     kind = installed_kind()
@@ -208,9 +211,9 @@ def main() -> int:
         return 0
     try:
         if arguments.from_source:
-            install_from_source(arguments.ref)
+            install_from_source(arguments.ref, arguments.constraint)
         else:
-            install_python_part(arguments.archive, arguments.wheel)
+            install_python_part(arguments.archive, arguments.wheel, arguments.constraint)
     except InstallError as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 2

@@ -93,7 +93,7 @@ def save_numbered(folder: str | Path, iteration: int, content: dict[str, Any], k
 
 def rng_state() -> dict[str, Any]:
     """Return the state of this process's random generators, in types that a safe reader takes."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -71,9 +71,13 @@ class Progress:
         self.began = time.monotonic()
         on_terminal = visible and sys.stderr.isatty()
         self.bar = tqdm(
-            total=total, initial=start, disable=not on_terminal, dynamic_ncols=True, unit="it", leave=False, smoothing=0.1,
+            total=total,
+            initial=start,
+            disable=not on_terminal,
+            dynamic_ncols=True,
+            leave=False,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {postfix}",
-        )  # fmt: skip
+        )
 
     def step(self, speed: Speed, iteration: int, losses: dict[str, float], rate: float) -> None:
         """Move on by one step; `losses` and `rate` are the last ones known."""

@@ -64,7 +64,7 @@ class Task(ABC):
         """Return what belongs to the weights in a checkpoint, in plain types."""
         return {}
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 (optional)
         """Called once after the last step and before the last evaluation."""
 
 

@@ -11,6 +11,7 @@ from backbone import ConfigError, list_backbones
 from backbone.engine.config import find_config, get, merge, merge_overrides, read_yaml
 from backbone.text import nearest
 
+from ..evaluation import ENGINES
 from ..modeling.backbone import NORM_NAMES, architecture_of
 from .defaults import add_defaults
 
@@ -28,7 +29,6 @@ CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
-    "TEST.EVAL_ENGINE": ("auto", "hotcoco", "faster-coco-eval", "pycocotools"),
 }
 POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 NOT_NEGATIVE = ("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP")
@@ -69,6 +69,7 @@ def check_values(config: CfgNode, source: str) -> None:
     choices = dict(CHOICES)
     choices["MODEL.META_ARCHITECTURE"] = [name for name, _ in META_ARCH_REGISTRY]
     choices["MODEL.ROI_HEADS.NAME"] = [name for name, _ in ROI_HEADS_REGISTRY]
+    choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
     for key, allowed in choices.items():
         value = get(config, key)

@@ -61,7 +61,7 @@ def locate(name: str, data_root: str | Path | None = None) -> Source:
     for path in (source.json_file, source.image_folder):
         if not path.exists():
             raise DataError(
-                f"{name}: {path} does not exist; give --data-root the folder that holds {Path(*path.parts[len(root.parts) :])}, "
-                f"or set ${ROOT_VARIABLE} (now {str(root)!r} is searched)"
+                f"{name}: {path} does not exist; --data-root or ${ROOT_VARIABLE} must name the folder "
+                f"that holds {path.relative_to(root)}"
             )
     return source

@@ -9,7 +9,6 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
-from backbone.text import count
 
 from ..data.catalog import CUSTOM_SETS, Source, locate
 from ..data.checks import Fault, check_coco, raise_on_errors, read_json
@@ -78,8 +77,9 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
     for other in test:
         if other.images.classes != sets.classes:
             raise DataError(
-                f"{other.images.name} has {count(len(other.images.classes), 'category', 'categories')} that differ from the "
-                f"{len(sets.classes)} of {train.name}: {_first_difference(other.images.classes, sets.classes)}"
+                f"{other.images.name} and {sets.any.name} have different categories "
+                f"({len(other.images.classes)} and {len(sets.classes)}): "
+                f"{_first_difference(other.images.classes, sets.classes)}"
             )
     return sets
 

@@ -23,7 +23,7 @@ from ..modeling.c4 import C4ROIHeads
 from .weights import load_detector, load_initial
 
 log = logging.getLogger(LOGGER)
-CLASSES_KEY = "MODEL.ROI_HEADS.NUM_CLASSES"
+KEY_OF_CLASSES = "MODEL.ROI_HEADS.NUM_CLASSES"
 CALIBRATION_SIDE = 320  # shorter side of the images that frozen BN is calibrated on
 
 
@@ -33,11 +33,12 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     Raises:
         ConfigError: another number was given on the command line.
     """
-    if config.MODEL.ROI_HEADS.NUM_CLASSES == len(classes):
+    expected = config.MODEL.ROI_HEADS.NUM_CLASSES
+    if expected == len(classes):
         return config
-    if CLASSES_KEY in given:
+    if KEY_OF_CLASSES in given:
         raise ConfigError(
-            f"{CLASSES_KEY} is {config.MODEL.ROI_HEADS.NUM_CLASSES}, but the data has {len(classes)} categories; "
+            f"{KEY_OF_CLASSES} is {expected}, but the data has {len(classes)} categories; "
             "leave the key out, the data decides"
         )
     fitted = config.clone()
@@ -68,7 +69,9 @@ def prepare_for_training(model: nn.Module, config: CfgNode, images: DetectionSet
     if number == 0:
         return "none: random weights, frozen BN as identity"
     _calibrate(model, config, images, number)
-    return f"none: random weights, frozen BN calibrated on {number} training images; give --weights for a pretrained backbone"
+    return (
+        f"none: random weights, frozen BN calibrated on {number} training images; --weights gives a pretrained backbone"
+    )
 
 
 @torch.no_grad()

@@ -35,10 +35,11 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     kind = "Mask R-CNN" if config.MODEL.MASK_ON else "Faster R-CNN"
     head = config.MODEL.ROI_HEADS.NAME
+    classes = count(config.MODEL.ROI_HEADS.NUM_CLASSES, "class", "classes")
     return (
-        f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {config.MODEL.RESNETS.NORM}, "
-        f"{count(config.MODEL.ROI_HEADS.NUM_CLASSES, 'class', 'classes')}; "
-        f"{trained / 1e6:.2f} M parameters trained, {frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
+        f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {config.MODEL.RESNETS.NORM}, {classes}; "
+        f"{trained / 1e6:.2f} M parameters trained, "
+        f"{frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
     )
 
 

@@ -76,7 +76,7 @@ def run(request: Request, setup: distributed.Launch) -> None:
     config = request.config
     if not request.eval_only and config.SOLVER.IMS_PER_BATCH % setup.world_size:
         raise ConfigError(
-            f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out evenly to {setup.world_size} processes"
+            f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out to {setup.world_size} processes"
         )
     setup.check()
     prepare_folder(request)
@@ -99,7 +99,7 @@ def prepare_folder(request: Request) -> None:
         shutil.rmtree(folder)
     elif holds_run and not request.resume:
         raise RunError(
-            f"{folder} holds a run already; --resume goes on with it, --overwrite starts anew, or choose another --output-dir"
+            f"{folder} holds a run already; --resume goes on with it, --overwrite starts anew, or name another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
@@ -86,7 +85,9 @@ class DetectionTask(Task):
             return {}
         kinds = ("bbox", "segm") if self.config.MODEL.MASK_ON else ("bbox",)
         name, engine = test.images.name, self.config.TEST.EVAL_ENGINE
-        metrics = {kind: evaluate_coco(test.ground_truth, predictions, kind, engine=engine) for kind in kinds}
+        metrics = {
+            kind: evaluate_coco(test.ground_truth, _of_kind(predictions, kind), kind, engine=engine) for kind in kinds
+        }
         self.predictions[name] = predictions
         self.metrics.update({(name, kind): value for kind, value in metrics.items()})
         return metrics
@@ -108,8 +109,8 @@ class DetectionTask(Task):
         return {"classes": list(images.classes), "category_ids": list(images.category_ids)}
 
 
-def move_to_channels_last(model: nn.Module) -> None:
-    """Lay the 4-d weights out as channels_last; features follow the weights' layout."""
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            module.to(memory_format=torch.channels_last)
+def _of_kind(predictions: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the records for one kind of evaluation; masks go by their own area, so their boxes are left out."""
+    if kind != "segm":
+        return predictions
+    return [{key: value for key, value in record.items() if key != "bbox"} for record in predictions]

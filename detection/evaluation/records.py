@@ -46,14 +46,14 @@ class Records:
 
     def __init__(self, rows: object, source: str, label: str, mend: str = MEND) -> None:
         if not isinstance(rows, list):
-            raise DataError(f"{source}: {label!r} is a {type(rows).__name__}, not a list; {mend}")
+            raise DataError(f"{source}: {label!r} is {_shorten(rows)}, not a list; {mend}")
         self.rows: list[dict[str, Any]] = rows
         self.source = source
         self.label = label
         self.mend = mend
         for index, row in enumerate(rows):
             if not isinstance(row, dict):
-                raise DataError(f"{source}: {label}[{index}] is a {type(row).__name__}, not an object; {mend}")
+                raise DataError(f"{source}: {label}[{index}] is {_shorten(row)}, not an object; {mend}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,7 +141,7 @@ class Records:
         if unknown[0] in texts:
             advice = "one file writes these ids as text and the other as numbers; write both alike"
         else:
-            advice = f"is this the right pair of files? {owner} have {_range_of(known)}"
+            advice = f"is this the right pair of files? known: {_range_of(known)}"
         raise DataError(
             f"{self.source}: {count(len(unknown), 'record')} of {self.label} with {key} {first}, "
             f"which {owner} do not have; {advice}"
@@ -191,7 +191,7 @@ def _as_numbers(values: list[Any], width: int | None) -> np.ndarray | None:
         array = np.array(values)
     except (ValueError, TypeError, OverflowError):
         return None
-    # numpy would read the text "3" as a number, and True as 1.
+    # As float64 at once, numpy would read the text "3" as a number.
     if array.dtype.kind not in "iuf" or array.shape != shape:
         return None
     return array.astype(np.float64)
@@ -207,7 +207,7 @@ def _is_known(value: object, known: Mapping[Any, int]) -> bool:
 def _range_of(known: Mapping[Any, int]) -> str:
     if not known:
         return "none"
-    return str(min(known)) if len(known) == 1 else f"{len(known):,} from {min(known)} to {max(known)}"
+    return f"{count(len(known), 'id')} from {min(known)} to {max(known)}"
 
 
 def _shorten(value: object) -> str:

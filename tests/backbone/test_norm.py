@@ -138,12 +138,11 @@ def test_frozen_stages_store_no_activations(freeze_at):
     assert bool(activations) == (freeze_at < 5)
     # The first activation that is kept is what the first trained layer reads.
     if 0 < freeze_at < 5:
-        largest = max(tensor.shape[2] for tensor in activations)
-        assert largest == features[f"res{freeze_at}"].shape[2] if freeze_at > 1 else 16
+        assert max(tensor.shape[2] for tensor in activations) == features[f"res{freeze_at}"].shape[2]
 
 
 def test_scaled_weights_are_not_stored():
-    """What training keeps is activations, the parameters that exist anyway and small vectors: no copy of the weights."""
+    """What training keeps is activations, the parameters that exist anyway and small vectors: no second weights."""
     net = backbone.create("resnet50", norm="frozen_bn", freeze_at=2).train()
     stored = []
     with torch.autograd.graph.saved_tensors_hooks(
@@ -151,12 +150,9 @@ def test_scaled_weights_are_not_stored():
     ):
         net(torch.randn(2, 3, 64, 64))
     parameters = {parameter.data_ptr() for parameter in net.parameters()}
-    copies = [
-        tensor
-        for tensor in stored
-        if tensor.dim() == 4 and tensor.shape[0] != 2 and tensor.data_ptr() not in parameters
-    ]
-    assert not copies
+    weights = [tensor for tensor in stored if tensor.dim() == 4 and tensor.shape[0] != 2]
+    assert weights
+    assert all(weight.data_ptr() in parameters for weight in weights)
 
 
 def test_freezing_keeps_the_function():

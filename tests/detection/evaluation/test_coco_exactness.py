@@ -47,7 +47,7 @@ def test_random_cases_are_equal_to_the_last_bit(iou_type: str, engine: str) -> N
 
 
 @pytest.mark.parametrize("iou_type", IOU_TYPES)
-def test_random_cases_tell_engines_apart(iou_type: str) -> None:
+def test_one_changed_score_changes_the_curves(iou_type: str) -> None:
     truth, predictions = random_case(iou_type, 1)
     expected = reference(truth, predictions, iou_type)
     assert 0 < expected.stats[0] < 1

@@ -1,0 +1,168 @@
+"""A trained detector on images: pictures and COCO results."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.structures import Instances
+from torch import nn
+from tqdm import tqdm
+
+from backbone import DataError, RunError, WeightsError
+from backbone.engine import checkpoint
+from backbone.engine.config import merge
+from backbone.engine.files import write_json, write_whole
+from backbone.engine.record import LOGGER
+
+from ..config import default_config
+from ..data.images import read_image
+from ..data.mapper import Resize, resize_image, to_tensor
+from ..visualization import draw_objects
+from .inference import detect, to_coco
+from .model import build
+from .weights import load_detector
+
+log = logging.getLogger(LOGGER)
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector with all that belongs to it.
+
+    Attributes:
+        classes: names by class index; category_ids: the ids that predictions carry.
+    """
+
+    model: nn.Module
+    config: CfgNode
+    classes: list[str]
+    category_ids: list[int]
+
+    def __call__(self, image: np.ndarray) -> Instances:
+        """Detect on a BGR uint8 image (H, W, 3); boxes come in its pixels."""
+        height, width = image.shape[:2]
+        resize = Resize((self.config.INPUT.MIN_SIZE_TEST,), self.config.INPUT.MAX_SIZE_TEST)
+        resized = resize_image(image, *resize.target(width, height, resize.draw(None)))
+        sample = {"image": to_tensor(resized, self.config.INPUT.FORMAT), "height": height, "width": width}
+        return detect(self.model, [sample])[0]
+
+
+def load_trained_detector(path: str | Path, device: str | None = None) -> Detector:
+    """Build the detector that a checkpoint of this project holds; its config is in it.
+
+    Raises:
+        WeightsError: no such checkpoint, or it carries no config.
+    """
+    content = checkpoint.load(path)
+    metadata = content.get("metadata") or {}
+    if not content.get("config") or not metadata.get("classes"):
+        raise WeightsError(f"{path}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
+    config = default_config()
+    merge(config, yaml.safe_load(content["config"]), str(path))
+    if device is not None:
+        config.MODEL.DEVICE = device
+    elif config.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
+        config.MODEL.DEVICE = "cpu"
+    elif torch.cuda.is_available():
+        config.MODEL.DEVICE = "cuda"
+    if config.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        raise RunError("torch sees no GPU; use --device cpu (tools/doctor.py tells why)")
+    config.freeze()
+    model = build(config)
+    load_detector(model, str(path))
+    model.eval()
+    return Detector(model, config, list(metadata["classes"]), list(metadata["category_ids"]))
+
+
+def find_images(pattern: str) -> list[Path]:
+    """Return the image files that `pattern` names: a file, a folder (searched through) or a glob, in order.
+
+    Raises:
+        DataError: there are none.
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+    elif path.is_file():
+        files = [path]
+    else:
+        files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if not files:
+        raise DataError(f"--input {pattern!r}: no such image, folder with images, or pattern that finds any")
+    return sorted(files)
+
+
+def image_ids(files: list[Path]) -> list[int]:
+    """Return COCO image ids: the numbers that the files are named by, as COCO's are, else 1, 2, 3, ..."""
+    numbers = [int(file.stem) if file.stem.isdecimal() else None for file in files]
+    if None not in numbers and len(set(numbers)) == len(numbers):
+        return numbers
+    return list(range(1, len(files) + 1))
+
+
+@dataclass
+class Outcome:
+    """What `predict` did: images with detections written, and the files it had to skip with the reason."""
+
+    images: int
+    detections: int
+    skipped: dict[str, str]
+
+
+def predict(detector: Detector, pattern: str, output: Path, *, least_score: float) -> Outcome:
+    """Detect on all images of `pattern`; write pictures, predictions.json and images.json into `output`.
+
+    predictions.json is in COCO's results form, with every detection down to the model's own threshold; images.json has
+    the images and categories that its ids mean. `least_score` holds for the pictures.
+
+    Raises:
+        DataError: no image was found, or none could be read.
+    """
+    files = find_images(pattern)
+    root = Path(pattern) if Path(pattern).is_dir() else None
+    records: list[dict[str, Any]] = []
+    images, skipped = [], {}
+    for file, image_id in tqdm(_pairs(files), total=len(files), unit="img", disable=None if len(files) > 1 else True):
+        try:
+            image = read_image(file)
+        except DataError as error:
+            skipped[str(file)] = str(error)
+            log.warning("skipped: %s", error)
+            continue
+        instances = detector(image)
+        records += to_coco(instances, image_id, detector.category_ids)
+        name = file.relative_to(root) if root else Path(file.name)
+        images.append({"id": image_id, "file_name": str(name), "width": image.shape[1], "height": image.shape[0]})
+        picture = draw(image, instances[instances.scores >= least_score], detector.classes)
+        target = output / name.with_name(name.stem + "_detections.jpg")
+        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+        write_whole(target, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
+    if not images:
+        raise DataError(f"none of the {len(files)} files of --input could be read; {next(iter(skipped.values()))}")
+    write_json(output / "predictions.json", records)
+    categories = [{"id": id_, "name": name} for id_, name in zip(detector.category_ids, detector.classes)]
+    write_json(output / "images.json", {"images": images, "categories": categories})
+    return Outcome(len(images), len(records), skipped)
+
+
+def _pairs(files: list[Path]) -> Iterator[tuple[Path, int]]:
+    return zip(files, image_ids(files))
+
+
+def draw(image: np.ndarray, instances: Instances, classes: list[str]) -> np.ndarray:
+    """Return the BGR image with boxes, and masks where there are any, drawn on it."""
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
+    boxes = instances.pred_boxes.tensor.numpy()
+    labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
+    return draw_objects(image, boxes, labels, classes, scores=scores, masks=masks)

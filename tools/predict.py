@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Run a trained detector on images: boxes (and masks) drawn, and a JSON in COCO's results form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backbone.cli import Parser, run
+from backbone.text import count
+
+EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py")
+    parser.add_argument("--input", required=True, metavar="PATH", help="an image, a folder, or a quoted glob")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    import detection
+
+    detection.register()
+    from backbone.engine.record import start_logging
+    from detection.engine.predict import load_trained_detector, predict
+
+    start_logging(None)
+    detector = load_trained_detector(arguments.weights, arguments.device)
+    outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score)
+    skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
+    print(f"{count(outcome.images, 'image')}, {count(outcome.detections, 'detection')}{skipped}")
+    print(f"pictures and predictions.json in {arguments.output}")
+
+
+if __name__ == "__main__":
+    run(main)
