@@ -186,6 +186,13 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return values / world_size()
 
 
+def share_buffers(model: torch.nn.Module) -> None:
+    """Give every process the main one's buffers: the running statistics of BN, which differ by the images seen."""
+    if together():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def barrier() -> None:
     if together():
         dist.barrier()

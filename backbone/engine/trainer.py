@@ -278,6 +278,7 @@ class Trainer:
         if self._terminate:
             self._leave()
         self.task.model.eval()
+        distributed.share_buffers(self.task.model)
         results = self.task.evaluate()
         self.task.model.train()
         self._in_evaluation = False
@@ -354,5 +355,7 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     """Return the model for training: itself, or in DistributedDataParallel where several processes run."""
     if not distributed.together():
         return model
+    # DistributedDataParallel shares the parameters; the buffers it would share at every step.
+    distributed.share_buffers(model)
     ids = [device.index if device.index is not None else torch.cuda.current_device()] if device.type == "cuda" else None
     return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

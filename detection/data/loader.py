@@ -142,7 +142,8 @@ def make_loader(samples: Dataset, *, workers: int, pin_memory: bool, batches: Ba
         collate_fn=_as_list,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
-        persistent_workers=False,
+        # Its own, so that starting a loader draws nothing from the generator that training draws from.
+        generator=torch.Generator(),
     )
 
 

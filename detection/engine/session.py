@@ -117,7 +117,8 @@ def run_process(request: Request) -> None:
     config = request.config
     folder = Path(config.OUTPUT_DIR)
     start_logging(folder if distributed.is_main() else None, quiet=not distributed.is_main())
-    checkpoint.seed_everything(config.SEED + distributed.rank())
+    # All processes build the same model; later each draws for itself.
+    checkpoint.seed_everything(config.SEED)
 
     sets = load_sets(config, training=not request.eval_only)
     config = fit_classes(config, sets.classes, set(request.given))
@@ -158,8 +159,8 @@ def train(config: CfgNode, sets: Sets, request: Request, notes: list[str], began
     trainer = Trainer(task, build_optimizer(config, model), make_schedule(config), make_settings(config))
     if saved:
         trainer.resume(saved)
-    # Each process draws its own samples of anchors and regions.
     else:
+        # Each process draws its own samples of anchors and regions.
         checkpoint.seed_everything(config.SEED + distributed.rank())
     state = trainer.train()
     if distributed.is_main():
