@@ -15,6 +15,13 @@ import PIL.Image
 
 from backbone.errors import RunError
 
+# What detectron2's report of the environment asks the compiled part; its default_setup prints that report.
+ANSWERS = {
+    "get_compiler_version": lambda: "not compiled",
+    "get_cuda_version": lambda: "not compiled",
+    "has_cuda": lambda: False,
+}
+
 
 class _MissingExtension(types.ModuleType):
     """Stands in for `detectron2._C`. Faster and Mask R-CNN never call it; what does gets a clear error."""
@@ -22,6 +29,8 @@ class _MissingExtension(types.ModuleType):
     def __getattr__(self, name: str):
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in ANSWERS:
+            return ANSWERS[name]
         raise RunError(
             f"detectron2's compiled part is not installed, and {name} needs it; "
             "run `python tools/install_detectron2.py --from-source --force`"

@@ -179,6 +179,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="(else $DETECTRON2_DATASETS, ./datasets)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines as JSON too")
+    parser.error = lambda message: parser.exit(2, f"doctor.py: error: {message} (--help shows the usage)\n")
     arguments = parser.parse_args()
     root = arguments.data_root or Path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
     lines = [
@@ -197,7 +198,12 @@ def main() -> int:
     broken = sum(line.status == BAD for line in lines)
     print("all is well" if not broken else f"{broken} to mend")
     if arguments.json:
-        arguments.json.write_text(json.dumps([line._asdict() for line in lines], indent=2) + "\n", encoding="utf-8")
+        text = json.dumps([line._asdict() for line in lines], indent=2) + "\n"
+        try:
+            arguments.json.write_text(text, encoding="utf-8")
+        except OSError as error:
+            print(f"doctor.py: error: {arguments.json}: cannot be written: {error.strerror or error}", file=sys.stderr)
+            return 2
     return 2 if broken else 0
 
 

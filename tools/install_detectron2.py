@@ -203,6 +203,7 @@ def main() -> int:
     parser.add_argument(
         "--constraint", type=Path, default=CONSTRAINTS, metavar="FILE", help="versions of what detectron2 needs"
     )
+    parser.error = lambda message: parser.exit(2, f"install_detectron2.py: error: {message} (--help shows the usage)\n")
     arguments = parser.parse_args()
 
     kind = installed_kind()
@@ -214,8 +215,8 @@ def main() -> int:
             install_from_source(arguments.ref, arguments.constraint)
         else:
             install_python_part(arguments.archive, arguments.wheel, arguments.constraint)
-    except InstallError as error:
-        print(f"install_detectron2: {error}", file=sys.stderr)
+    except (InstallError, OSError) as error:
+        print(f"install_detectron2.py: error: {error}", file=sys.stderr)
         return 2
     if arguments.wheel is None:
         importlib.invalidate_caches()

@@ -52,7 +52,7 @@ def make(environment: Path) -> None:
         raise SetupError(
             f"Python {OLDEST[0]}.{OLDEST[1]} or newer is needed, this is {sys.version.split()[0]}; give PYTHON="
         )
-    if environment.exists() and any(environment.iterdir()):
+    if environment.exists() and not (environment.is_dir() and not any(environment.iterdir())):
         raise SetupError(f"{environment} is there but holds no environment; remove it or give another VENV=")
     if output(sys.executable, "-c", "import ensurepip, venv") is None:
         raise SetupError("this Python has no venv module; install it (Debian and Ubuntu: python3-venv) or give PYTHON=")
@@ -76,7 +76,9 @@ def constraints_for(environment: Path, python: Path) -> Path:
 def complete(environment: Path) -> None:
     python = interpreter(environment)
     version = output(python, "-c", "import sys; print('.'.join(map(str, sys.version_info[:3])))")
-    if version is None or tuple(map(int, version.split(".")[:2])) < OLDEST:
+    if version is None:
+        raise SetupError(f"{python} does not run; remove {environment} or give another VENV=")
+    if tuple(map(int, version.split(".")[:2])) < OLDEST:
         raise SetupError(f"{python} is Python {version}; {OLDEST[0]}.{OLDEST[1]} or newer is needed")
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in INPUTS) + str(ROOT).encode()).hexdigest()
     stamp = environment / STAMP
@@ -96,6 +98,7 @@ def complete(environment: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environment", type=Path)
+    parser.error = lambda message: parser.exit(2, f"make_env.py: error: {message} (--help shows the usage)\n")
     environment = parser.parse_args().environment.absolute()
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     try:
@@ -103,7 +106,7 @@ def main() -> int:
             make(environment)
         complete(environment)
     except SetupError as error:
-        print(f"make_env: {error}", file=sys.stderr)
+        print(f"make_env.py: error: {error}", file=sys.stderr)
         return 2
     return 0
 

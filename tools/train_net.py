@@ -25,8 +25,9 @@ def make_parser() -> Parser:
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights, do not train")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random (else the config's SEED)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
-    parser.add_argument("--num-gpus", "--num-processes", type=int, default=1, metavar="N", dest="processes",
-                        help="processes on this machine; one a GPU on GPUs")  # fmt: skip
+    processes = parser.add_mutually_exclusive_group()
+    processes.add_argument("--num-gpus", type=int, metavar="N", help="processes on this machine, one a GPU")
+    processes.add_argument("--num-processes", type=int, metavar="N", help="the same, on a CPU too")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="N")
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
@@ -41,6 +42,9 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
+    import detection
+
+    detection.register()
     from detection.engine.request import make_request
     from detection.engine.session import run as train
 
@@ -49,7 +53,7 @@ def main() -> None:
         request,
         Launch(
             device=request.config.MODEL.DEVICE,
-            processes=arguments.processes,
+            processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), 1),
             machines=arguments.num_machines,
             machine_rank=arguments.machine_rank,
             dist_url=arguments.dist_url,

@@ -66,6 +66,8 @@ def load(path: str | Path) -> dict[str, Any]:
     content, _ = read_file(path)
     if not isinstance(content, dict) or "model" not in content:
         raise WeightsError(f"{path}: not a checkpoint of this project (it has no `model`)")
+    if not isinstance(content.get("metadata", {}), dict):
+        raise WeightsError(f"{path}: not a checkpoint of this project (its `metadata` is no dict)")
     return content
 
 

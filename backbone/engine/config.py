@@ -6,6 +6,7 @@ Works on any yacs CfgNode, so detectors (detectron2's) and pretraining share it.
 from __future__ import annotations
 
 import ast
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import ConfigError
 from ..text import nearest
 
 BASE_KEY = "_BASE_"
+MISFIT: Any = object()
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -59,29 +61,45 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return _read_with_bases(path.resolve(), ())
 
 
-def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    if path in above:
-        raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds.
+
+    Raises:
+        ConfigError: not YAML, not a mapping, a key given twice, or a tag that would run code.
+    """
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506
+        content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
     except yaml.constructor.ConstructorError as error:
         where = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = error.problem or "unsafe YAML"
         if "could not determine a constructor" in reason:
             reason = f"refused, a tag that is not plain data ({reason.split('tag')[-1].strip()})"
-        raise ConfigError(f"{path}{where}: {reason}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{source}{where}: {reason}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: a value that looks like a date or a number and is none, such as 2024-02-30.
+        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a config is a mapping of keys, this is a {type(content).__name__}")
+        raise ConfigError(f"{source}: a config is a mapping of keys, this is a {type(content).__name__}")
+    return content
+
+
+def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above:
+        raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    content = parse_yaml(text, str(path))
     bases = content.pop(BASE_KEY, [])
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise ConfigError(f"{path}: {BASE_KEY} is {_brief(bases)}, expected a file name or a list of them")
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         base_path = (path.parent / base).resolve()
         if not base_path.is_file():
             known = [file.name for file in path.parent.rglob("*.yaml")]
@@ -111,10 +129,16 @@ def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -
             raise ConfigError(f"{source}: unknown key {name}{nearest(name, _all_keys(config, _prefix))}")
         if isinstance(config[key], dict):
             if not isinstance(value, dict):
-                raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {value!r}")
+                raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {_brief(value)}")
             merge(config[key], value, source, f"{name}.")
         else:
             config[key] = _fit(value, config[key], name, source)
+
+
+def check_pairs(overrides: Sequence[object], source: str = "command line") -> None:
+    """Raise ConfigError if the last key has no value."""
+    if len(overrides) % 2:
+        raise ConfigError(f"{source}: overrides come as KEY VALUE pairs, {overrides[-1]!r} has no value")
 
 
 def merge_overrides(config: Any, overrides: Sequence[object], source: str = "command line") -> list[str]:
@@ -123,8 +147,7 @@ def merge_overrides(config: Any, overrides: Sequence[object], source: str = "com
     Raises:
         ConfigError: a value is missing, or as in `merge`.
     """
-    if len(overrides) % 2:
-        raise ConfigError(f"{source}: overrides come as KEY VALUE pairs, {overrides[-1]!r} has no value")
+    check_pairs(overrides, source)
     keys = []
     for key, value in zip(overrides[::2], overrides[1::2]):
         if not isinstance(key, str) or key.startswith("-"):
@@ -149,30 +172,73 @@ def _all_keys(config: Any, prefix: str = "") -> list[str]:
 
 
 def _fit(value: Any, default: Any, name: str, source: str) -> Any:
-    """Return `value` in the type of the default. Text is read as a Python literal where it is one, as in yacs."""
+    """Return `value` in the type of the default. Text is read as a Python literal where it is one, as in yacs.
+
+    Raises:
+        ConfigError: it has another type, or (in a list) entries of another kind than the default's.
+    """
     if isinstance(value, str) and not isinstance(default, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            lowered = {"true": True, "false": False, "null": None, "none": None}
-            value = lowered.get(value.lower(), value)
-    if default is None or type(value) is type(default):
+        value = _read_literal(value)
+    fitted = value if default is None else _convert(value, default)
+    if fitted is MISFIT:
+        expected = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+        wanted = expected.get(type(default), f"a {type(default).__name__} such as {default!r}")
+        raise ConfigError(f"{source}: {name} is {_brief(value)}, expected {wanted}")
+    return fitted
+
+
+def _read_literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return {"true": True, "false": False, "null": None, "none": None}.get(text.lower(), text)
+
+
+def _convert(value: Any, default: Any) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, (list, tuple)):
+        return _convert_sequence(value, default)
+    if type(value) is type(default):
         return value
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(default, float) and number:
         return float(value)
-    if isinstance(default, (list, tuple)) and isinstance(value, (list, tuple)):
-        return type(default)(value)
-    if isinstance(default, tuple) and not isinstance(value, (str, dict, bool)):
-        return (value,)
-    if isinstance(default, tuple) and isinstance(value, str) and all(isinstance(item, str) for item in default):
-        return (value,) if value else ()
-    if isinstance(default, str) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(default, str) and value is None:
-        return ""
-    expected = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
-    wanted = expected.get(type(default), f"a {type(default).__name__} such as {default!r}")
-    raise ConfigError(f"{source}: {name} is {value!r}, expected {wanted}")
+    if isinstance(default, str) and (number or value is None):
+        return "" if value is None else str(value)
+    return MISFIT
+
+
+def _convert_sequence(value: Any, default: list | tuple) -> Any:
+    kinds = {_kind(leaf) for leaf in _leaves(default)}
+    if isinstance(default, tuple) and not isinstance(value, (list, tuple)):
+        # A single value stands for the tuple that holds it, and an empty text for the empty one.
+        if value is None or isinstance(value, (dict, bool)) or (isinstance(value, str) and not kinds <= {"text"}):
+            return MISFIT
+        value = () if value == "" else (value,)
+    if not isinstance(value, (list, tuple)):
+        return MISFIT
+    if len(kinds) == 1 and not {_kind(leaf) for leaf in _leaves(value)} <= kinds:
+        return MISFIT
+    return type(default)(value)
+
+
+def _leaves(value: Any) -> list[Any]:
+    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return "number" if isinstance(value, (int, float)) else "text" if isinstance(value, str) else type(value).__name__
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+_repr.maxlevel = 3
+
+
+def _brief(value: Any) -> str:
+    """Return a value for a message: short, however much an alias in the YAML makes of it."""
+    return _repr.repr(value)
 
 
 def get(config: Any, key: str) -> Any:

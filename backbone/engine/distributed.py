@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from multiprocessing.queues import SimpleQueue
 from typing import Any
 
 import torch
@@ -47,6 +49,8 @@ class Launch:
             raise RunError(f"--device must be cuda or cpu, not {self.device!r}")
         if self.processes < 1:
             raise RunError(f"at least one process must run, not {self.processes}")
+        if self.machines < 1:
+            raise RunError(f"--num-machines must be 1 or more, not {self.machines}")
         if not 0 <= self.machine_rank < self.machines:
             raise RunError(f"--machine-rank must be 0 to {self.machines - 1}, not {self.machine_rank}")
         if self.machines > 1 and self.dist_url == "auto" and not by_torchrun():
@@ -70,7 +74,7 @@ def launch(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
     """Run `main(*arguments)` in every process of `setup`; in this one if it is the only one.
 
     Raises:
-        RunError: this machine cannot run it.
+        RunError: this machine cannot run it, or (with its message) the first UserError of several processes.
         SystemExit: a process ended otherwise than well; with its status.
     """
     setup.check()
@@ -83,11 +87,23 @@ def launch(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
         main(*arguments)
     else:
         url = f"tcp://127.0.0.1:{_free_port()}" if setup.dist_url == "auto" else setup.dist_url
-        context = mp.spawn(_worker, (main, setup, url, arguments), nprocs=setup.processes, join=False)
-        _wait(context)
+        _keep_quiet_about_the_stopped()
+        mistakes = mp.get_context("spawn").SimpleQueue()
+        context = mp.spawn(_worker, (main, setup, url, mistakes, arguments), nprocs=setup.processes, join=False)
+        _wait(context, mistakes)
 
 
-def _wait(context: mp.ProcessContext) -> None:
+def _keep_quiet_about_the_stopped() -> None:
+    """When one process fails the others are stopped. Neither that nor the semaphores they leave is to be reported.
+
+    Python's resource tracker, a process of its own, removes the semaphores; it takes its orders from the environment.
+    """
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
+
+
+def _wait(context: mp.ProcessContext, mistakes: SimpleQueue) -> None:
     def forward(signum, _frame):
         for process in context.processes:
             if process.is_alive():
@@ -97,21 +113,29 @@ def _wait(context: mp.ProcessContext) -> None:
     try:
         while not context.join():
             pass
-    except mp.ProcessExitedException as error:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        # The others may have failed too, because the first one was gone.
+        if not mistakes.empty():
+            raise RunError(mistakes.get()) from None
+        if isinstance(error, mp.ProcessRaisedException):
+            raise
         sys.exit(error.exit_code if error.exit_code > 0 else 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _worker(local_rank: int, main: Callable[..., Any], setup: Launch, url: str, arguments: tuple) -> None:
+def _worker(
+    local_rank: int, main: Callable[..., Any], setup: Launch, url: str, mistakes: SimpleQueue, arguments: tuple
+) -> None:
     if setup.device == "cpu":
         # As torchrun does: the processes share the cores out between them.
         torch.set_num_threads(max(1, torch.get_num_threads() // setup.processes))
-    _join(setup, local_rank, setup.machine_rank * setup.processes + local_rank, url)
     try:
+        _join(setup, local_rank, setup.machine_rank * setup.processes + local_rank, url)
         _run_and_leave(main, arguments)
     except UserError as error:
-        print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)  # noqa: T201
+        mistakes.put(str(error))
+        # Not sys.exit: the interpreter's own end can hang on a process group that is still open.
         os._exit(2)
 
 

@@ -6,15 +6,29 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import RunError
+from .files import write_text, writing
 
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
 LOGGER = "backbone"
+
+
+class _LogFile(logging.FileHandler):
+    """log.txt. What cannot be written ends the run in one line; logging itself would print a traceback and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        with writing(self.baseFilename):
+            raise error
 
 
 def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger:
@@ -24,7 +38,9 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
     logger.propagate = False
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        # A line that found the disk full is still waiting in the handler's buffer.
+        with contextlib.suppress(OSError):
+            handler.close()
     terminal = logging.StreamHandler(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(lambda record: not getattr(record, "file_only", False))
@@ -33,7 +49,7 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = logging.FileHandler(folder / LOG, encoding="utf-8")
+            file = _LogFile(folder / LOG, encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the output folder cannot be written: {error.strerror or error}") from None
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
@@ -47,16 +63,18 @@ class MetricsFile:
 
     Args:
         after: lines behind this iteration belong to work that was lost with a crash; they are taken out.
+
+    Raises:
+        RunError: it cannot be written; the constructor and `write`.
     """
 
     def __init__(self, folder: Path, *, after: int) -> None:
         self.path = folder / METRICS
         kept = [line for line in read_metrics(self.path) if line["iteration"] <= after] if after else []
-        with self.path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, values: dict[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
 
@@ -71,20 +89,36 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Events:
-    """TensorBoard events in the run folder."""
+    """TensorBoard events in the run folder. A thread writes them, so a full disk raises RunError in a later call."""
 
     def __init__(self, folder: Path, *, after: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=after + 1 if after else None)
+        self.folder = folder
+        self.excepthook = threading.excepthook
+        threading.excepthook = self._leave_to_the_caller
+        with writing(folder):
+            self.writer = SummaryWriter(str(folder), purge_step=after + 1 if after else None)
 
     def scalars(self, values: dict[str, float], iteration: int) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, iteration)
+        with writing(self.folder):
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, iteration)
 
     def picture(self, name: str, picture: np.ndarray, iteration: int) -> None:
         """Add an (H, W, 3) RGB uint8 picture."""
-        self.writer.add_image(name, picture, iteration, dataformats="HWC")
+        with writing(self.folder):
+            self.writer.add_image(name, picture, iteration, dataformats="HWC")
 
     def close(self) -> None:
-        self.writer.close()
+        try:
+            with writing(self.folder):
+                self.writer.close()
+        finally:
+            threading.excepthook = self.excepthook
+
+    def _leave_to_the_caller(self, failure: threading.ExceptHookArgs) -> None:
+        """Print nothing of an OSError in TensorBoard's thread: it keeps the error for the next call."""
+        of_writer = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (of_writer and isinstance(failure.exc_value, OSError)):
+            self.excepthook(failure)

@@ -250,8 +250,12 @@ class Trainer:
 
     def _step(self, batch: Any) -> dict[str, Tensor]:
         device = self.settings.device.type
-        with torch.autocast(device, self.dtype) if self.dtype else contextlib.nullcontext():
-            losses = self.task.losses(self.model, batch, self.state.iteration)
+        try:
+            with torch.autocast(device, self.dtype) if self.dtype else contextlib.nullcontext():
+                losses = self.task.losses(self.model, batch, self.state.iteration)
+        except FloatingPointError:
+            # detectron2 raises it where region proposals are not finite.
+            raise _diverged("a predicted box or score", self.state.iteration) from None
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.optimizer)
@@ -345,10 +349,14 @@ class _Averages:
         """Raise RunError if a loss since the last report was not finite."""
         wrong = [name for name, value in self.sums.items() if not math.isfinite(float(value))]
         if distributed.anyone(bool(wrong)):
-            raise RunError(
-                f"{', '.join(wrong) or 'a loss in another process'} is not finite near iteration {iteration}; "
-                "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
-            )
+            raise _diverged(", ".join(wrong) or "a loss in another process", iteration)
+
+
+def _diverged(what: str, iteration: int) -> RunError:
+    return RunError(
+        f"{what} is not finite near iteration {iteration}; "
+        "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
+    )
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:

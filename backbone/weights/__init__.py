@@ -1,6 +1,34 @@
 """Weights in and out of the networks."""
 
+from .content import WeightsFile, open_weights, read_traits
+from .convert import Conversion, convert
 from .files import read_file
-from .load import LoadReport, find_state_dict, load_weights, match, strip_prefixes
+from .identify import find_backbone
+from .layouts import LAYOUTS, WRITABLE
+from .load import compare, load_weights
+from .names import find_state_dict, strip_prefixes
+from .preprocessing import Preprocessing
+from .report import LoadReport, match
+from .save import save_weights
+from .traits import Traits
 
-__all__ = ["LoadReport", "find_state_dict", "load_weights", "match", "read_file", "strip_prefixes"]
+__all__ = [
+    "LAYOUTS",
+    "WRITABLE",
+    "Conversion",
+    "LoadReport",
+    "Preprocessing",
+    "Traits",
+    "WeightsFile",
+    "compare",
+    "convert",
+    "find_backbone",
+    "find_state_dict",
+    "load_weights",
+    "match",
+    "open_weights",
+    "read_file",
+    "read_traits",
+    "save_weights",
+    "strip_prefixes",
+]

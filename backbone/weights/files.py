@@ -1,15 +1,17 @@
 """Reading a weights file of any kind without running anything in it.
 
-The kind follows from the content, not from the suffix: torch (zip or legacy), safetensors, npz, or a pickle of arrays
-(detectron2's model zoo, Caffe2). torch files are read with weights_only; pickles by an unpickler that builds arrays and
-plain containers alone.
+The kind follows from the content, not from the suffix: torch (zip or legacy), safetensors, npz, a pickle of arrays
+(detectron2's model zoo, Caffe2), or a .caffemodel. torch files are read with weights_only; pickles by an unpickler that
+builds arrays and plain containers alone.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+import re
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,18 @@ import torch
 from torch import Tensor
 
 from ..errors import WeightsError
+from .caffemodel import looks_like_caffemodel, read_caffemodel
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-SUPPORTED = ".pth, .pt, .th, .safetensors, .pkl and .npz"
+SUPPORTED = ".pth, .pt, .th, .safetensors, .pkl, .npz and .caffemodel"
+# What people have in place of a weights file, by its first bytes.
+MISTAKEN = {
+    b"<": "it looks like HTML, perhaps the page of a failed download",
+    b"version https://git-lfs": "it is a Git LFS pointer, `git lfs pull` fetches the file",
+    b"\x1f\x8b": "it is gzip data, unpack it first",
+    b"name:": "it looks like a Caffe prototxt, the weights stand in the .caffemodel",
+}
 
 
 class ArrayUnpickler(pickle.Unpickler):
@@ -32,6 +42,8 @@ class ArrayUnpickler(pickle.Unpickler):
         [
             ("collections", "OrderedDict"),
             ("_codecs", "encode"),
+            # How protocol 2 spells the data of an array without elements.
+            *((module, "bytes") for module in ("__builtin__", "builtins")),
             ("numpy", "ndarray"),
             ("numpy", "dtype"),
             *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
@@ -41,9 +53,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is neither an array nor a plain container"
-            )
+            raise pickle.UnpicklingError(f"unsupported GLOBAL {module}.{name}")
         if module.startswith("numpy.") and not hasattr(np, "_core"):
             module = module.replace("numpy._core", "numpy.core")
         elif module.startswith("numpy."):
@@ -52,37 +62,50 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def file_kind(path: Path) -> str:
-    """Return "torch", "safetensors", "npz" or "pickle".
+    """Return "torch", "safetensors", "npz", "pickle" or "caffemodel".
 
     Raises:
         WeightsError: the file is missing, empty or of another kind.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weights file")
-    with path.open("rb") as file:
-        head = file.read(32)
+        raise WeightsError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} weights file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not head:
         raise WeightsError(f"{path}: the weights file is empty")
     if head.startswith(b"PK"):
-        if not zipfile.is_zipfile(path):
-            raise WeightsError(f"{path}: the weights file is cut off; copy or download it again")
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        return "npz" if names and all(name.endswith(".npy") for name in names) else "torch"
+        return _kind_of_archive(path)
     if head.startswith(LEGACY_TORCH):
         return "torch"
     if len(head) > 8 and head[8:9] == b"{":
         return "safetensors"
     if head[0] == 0x80:
         return "pickle"
-    raise WeightsError(f"{path}: not a weights file of a known kind ({SUPPORTED})")
+    # A .caffemodel has no first bytes of its own; a broken one is known by its suffix alone.
+    if looks_like_caffemodel(path) or (path.suffix == ".caffemodel" and not head.lstrip().startswith(tuple(MISTAKEN))):
+        return "caffemodel"
+    seems = next((meaning for start, meaning in MISTAKEN.items() if head.lstrip().startswith(start)), "")
+    raise WeightsError(f"{path}: not a weights file of a known kind ({SUPPORTED}){'; ' if seems else ''}{seems}")
+
+
+def _kind_of_archive(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except Exception:  # whatever a broken archive makes its reader raise
+        raise WeightsError(f"{path}: the weights file is cut off or damaged; copy or download it again") from None
+    return "npz" if names and all(name.endswith(".npy") for name in names) else "torch"
 
 
 def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
     """Read a weights file.
 
     Returns:
-        The object in it (arrays turned into tensors), and the text metadata that a safetensors file carries.
+        The object in it (arrays turned into tensors), and the text metadata that a safetensors file carries, or what
+        a .caffemodel says of its layers.
 
     Raises:
         WeightsError: missing, broken, of an unknown kind, or it tries to run code.
@@ -90,29 +113,44 @@ def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
     path = Path(path)
     kind = file_kind(path)
     try:
-        if kind == "torch":
-            return torch.load(path, map_location="cpu", weights_only=True), {}
-        if kind == "safetensors":
-            return _read_safetensors(path)
-        if kind == "npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return _to_tensors(dict(archive)), {}
-        with path.open("rb") as file:
-            # detectron2's files were pickled by Python 2 in part; latin1 keeps their bytes as they are.
-            return _to_tensors(ArrayUnpickler(file, encoding="latin1").load()), {}
+        with warnings.catch_warnings():
+            # What torch and numpy warn of in a strange file they then refuse, in an error of their own.
+            warnings.simplefilter("ignore")
+            return _read(path, kind)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        if "Unsupported global" in str(error) or "Unsupported class" in str(error) or "it asks for" in str(error):
-            reason = next((line for line in str(error).splitlines() if "global" in line or "asks for" in line), reason)
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked:
             raise WeightsError(
-                f"{path}: refused, it holds more than tensors and could run code: {reason.strip()}"
+                f"{path}: refused, it holds more than tensors and could run code: it asks for {asked[1]}"
             ) from None
-        raise WeightsError(f"{path}: broken {kind} file: {reason}") from None
+        raise WeightsError(f"{path}: broken {kind} file: {_reason(error)}") from None
     except WeightsError:
         raise
     except Exception as error:  # whatever a broken file makes its reader raise
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise WeightsError(f"{path}: cannot be read as a {kind} file: {lines[0]}") from None
+        raise WeightsError(f"{path}: cannot be read as a {kind} file: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """Return one line of an error, without torch's advice to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if lines[0].startswith("Weights only load failed") and len(lines) > 1:
+        return next((line for line in lines if line.startswith("WeightsUnpickler error")), lines[1])
+    return lines[0]
+
+
+def _read(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
+    if kind == "torch":
+        return torch.load(path, map_location="cpu", weights_only=True), {}
+    if kind == "safetensors":
+        return _read_safetensors(path)
+    if kind == "caffemodel":
+        return read_caffemodel(path)
+    if kind == "npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return _to_tensors(dict(archive)), {}
+    with path.open("rb") as file:
+        # detectron2's files were pickled by Python 2 in part; latin1 keeps their bytes as they are.
+        return _to_tensors(ArrayUnpickler(file, encoding="latin1").load()), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -129,7 +167,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _to_tensors(value: Any) -> Any:
     """Turn arrays into tensors, through dicts, lists and tuples."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return torch.from_numpy(np.ascontiguousarray(value))
+        # torch takes no reversed strides, foreign byte orders or read-only memory; 0-d arrays stay so.
+        array = np.asarray(value, value.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
     if isinstance(value, dict):
         return {key: _to_tensors(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,139 +1,121 @@
-"""Loading weights into a network: find the tensors in the file, give them our names, compare, copy."""
+"""Loading weights into a network: compare, hold the network to what the weights ask, copy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import WeightsError
 from ..text import count
-from .files import read_file
-
-# Keys under which training tools put the state dict, and prefixes that wrappers put before every name.
-CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net")
-PREFIXES = ("module.", "model.", "backbone.", "bottom_up.")
-SHOWN = 8
-
-
-@dataclass
-class LoadReport:
-    """What a file brought.
-
-    Attributes:
-        source: the file.
-        loaded: names, in the network, that the file filled.
-        missing: names that the network has and the file has not.
-        unexpected: names that the file has and the network has not.
-        mismatched: {name: (shape in the file, shape in the network)}.
-    """
-
-    source: str
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.mismatched)
-
-    def problems(self) -> str:
-        """Return the differences in one line."""
-        parts = []
-        if self.missing:
-            parts.append(f"{len(self.missing)} missing ({_some(self.missing)})")
-        if self.mismatched:
-            shown = [f"{name} {list(a)} for {list(b)}" for name, (a, b) in self.mismatched.items()]
-            parts.append(f"{len(shown)} of another shape ({_some(shown, 3)})")
-        if self.unexpected:
-            parts.append(f"{len(self.unexpected)} not in the network ({_some(self.unexpected)})")
-        return "; ".join(parts)
-
-    def __str__(self) -> str:
-        text = f"{self.source}: {count(len(self.loaded), 'tensor')} loaded"
-        return text if self.fits else f"{text}; {self.problems()}"
+from .content import WeightsFile, open_weights
+from .identify import find_backbones
+from .names import wrapper_prefixes
+from .report import LoadReport, match
+from .traits import check, set_pooling
 
 
-def _some(names: list[str], shown: int = 3) -> str:
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+def load_weights(
+    network: nn.Module, path: str | Path | WeightsFile, *, strict: bool = True, new_classifier: bool = False
+) -> LoadReport:
+    """Load a weights file of any known kind and layout into `network`.
 
-
-def find_state_dict(content: Any, source: str) -> dict[str, Tensor]:
-    """Return the tensors of a file's content by name, without containers and wrapper prefixes.
-
-    Raises:
-        WeightsError: there are none.
-    """
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in CONTAINERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {
-            name: value for name, value in content.items() if isinstance(value, Tensor) and isinstance(name, str)
-        }
-    if not tensors:
-        raise WeightsError(f"{source}: holds no named tensors; expected a state dict")
-    return tensors
-
-
-def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what wrappers put before every name: `module.` (DDP), `model.` (Lightning), `backbone.` (detectors)."""
-    changed = True
-    while changed:
-        changed = False
-        for prefix in PREFIXES:
-            if all(name.startswith(prefix) for name in tensors):
-                tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
-                changed = True
-    return tensors
-
-
-def match(network: nn.Module, tensors: dict[str, Tensor], source: str) -> LoadReport:
-    """Compare `tensors` with the network's state, without changing anything."""
-    state = network.state_dict()
-    report = LoadReport(source)
-    for name, value in state.items():
-        if name not in tensors:
-            if not name.endswith("num_batches_tracked"):
-                report.missing.append(name)
-        elif tensors[name].shape != value.shape:
-            report.mismatched[name] = (tuple(tensors[name].shape), tuple(value.shape))
-        else:
-            report.loaded.append(name)
-    report.unexpected = [name for name in tensors if name not in state and not name.endswith("num_batches_tracked")]
-    return report
-
-
-def load_weights(network: nn.Module, path: str | Path, *, strict: bool = True) -> LoadReport:
-    """Load a weights file into `network`.
+    The weights' preprocessing becomes `network.preprocessing` (None where it is not known), their pooling is set on the
+    network, and their stride placement is checked against it.
 
     Args:
         network: of `backbone.create`; stages and a classifier that it was built without may be in the file.
-        strict: every tensor of the network must be in the file, with its shape, and no unknown one beside them.
+        path: the file, or what `open_weights` made of it.
+        strict: every tensor of the network must be in the file, with its shape, and no unknown one beside them. Without
+            it a backbone inside a detector's checkpoint is found too.
+        new_classifier: initialise the network's classifier anew, whatever the file has for it.
 
     Raises:
-        WeightsError: the file cannot be read, or it does not fit and `strict` is set; nothing is changed then.
+        WeightsError: the file cannot be read, it does not fit and `strict` is set, or it asks for another stride
+            placement or other shortcuts than the network has; nothing is changed then.
     """
-    content, _ = read_file(path)
-    tensors = strip_prefixes(find_state_dict(content, str(path)))
-    report = match(network, tensors, str(path))
-    report.unexpected = [name for name in report.unexpected if not _left_out(network, name)]
+    weights = path if isinstance(path, WeightsFile) else open_weights(path, part=not strict)
+    report = compare(network, weights, new_classifier=new_classifier)
     if not report.loaded or (strict and not report.fits):
-        raise WeightsError(
-            f"{path}: does not fit {getattr(network, 'architecture', 'the network')}: {report.problems()}"
-        )
-    network.load_state_dict({name: tensors[name] for name in report.loaded}, strict=False)
+        raise WeightsError(_misfit(network, weights, report))
+    if strict and weights.architecture not in (None, getattr(network, "architecture", None)):
+        raise WeightsError(f"{weights.source}: holds {weights.architecture}, not {network.architecture}")
+    check(network, weights.traits, weights.source)
+    network.load_state_dict({name: weights.tensors[name] for name in report.loaded}, strict=False)
+    if new_classifier:
+        classifier_of(network)[1].reset_parameters()
+        report.notes.append("classifier initialised anew")
+    report.notes += filter(None, [set_pooling(network, weights.traits)])
+    network.preprocessing = weights.traits.preprocessing
     return report
 
 
-def _left_out(network: nn.Module, name: str) -> bool:
+def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = False) -> LoadReport:
+    """Compare a file with a network, without changing anything.
+
+    Raises:
+        WeightsError: `new_classifier` for a network without one.
+    """
+    report = match(network, weights.tensors, weights.source)
+    report.kind, report.layout, report.traits = weights.kind, weights.layout, weights.traits
+    report.unexpected = [name for name in report.unexpected if not left_out(network, name)]
+    report.unexpected += [name for name in weights.beside if not name.endswith("num_batches_tracked")]
+    if new_classifier:
+        prefix = classifier_of(network)[0] + "."
+        report.loaded = [name for name in report.loaded if not name.startswith(prefix)]
+        report.missing = [name for name in report.missing if not name.startswith(prefix)]
+        for name in [name for name in report.mismatched if name.startswith(prefix)]:
+            del report.mismatched[name]
+    return report
+
+
+def classifier_of(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Return the name and the module of the network's classifier, its last linear layer.
+
+    Raises:
+        WeightsError: it has none.
+    """
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not layers:
+        raise WeightsError("new_classifier: the network has no classifier; create it with num_classes")
+    return layers[-1]
+
+
+def left_out(network: nn.Module, name: str) -> bool:
     """Whether `name` belongs to a stage or classifier that the network was built without."""
-    top = name.split(".")[0]
-    return top in ("layer1", "layer2", "layer3", "layer4", "fc") and not hasattr(network, top)
+    top, _, rest = name.partition(".")
+    if top == "features" and hasattr(network, "features"):
+        index = rest.partition(".")[0]
+        return index.isdigit() and int(index) >= len(network.features)
+    # The last norm of a pre-activation network is built with its last stage.
+    ends = {"fc", "classifier"} | ({"bn"} if "preact" in getattr(network, "architecture", "") else set())
+    return (top in ends or re.fullmatch(r"layer[1-4]", top) is not None) and not hasattr(network, top)
+
+
+def _misfit(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
+    architecture = getattr(network, "architecture", "the network")
+    text = f"{weights.source}: does not fit {architecture}: {report.problems()}"
+    return text + "".join(f"; {hint}" for hint in (_hint(network, weights, report),) if hint)
+
+
+def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
+    """Say how to mend a misfit, where that can be known."""
+    wrong = [*report.missing, *report.mismatched]
+    if not report.unexpected and wrong and hasattr(network, "feature_info") and "logits" in network.feature_info:
+        prefix = classifier_of(network)[0] + "."
+        if all(name.startswith(prefix) for name in wrong):
+            return "new_classifier=True loads the rest and initialises the classifier anew"
+    if weights.layout is None:
+        prefixes = wrapper_prefixes(weights.tensors)
+        if prefixes:
+            return f"strict=False looks for a backbone under {prefixes[0]!r} alone"
+        return "the names in the file are of no known layout"
+    deep = {"conv1.0.weight": 'stem="deep"', "conv1.weight": 'stem="conv7"'}
+    stem = next((mend for name, mend in deep.items() if name in report.unexpected), None)
+    if stem:
+        return f"create the network with {stem}"
+    fitting = [name for name in find_backbones(weights) if name != getattr(network, "architecture", None)]
+    if fitting:
+        return f"the {count(len(weights.tensors), 'tensor')} in the file are those of {' or '.join(fitting)}"
+    return ""

@@ -19,6 +19,7 @@ DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
 CHOICES = {
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
+    "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "INPUT.FORMAT": ("RGB", "BGR"),
@@ -78,11 +79,15 @@ def check_values(config: CfgNode, source: str) -> None:
             hint = f"; one of {shown}" if shown else nearest(str(value), allowed)
             raise ConfigError(f"{source}: {key} is {value!r}{hint}")
     for key in POSITIVE:
-        if get(config, key) <= 0:
+        # Not `<= 0`: NaN is neither.
+        if not get(config, key) > 0:
             raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
     for key in NOT_NEGATIVE:
         if get(config, key) < 0:
             raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
+    sizes = config.INPUT.MIN_SIZE_TRAIN
+    if not sizes or min(sizes) < 0:
+        raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
 
 
 def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -> None:

@@ -9,9 +9,7 @@ import numpy as np
 
 from backbone.errors import DataError
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-# Some writers leave a few bytes behind the end marker.
-TAIL = 64
+from .checks.headers import read_header
 
 
 def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -39,7 +37,8 @@ def decode_image(data: np.ndarray, source: str, *, size: tuple[int, int] | None 
     """Decode the bytes of an image file; see `read_image`."""
     if data.size == 0:
         raise DataError(f"{source}: the image file is empty (0 bytes); replace it or take it out of the JSON")
-    if data[:2].tobytes() == JPEG_START and JPEG_END not in data[-TAIL:].tobytes():
+    # OpenCV would fill the missing part of a JPEG with gray.
+    if read_header(data.tobytes()).fault == "truncated-image":
         raise DataError(f"{source}: the image file is cut off; replace it or take it out of the JSON")
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:

@@ -151,6 +151,10 @@ def until_error(loader: DataLoader) -> Iterator[list[Any]]:
     """Yield the loader's batches; a DataError of a worker process comes out as one line, without its traceback."""
     try:
         yield from loader
+        return
     except DataError as error:
         lines = str(error).strip().splitlines()
-        raise DataError(lines[-1].partition("DataError: ")[2] or str(error)) from None
+        message = lines[-1].partition("DataError: ")[2] or str(error)
+        # torch's frames refer to the error and it to them; while that circle lives, the workers do.
+        error.__traceback__ = None
+    raise DataError(message)

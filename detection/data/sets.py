@@ -61,7 +61,8 @@ class DetectionSet:
 def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = False) -> DetectionSet:
     """Build a DetectionSet from a COCO dict that has passed the checks; unusable boxes are left out and counted.
 
-    A box is unusable if it holds NaN, has no area, or lies wholly outside its image; boxes are clipped to the image.
+    A box is unusable if it holds NaN or infinity, has no area, or lies wholly outside its image; the others are
+    clipped to it.
     """
     categories = sorted(data["categories"], key=lambda category: category["id"])
     label_of = {category["id"]: label for label, category in enumerate(categories)}
@@ -72,9 +73,10 @@ def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = Fa
     owner = np.array([row_of[annotation["image_id"]] for annotation in annotations], dtype=np.int64)
     boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
+    usable = np.isfinite(boxes).all(axis=1)
     boxes = np.clip(boxes, 0, np.tile(sizes[owner], 2)) if len(boxes) else boxes
     with np.errstate(invalid="ignore"):
-        usable = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        usable &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.argsort(owner, kind="stable")
     order = order[usable[order]]
     return DetectionSet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..data.catalog import CUSTOM_SETS, Source, locate
 from ..data.checks import Fault, check_coco, raise_on_errors, read_json
 from ..data.mapper import Mapper, Resize
 from ..data.sets import DetectionSet, build_set, join_sets
+from ..evaluation import GroundTruth, load_ground_truth
 
 # Faults of single boxes. Training can leave such a box out, so DATASETS.BAD_BOXES decides.
 UNUSABLE_BOXES = {"nan-box", "negative-box", "empty-box", "box-outside"}
@@ -21,10 +23,10 @@ UNUSABLE_BOXES = {"nan-box", "negative-box", "empty-box", "box-outside"}
 
 @dataclass(frozen=True)
 class TestSet:
-    """A set to evaluate on, with its ground truth as COCO dict."""
+    """A set to evaluate on, with its ground truth for each kind of evaluation ("bbox", "segm")."""
 
     images: DetectionSet
-    ground_truth: dict[str, Any]
+    ground_truth: dict[str, GroundTruth]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
         train = join_sets([_load(source_of(name, config), config, masks=masks)[0] for name in config.DATASETS.TRAIN])
         if not len(train.trainable()):
             raise DataError(f"{train.name}: no image has an object to learn from")
-    test = [TestSet(*_load(source_of(name, config), config, masks=False)) for name in config.DATASETS.TEST]
+    test = [_load_test(source_of(name, config), config) for name in config.DATASETS.TEST]
     sets = Sets(train, test)
     if not training and not test:
         raise ConfigError("DATASETS.TEST names no set to evaluate on")
@@ -99,6 +101,23 @@ def _load(source: Source, config: CfgNode, *, masks: bool) -> tuple[DetectionSet
         faults = [*faults, *check_coco(data, source.image_folder, source=str(source.json_file))]
     raise_on_errors(_judge(faults, source, config), str(source.json_file), images=source.image_folder)
     return build_set(data, name=source.name, folder=source.image_folder, masks=masks), data
+
+
+def _load_test(source: Source, config: CfgNode) -> TestSet:
+    """Load a set to evaluate on. Its ground truth is read now, so that no fault comes up after the training."""
+    images, data = _load(source, config, masks=False)
+    # Of the boxes that DATASETS.BAD_BOXES lets pass, these have no figures; one without area counts as not found.
+    kept = [annotation for annotation in data["annotations"] if _can_be_evaluated(annotation["bbox"])]
+    data = data if len(kept) == len(data["annotations"]) else {**data, "annotations": kept}
+    try:
+        kinds = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
+        return TestSet(images, {kind: load_ground_truth(data, kind) for kind in kinds})
+    except DataError as error:
+        raise DataError(f"{source.json_file}: {error}") from None
+
+
+def _can_be_evaluated(box: list[float]) -> bool:
+    return all(map(math.isfinite, box)) and box[2] >= 0 and box[3] >= 0
 
 
 def _judge(faults: list[Fault], source: Source, config: CfgNode) -> list[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 import torch
 from detectron2.config import CfgNode
@@ -49,9 +50,23 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     return fitted
 
 
+def _source_line(error: Exception) -> str:
+    return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+
+
 def build(config: CfgNode) -> nn.Module:
-    """Build the model on its device, in its memory layout."""
-    model = build_model(config)
+    """Build the model on its device, in its memory layout.
+
+    Raises:
+        ConfigError: keys of the config do not fit together.
+    """
+    try:
+        model = build_model(config)
+    except KeyError as error:
+        raise ConfigError(f"MODEL: {error} is no feature of {config.MODEL.BACKBONE.NAME}; see IN_FEATURES") from None
+    except AssertionError as error:
+        # How detectron2 checks that lengths and channels of its keys agree.
+        raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
     if config.MODEL.CHANNELS_LAST:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -93,8 +108,6 @@ def load_trained(model: nn.Module, path: str, classes: list[str]) -> str:
         WeightsError: it does not fit.
         DataError: it was trained on other classes.
     """
-    if not path:
-        raise WeightsError("--eval-only needs --weights, the checkpoint of a trained detector")
     trained = saved_classes(path)
     if trained and trained != classes:
         raise DataError(f"{path}: was trained on {_some(trained)}, the data has {_some(classes)}")

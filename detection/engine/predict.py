@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterator
+import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import nn
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from backbone import DataError, RunError, WeightsError
 from backbone.engine import checkpoint
-from backbone.engine.config import merge
+from backbone.engine.config import merge, parse_yaml
 from backbone.engine.files import write_json, write_whole
 from backbone.engine.record import LOGGER
 
@@ -33,6 +33,7 @@ from .model import build
 from .weights import load_detector
 
 log = logging.getLogger(LOGGER)
+PICTURE = "_detections.jpg"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -62,14 +63,18 @@ def load_trained_detector(path: str | Path, device: str | None = None) -> Detect
     """Build the detector that a checkpoint of this project holds; its config is in it.
 
     Raises:
-        WeightsError: no such checkpoint, or it carries no config.
+        WeightsError: no such checkpoint, or it carries no config and classes.
+        ConfigError: its config is none of ours.
     """
     content = checkpoint.load(path)
-    metadata = content.get("metadata") or {}
-    if not content.get("config") or not metadata.get("classes"):
+    metadata = content.get("metadata", {})
+    if not isinstance(content.get("config"), str) or not metadata.get("classes"):
         raise WeightsError(f"{path}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
     config = default_config()
-    merge(config, yaml.safe_load(content["config"]), str(path))
+    merge(config, parse_yaml(content["config"], f"{path}, its config"), str(path))
+    names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
+    if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
     if device is not None:
         config.MODEL.DEVICE = device
     elif config.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
@@ -82,11 +87,13 @@ def load_trained_detector(path: str | Path, device: str | None = None) -> Detect
     model = build(config)
     load_detector(model, str(path))
     model.eval()
-    return Detector(model, config, list(metadata["classes"]), list(metadata["category_ids"]))
+    return Detector(model, config, names, ids)
 
 
-def find_images(pattern: str) -> list[Path]:
+def find_images(pattern: str, output: Path) -> list[Path]:
     """Return the image files that `pattern` names: a file, a folder (searched through) or a glob, in order.
+
+    Pictures that an earlier call has put into `output` are left out.
 
     Raises:
         DataError: there are none.
@@ -98,6 +105,9 @@ def find_images(pattern: str) -> list[Path]:
         files = [path]
     else:
         files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
+    if not path.is_file():
+        output = output.resolve()
+        files = [f for f in files if not (f.name.endswith(PICTURE) and f.resolve().is_relative_to(output))]
     if not files:
         raise DataError(f"--input {pattern!r}: no such image, folder with images, or pattern that finds any")
     return sorted(files)
@@ -109,6 +119,13 @@ def image_ids(files: list[Path]) -> list[int]:
     if None not in numbers and len(set(numbers)) == len(numbers):
         return numbers
     return list(range(1, len(files) + 1))
+
+
+def picture_names(files: list[Path], root: Path) -> list[Path]:
+    """Return each file's picture below the output folder: its own name, with the suffix only where two would be one."""
+    names = [file.relative_to(root) for file in files]
+    often = Counter(name.with_suffix("") for name in names)
+    return [name.with_name((name.stem if often[name.with_suffix("")] == 1 else name.name) + PICTURE) for name in names]
 
 
 @dataclass
@@ -129,11 +146,12 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
     Raises:
         DataError: no image was found, or none could be read.
     """
-    files = find_images(pattern)
-    root = Path(pattern) if Path(pattern).is_dir() else None
+    files = find_images(pattern, output)
+    root = Path(pattern) if Path(pattern).is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     records: list[dict[str, Any]] = []
     images, skipped = [], {}
-    for file, image_id in tqdm(_pairs(files), total=len(files), unit="img", disable=None if len(files) > 1 else True):
+    rows = zip(files, image_ids(files), picture_names(files, root))
+    for file, image_id, name in tqdm(rows, total=len(files), unit="img", disable=None if len(files) > 1 else True):
         try:
             image = read_image(file)
         except DataError as error:
@@ -142,22 +160,17 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
             continue
         instances = detector(image)
         records += to_coco(instances, image_id, detector.category_ids)
-        name = file.relative_to(root) if root else Path(file.name)
-        images.append({"id": image_id, "file_name": str(name), "width": image.shape[1], "height": image.shape[0]})
+        height, width = image.shape[:2]
+        images.append({"id": image_id, "file_name": str(file.relative_to(root)), "width": width, "height": height})
         picture = draw(image, instances[instances.scores >= least_score], detector.classes)
-        target = output / name.with_name(name.stem + "_detections.jpg")
         encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-        write_whole(target, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
+        write_whole(output / name, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
     if not images:
         raise DataError(f"none of the {len(files)} files of --input could be read; {next(iter(skipped.values()))}")
     write_json(output / "predictions.json", records)
     categories = [{"id": id_, "name": name} for id_, name in zip(detector.category_ids, detector.classes)]
     write_json(output / "images.json", {"images": images, "categories": categories})
     return Outcome(len(images), len(records), skipped)
-
-
-def _pairs(files: list[Path]) -> Iterator[tuple[Path, int]]:
-    return zip(files, image_ids(files))
 
 
 def draw(image: np.ndarray, instances: Instances, classes: list[str]) -> np.ndarray:

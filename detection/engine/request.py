@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import detection
 from backbone import ConfigError
+from backbone.engine.config import check_pairs
 
 from .session import Request, default_output
 
@@ -19,6 +20,7 @@ def make_request(arguments: Namespace) -> Request:
         ConfigError: config, overrides or flags do not fit together.
     """
     overrides = list(arguments.overrides)
+    check_pairs(overrides)
     given = set(overrides[::2])
     overrides += _own_data(arguments)
     if arguments.data_root is not None:
@@ -29,6 +31,9 @@ def make_request(arguments: Namespace) -> Request:
         overrides += ["SEED", arguments.seed]
     if arguments.device is not None:
         overrides += ["MODEL.DEVICE", arguments.device]
+    elif arguments.num_gpus is not None and "MODEL.DEVICE" not in given:
+        # Whoever counts GPUs wants no CPU run without being told.
+        overrides += ["MODEL.DEVICE", "cuda"]
     overrides += ["OUTPUT_DIR", arguments.output_dir or default_output(arguments.config)]
     return Request(
         config=detection.get_config(arguments.config, overrides),

@@ -9,26 +9,24 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
 
 from backbone import ConfigError, RunError
 from backbone.engine import checkpoint, distributed
-from backbone.engine.config import differences, dump
-from backbone.engine.files import write_text
+from backbone.engine.config import differences, dump, read_yaml
+from backbone.engine.files import remove_leftovers, write_text, writing
 from backbone.engine.progress import duration
-from backbone.engine.record import CONFIG, LOGGER, start_logging
+from backbone.engine.record import CONFIG, LOG, LOGGER, METRICS, RESULTS, start_logging
 from backbone.engine.schedule import Cosine, MultiStep, WarmUp
 from backbone.engine.trainer import Settings, Trainer
 
 from .datasets import Sets, load_sets
 from .model import build, fit_classes, load_trained, plain, prepare_for_training
 from .plan import plan
-from .results import report
+from .results import PICTURES, SHEET, TABLE, report
 from .scale import scale_schedule
 from .task import DetectionTask
 
@@ -46,6 +44,11 @@ FREE_KEYS = {
     "TEST.PICTURE_SCORE",
     "TEST.EVAL_ENGINE",
 }
+# What a run writes into its folder besides its log.
+RUN_FILES = (
+    *(CONFIG, METRICS, RESULTS, TABLE, SHEET, PICTURES, checkpoint.POINTER),
+    *("model_*.pth", "predictions_*.json", "events.out.tfevents.*"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,20 +77,24 @@ def run(request: Request, setup: distributed.Launch) -> None:
         UserError: something in the request, the data or the machine is wrong; nothing was changed.
     """
     config = request.config
+    if request.eval_only and (request.resume or not config.MODEL.WEIGHTS):
+        raise ConfigError(
+            "--eval-only needs --weights, the checkpoint of a trained detector, and goes without --resume"
+        )
+    setup.check()
     if not request.eval_only and config.SOLVER.IMS_PER_BATCH % setup.world_size:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out to {setup.world_size} processes"
         )
-    setup.check()
     prepare_folder(request)
     distributed.launch(run_process, setup, (request,))
 
 
 def prepare_folder(request: Request) -> None:
-    """Check that the run folder is free, or holds the run that is to be resumed.
+    """Check that the run folder is free, or that its run may be resumed or thrown away.
 
     Raises:
-        RunError: it holds another run, or none to resume.
+        RunError: it holds another run, or cannot be made.
     """
     folder = Path(request.config.OUTPUT_DIR)
     if request.eval_only:
@@ -95,9 +102,7 @@ def prepare_folder(request: Request) -> None:
     holds_run = (folder / CONFIG).is_file() or checkpoint.newest(folder) is not None
     if request.resume and request.overwrite:
         raise RunError("--resume and --overwrite exclude each other")
-    if holds_run and request.overwrite and not distributed.by_torchrun():
-        shutil.rmtree(folder)
-    elif holds_run and not request.resume:
+    if holds_run and not (request.resume or request.overwrite):
         raise RunError(
             f"{folder} holds a run already; --resume goes on with it, --overwrite starts anew, or name another folder"
         )
@@ -105,6 +110,16 @@ def prepare_folder(request: Request) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made: {error.strerror or error}") from None
+
+
+def remove_run(folder: Path) -> None:
+    """Remove the files of a former run, and no others; log.txt, which this run writes by now, is emptied."""
+    with writing(folder):
+        for pattern in RUN_FILES:
+            for path in folder.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if (folder / LOG).is_file():
+            os.truncate(folder / LOG, 0)
 
 
 def run_process(request: Request) -> None:
@@ -149,11 +164,17 @@ def train(config: CfgNode, sets: Sets, request: Request, notes: list[str], began
     saved = checkpoint.newest(folder) if request.resume else None
     if request.resume:
         notes = notes + _check_unchanged(config, folder, force=request.force)
+        if saved is None:
+            notes.append(f"{folder} holds no checkpoint to resume from: a new run")
     model = build(config)
     model.train()
     weights = f"resumed from {saved}" if saved else prepare_for_training(model, config, sets.train)
+    # Nothing of a former run goes before data and weights have passed their checks.
+    if request.overwrite and distributed.is_main():
+        remove_run(folder)
     log.info(plan(model, sets, config, weights=weights, processes=distributed.world_size(), notes=notes))
     if distributed.is_main():
+        remove_leftovers(folder)
         write_text(folder / CONFIG, dump(config))
     task = DetectionTask(model, sets, config)
     trainer = Trainer(task, build_optimizer(config, model), make_schedule(config), make_settings(config))
@@ -180,7 +201,7 @@ def _check_unchanged(config: CfgNode, folder: Path, *, force: bool) -> list[str]
     path = folder / CONFIG
     if not path.is_file():
         return []
-    before: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    before = read_yaml(path)
     changed = [key for key in differences(before, plain(config)) if key not in FREE_KEYS]
     if not changed:
         return []

@@ -83,10 +83,10 @@ class DetectionTask(Task):
         predictions = run_on_set(self.model, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
         if not distributed.is_main():
             return {}
-        kinds = ("bbox", "segm") if self.config.MODEL.MASK_ON else ("bbox",)
         name, engine = test.images.name, self.config.TEST.EVAL_ENGINE
         metrics = {
-            kind: evaluate_coco(test.ground_truth, _of_kind(predictions, kind), kind, engine=engine) for kind in kinds
+            kind: evaluate_coco(truth, _of_kind(predictions, kind), kind, engine=engine)
+            for kind, truth in test.ground_truth.items()
         }
         self.predictions[name] = predictions
         self.metrics.update({(name, kind): value for kind, value in metrics.items()})

@@ -18,6 +18,7 @@ RECALL_THRESHOLDS = np.linspace(0.0, 1.0, 101)
 AREAS = {"bbox": ("all", "small", "medium", "large"), "keypoints": ("all", "medium", "large")}
 AREAS["segm"] = AREAS["bbox"]
 AT_50, AT_75 = 0, 5
+LONG = 20  # classes that stand one below the other
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +78,17 @@ class CocoMetrics:
         return {self.iou_type: {**self.summary, "per_class": {name: dict(of) for name, of in self.per_class.items()}}}
 
     def table(self) -> str:
-        """Return two Markdown tables, the figures and each class's AP, with three digits; "-" is: no ground truth."""
+        """Return two Markdown tables, the figures and each class's AP, with three digits; "-" is: no ground truth.
+
+        Many classes stand side by side, downwards first.
+        """
         figures = table([[_shown(value) for value in self.summary.values()]], list(self.summary), digits=3)
         rows = [[name, _shown(of["AP"]), _shown(of["AP50"])] for name, of in self.per_class.items()]
-        return f"{figures}\n\n{table(rows, ['class', 'AP', 'AP50'], digits=3)}"
+        columns = 3 if len(rows) > LONG else 1
+        height = -(-len(rows) // columns)
+        rows += [["", None, None]] * (height * columns - len(rows))
+        beside = [sum(rows[start::height], []) for start in range(height)]
+        return f"{figures}\n\n{table(beside, ['class', 'AP', 'AP50'] * columns, digits=3)}"
 
 
 def _shown(value: float) -> float | None:

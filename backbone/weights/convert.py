@@ -1,0 +1,77 @@
+"""From one weights file to another: other names, another kind of file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..engine.files import write_whole
+from ..errors import WeightsError
+from .content import open_weights
+from .identify import build, find_backbone
+from .layouts import writable_layout
+from .load import load_weights
+from .metadata import describe
+from .report import LoadReport
+from .save import converted, writer_for
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did.
+
+    Attributes:
+        read: of the loading of the source into the network.
+        architecture: the network's name.
+        tensors: how many were written, and compared with the network's after reading them back.
+        notes: what a reader of the new file has to know, in words.
+    """
+
+    read: LoadReport
+    architecture: str
+    tensors: int
+    notes: list[str]
+
+
+def convert(
+    source: str | Path, target: str | Path, layout: str, *, architecture: str | None = None, overwrite: bool = False
+) -> Conversion:
+    """Read a weights file of any known kind and write it in `layout`, in the kind that `target`'s suffix names.
+
+    The new file is read back and compared before it takes its name.
+
+    Args:
+        architecture: the network; found from the file where it is not given.
+
+    Raises:
+        WeightsError: the source cannot be read or does not fit, the target cannot hold it, or exists without
+            `overwrite`.
+    """
+    source, target = Path(source), Path(target)
+    write = writer_for(target)
+    container = writable_layout(layout).container
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise WeightsError(f"{target}: this is the file to read, which stays as it is; give another name")
+    if target.exists() and not overwrite:
+        raise WeightsError(f"{target}: exists already; --force writes over it")
+    weights = open_weights(source)
+    name = architecture or find_backbone(weights)
+    network = build(weights, name)
+    read = load_weights(network, weights)
+    tensors, notes = converted(network, layout)
+    text = describe(network, layout, None)
+
+    def write_and_check(temporary: Path) -> None:
+        write(temporary, tensors, text, container)
+        again = open_weights(temporary).tensors
+        state = network.state_dict()
+        # A layout may leave out counters, and the classifier that its project's backbones do not have.
+        wrong = [name for name, value in again.items() if name not in state or not torch.equal(value, state[name])]
+        if wrong or len(again) > len(tensors):
+            raise WeightsError(f"{target}: not kept, {wrong[0]} came back changed")
+
+    write_whole(target, write_and_check)
+    return Conversion(read, name, len(tensors), notes)

@@ -1,0 +1,84 @@
+"""Which network a file's tensors are of, from their names and shapes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UserError, WeightsError
+from .content import WeightsFile
+
+CLASSIFIERS = ("fc.weight", "classifier.6.weight")
+
+
+def keywords_for(weights: WeightsFile) -> dict[str, Any]:
+    """Return the keywords of `backbone.create` that follow from the tensors and traits."""
+    tensors = weights.tensors
+    keywords: dict[str, Any] = dict(weights.traits.keywords())
+    classifier = next((tensors[name] for name in CLASSIFIERS if name in tensors), None)
+    if classifier is not None and classifier.ndim == 2:
+        keywords["num_classes"] = classifier.shape[0]
+    norms = [name for name in tensors if re.search(r"(^|\.)(bn\d?|downsample\.1)\.weight$", name)]
+    if norms and not any(name.endswith("running_var") for name in tensors):
+        keywords["norm"] = "gn"
+    if "conv1.0.weight" in tensors:
+        keywords["stem"] = "deep"
+    if any(re.fullmatch(r"layer\d\.[1-9]\d*\.downsample\.0\.weight", name) for name in tensors):
+        keywords["shortcut"] = "C"
+    return keywords
+
+
+def build(weights: WeightsFile, name: str) -> nn.Module:
+    """Create the network `name` in the form that the tensors have; raises ArchitectureError for an unknown one."""
+    from .. import create, network_class
+
+    known = inspect.signature(network_class(name)).parameters
+    return create(name, **{key: value for key, value in keywords_for(weights).items() if key in known})
+
+
+def find_backbones(weights: WeightsFile) -> list[str]:
+    """Return the names of the networks that have exactly these tensors (a plain net has those of a ResNet with
+    option A); the likelier first."""
+    from .. import ARCHITECTURES
+
+    shapes = {name: value.shape for name, value in weights.tensors.items() if not name.endswith("num_batches_tracked")}
+    blocks = _blocks(shapes)
+    found = []
+    for name, table in ARCHITECTURES.items():
+        # What has no residual blocks may be a VGG.
+        if blocks and table.blocks != blocks:
+            continue
+        try:
+            with torch.device("meta"):
+                network = build(weights, name)
+        except UserError:
+            continue
+        state = {key: value.shape for key, value in network.state_dict().items()}
+        if {key: shape for key, shape in state.items() if not key.endswith("num_batches_tracked")} == shapes:
+            found.append(name)
+    return sorted(found, key=lambda name: ("plain" in name, name))
+
+
+def find_backbone(weights: WeightsFile) -> str:
+    """Return the one network that the tensors are of: as the file says, or the likeliest by their shapes.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    found = [weights.architecture] if weights.architecture else find_backbones(weights)
+    if not found:
+        raise WeightsError(f"{weights}: its tensors are those of no known network; name it to see what differs")
+    return found[0]
+
+
+def _blocks(names: dict[str, Any]) -> tuple[int, ...]:
+    """Return the number of blocks in each stage, by the names alone."""
+    counts: dict[int, set[int]] = {}
+    for name in names:
+        if match := re.match(r"layer(\d)\.(\d+)\.", name):
+            counts.setdefault(int(match[1]), set()).add(int(match[2]))
+    return tuple(len(counts[stage]) for stage in sorted(counts))

@@ -1,0 +1,34 @@
+"""torchvision's names: ours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import Tensor, nn
+
+from ..preprocessing import IMAGENET
+from ..traits import Traits
+from .base import Layout
+
+
+class Torchvision(Layout):
+    """torchvision's ResNets, ResNeXts, wide ResNets and VGGs; our other networks' names follow the same pattern.
+
+    Many tools share these names, with the stride in either place (OpenMMLab's "caffe" style keeps them for MSRA's
+    weights), so they tell nothing but the usual preprocessing.
+    """
+
+    name = "torchvision"
+
+    def recognises(self, names: Collection[str]) -> bool:
+        resnet = "layer1.0.conv1.weight" in names and ("conv1.weight" in names or "conv1.0.weight" in names)
+        return resnet or "features.0.weight" in names
+
+    def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
+        return dict(tensors)
+
+    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+        return Traits(preprocessing=IMAGENET, assumed=True)
+
+    def from_ours(self, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+        return dict(state)

@@ -1,0 +1,90 @@
+"""What our own files say of their weights, as JSON text beside the tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..errors import WeightsError
+from .preprocessing import Preprocessing
+from .traits import Traits, traits_of
+
+# The key in safetensors' text metadata and in npz files; an attribute of the dict in torch files.
+KEY = "backbone_metadata"
+FLAGS = ("stride_in_1x1", "ceil_pool", "average_down")
+
+
+def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -> str:
+    """Return the metadata of a network's weights as JSON text.
+
+    Raises:
+        WeightsError: `extra` is not plain data.
+    """
+    preprocessing = getattr(network, "preprocessing", None)
+    values = {
+        "architecture": getattr(network, "architecture", None),
+        "layout": layout,
+        "norm": norm_of(network),
+        **traits_of(network),
+        "preprocessing": preprocessing.to_dict() if preprocessing else None,
+    }
+    try:
+        return json.dumps({name: value for name, value in values.items() if value is not None} | dict(extra or {}))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"metadata must be plain data (text, numbers, lists, dicts): {error}") from None
+
+
+def norm_of(network: nn.Module) -> str | None:
+    """Return "bn", "frozen_bn" or "gn", whichever is the most frequent; None without norms."""
+    names = {"FrozenBatchNorm2d": "frozen_bn", "GroupNorm": "gn"}
+    found = [
+        names.get(type(module).__name__, "bn")
+        for module in network.modules()
+        if hasattr(module, "running_mean") or isinstance(module, nn.GroupNorm)
+    ]
+    return max(sorted(set(found)), key=found.count) if found else None
+
+
+def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[str, Any]:
+    """Return the metadata of a file that `save_weights` wrote; {} for other files.
+
+    Args:
+        content, text: what `read_file` returned.
+
+    Raises:
+        WeightsError: there is some, and it is broken.
+    """
+    found = text.get(KEY) or getattr(content, KEY, None)
+    if found is None and isinstance(content, Mapping):
+        found = content.get(KEY)
+    if found is None:
+        return {}
+    if not isinstance(found, (str, Mapping)):
+        # A 0-d array of npz files; anything else is another tool's.
+        found = str(found) if getattr(found, "shape", None) == () else {}
+    try:
+        values = json.loads(found) if isinstance(found, str) else dict(found)
+    except ValueError:
+        raise WeightsError(f"{source}: its metadata is not JSON; save the weights again") from None
+    return values if isinstance(values, dict) else {}
+
+
+def traits_in(metadata: Mapping[str, Any], source: str) -> Traits:
+    """Return what the metadata knows.
+
+    Raises:
+        WeightsError: a value is of another kind than `save_weights` writes.
+    """
+    flags = {name: metadata[name] for name in FLAGS if metadata.get(name) is not None}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise WeightsError(f"{source}: metadata {name} must be true or false, not {str(value)[:40]!r}")
+    preprocessing = metadata.get("preprocessing")
+    try:
+        preprocessing = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: metadata: {error}") from None
+    return Traits(preprocessing=preprocessing, **flags)

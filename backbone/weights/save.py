@@ -1,0 +1,139 @@
+"""Writing a network's weights in any layout that another project reads."""
+
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..engine.files import write_whole
+from ..errors import WeightsError
+from ..text import nearest
+from .layouts import writable_layout
+from .metadata import KEY, describe
+from .traits import traits_of
+
+AUTHOR = "resnet-detection"
+
+
+def save_weights(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    layout: str = "torchvision",
+    metadata: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Write a network's weights; the former file is kept until the new one is whole.
+
+    What the weights ask (preprocessing, stride placement, pooling), the architecture and the norm stand in the file
+    beside the tensors, where `load_weights` and `read_traits` find them and other readers do not see them.
+
+    Args:
+        path: .pth, .pt or .th (a state dict as torch.load returns it; in detectron2's layout under "model"),
+            .safetensors, .pkl (detectron2's: arrays under "model") or .npz.
+        layout: "torchvision" (ours, for every network), "timm", "mmdet", "mmpretrain", "detectron2", "huggingface".
+        metadata: plain values to add to the file's metadata.
+
+    Returns:
+        What the reader in that project has to know, in words.
+
+    Raises:
+        WeightsError: unknown suffix or layout, or a layout without such a network.
+        RunError: the file cannot be written.
+    """
+    path = Path(path)
+    write = writer_for(path)
+    tensors, notes = converted(network, layout)
+    text = describe(network, layout, metadata)
+    container = writable_layout(layout).container
+    write_whole(path, lambda temporary: write(temporary, tensors, text, container))
+    return notes
+
+
+def converted(network: nn.Module, layout: str) -> tuple[dict[str, Tensor], list[str]]:
+    """Return a network's tensors under a layout's names, on the CPU, and the notes of `save_weights`.
+
+    Raises:
+        WeightsError: as in `save_weights`.
+    """
+    target = writable_layout(layout)
+    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    target.check(network, state)
+    tensors = target.from_ours(state, network)
+    return {name: value.contiguous() for name, value in tensors.items()}, _notes(network, layout)
+
+
+def _notes(network: nn.Module, layout: str) -> list[str]:
+    has = traits_of(network)
+    settings = {
+        "torchvision": "torchvision's own networks have the stride in the 3x3: only a reader of this project places it",
+        "mmdet": "build MMDetection's ResNet with style='caffe'",
+        "mmpretrain": "build MMPretrain's ResNet with style='caffe'",
+        "detectron2": "set MODEL.RESNETS.STRIDE_IN_1X1 to True",
+        "huggingface": "build transformers' ResNet with downsample_in_bottleneck=True",
+    }
+    notes = [settings[layout]] if has["stride_in_1x1"] and layout in settings else []
+    if has["ceil_pool"]:
+        notes.append(f"this network pools without padding and rounds up, {layout}'s pads: features differ a little")
+    return notes
+
+
+Writer = Callable[[Path, Mapping[str, Tensor], str, "str | None"], None]
+
+
+def writer_for(path: Path) -> Writer:
+    """Return the writer for a file's suffix; raises WeightsError for an unknown one."""
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is None:
+        suffixes = sorted(WRITERS)
+        raise WeightsError(
+            f"{path}: weights are not written as {path.suffix or 'a file without a suffix'!r}"
+            f"{nearest(path.suffix, suffixes)}; suffixes: {', '.join(suffixes)}"
+        )
+    return writer
+
+
+def _write_torch(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:
+    # An attribute of the dict, as torch's own version numbers are: torch.load gives a state dict that any project's
+    # load_state_dict takes as it is.
+    state = OrderedDict(tensors)
+    setattr(state, KEY, text)
+    content: Any = state
+    if container == "model":
+        content = {"model": state, "__author__": AUTHOR, "matching_heuristics": True, KEY: text}
+    torch.save(content, path)
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:
+    from safetensors.torch import save_file
+
+    # transformers reads only files that say which library's tensors they hold.
+    save_file(dict(tensors), path, metadata={"format": "pt", KEY: text})
+
+
+def _write_pickle(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    with path.open("wb") as file:
+        pickle.dump({"model": arrays, "__author__": AUTHOR, "matching_heuristics": True, KEY: text}, file, protocol=4)
+
+
+def _write_npz(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    with path.open("wb") as file:
+        np.savez(file, **arrays, **{KEY: np.array(text)})
+
+
+WRITERS: dict[str, Writer] = {
+    ".npz": _write_npz,
+    ".pkl": _write_pickle,
+    ".pt": _write_torch,
+    ".pth": _write_torch,
+    ".safetensors": _write_safetensors,
+    ".th": _write_torch,
+}

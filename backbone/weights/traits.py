@@ -1,0 +1,106 @@
+"""What weights ask of the network beside its shapes, and how a network is held to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import nn
+
+from ..errors import WeightsError
+from .preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of weights; None where nothing is.
+
+    Attributes:
+        preprocessing: of the images that they were trained on.
+        assumed: the preprocessing is the one usual for the file's layout, the file itself says nothing.
+        stride_in_1x1: whether a bottleneck's stride stands in its first 1x1 convolution, else in its 3x3.
+        ceil_pool: whether pooling rounds its output up and has no padding (Caffe).
+        average_down: whether a projection shortcut averages over the pixels that its stride would skip (ResNet-D).
+    """
+
+    preprocessing: Preprocessing | None = None
+    assumed: bool = False
+    stride_in_1x1: bool | None = None
+    ceil_pool: bool | None = None
+    average_down: bool | None = None
+
+    def keywords(self) -> dict[str, bool]:
+        """Return what is known as keywords of `backbone.create`; leave out those that the network does not take."""
+        values = {name: getattr(self, name) for name in ("stride_in_1x1", "ceil_pool", "average_down")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def updated(self, other: Traits) -> Traits:
+        """Return these traits with what `other` knows in their place."""
+        known = {f.name: getattr(other, f.name) for f in fields(Traits) if f.name != "assumed"}
+        values = {name: value for name, value in known.items() if value is not None}
+        if other.preprocessing is not None:
+            values["assumed"] = other.assumed
+        return Traits(**({f.name: getattr(self, f.name) for f in fields(Traits)} | values))
+
+    def __str__(self) -> str:
+        parts = []
+        if self.preprocessing is not None:
+            parts.append(f"{self.preprocessing}{' (usual for the layout)' if self.assumed else ''}")
+        if self.stride_in_1x1 is not None:
+            parts.append(f"stride in {'1x1' if self.stride_in_1x1 else '3x3'}")
+        if self.ceil_pool is not None:
+            parts.append("pooling rounds up, no padding" if self.ceil_pool else "pooling with padding")
+        if self.average_down:
+            parts.append("shortcuts average (ResNet-D)")
+        return "; ".join(parts) or "nothing known"
+
+
+def traits_of(network: nn.Module) -> dict[str, Any]:
+    """Return stride_in_1x1, ceil_pool and average_down of a network; None for what it does not have."""
+    pools = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
+    shortcuts = [module for module in network.modules() if hasattr(module, "pool_stride")]
+    average_down = getattr(network, "average_down", None)
+    if average_down is None and shortcuts:
+        average_down = any(module.pool_stride > 1 for module in shortcuts)
+    return {
+        "stride_in_1x1": getattr(network, "stride_in_1x1", None),
+        "ceil_pool": any(pool.ceil_mode for pool in pools) if pools else None,
+        "average_down": average_down,
+    }
+
+
+def check(network: nn.Module, traits: Traits, source: str) -> None:
+    """Compare what cannot be changed in a network that is built.
+
+    Raises:
+        WeightsError: the stride stands elsewhere, or the shortcuts are others; names the keyword to create it with.
+    """
+    has = traits_of(network)
+    for name, places in (
+        ("stride_in_1x1", {True: "their stride in the first 1x1 convolution", False: "their stride in the 3x3"}),
+        ("average_down", {True: "shortcuts that average (ResNet-D)", False: "shortcuts with a stride"}),
+    ):
+        wanted = getattr(traits, name)
+        if wanted is not None and has[name] is not None and has[name] != wanted:
+            architecture = getattr(network, "architecture", "the network")
+            raise WeightsError(
+                f"{source}: the weights are of blocks with {places[wanted]}, {architecture} has {places[has[name]]}; "
+                f"create it with {name}={wanted}"
+            )
+
+
+def set_pooling(network: nn.Module, traits: Traits) -> str | None:
+    """Set the network's max pooling as the weights ask.
+
+    Returns:
+        What was changed, in words; None when nothing was.
+    """
+    has = traits_of(network)["ceil_pool"]
+    if traits.ceil_pool is None or has is None or has == traits.ceil_pool:
+        return None
+    for pool in (module for module in network.modules() if isinstance(module, nn.MaxPool2d)):
+        pool.ceil_mode = traits.ceil_pool
+        if pool.kernel_size == 3:
+            pool.padding = 0 if traits.ceil_pool else 1
+    network.ceil_pool = traits.ceil_pool
+    return "pooling set to round up without padding" if traits.ceil_pool else "pooling set to padding"

@@ -1,0 +1,149 @@
+"""The learning rate by iteration, and how it follows the batch size."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+import detection
+from backbone.engine.config import differences, get
+from backbone.engine.schedule import Cosine, MultiStep, WarmUp
+from detection.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
+
+SCHEDULE = {
+    "SOLVER.REFERENCE_BATCH_SIZE": 16,
+    "SOLVER.IMS_PER_BATCH": 16,
+    "SOLVER.BASE_LR": 0.02,
+    "SOLVER.MAX_ITER": 90000,
+    "SOLVER.STEPS": (60000, 80000),
+    "SOLVER.WARMUP_ITERS": 1000,
+    "SOLVER.CHECKPOINT_PERIOD": 5000,
+    "TEST.EVAL_PERIOD": 0,
+}
+
+
+def config(**changes: object):
+    values = {**SCHEDULE, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return detection.get_config("mini_faster_rcnn_r18", [part for pair in values.items() for part in pair])
+
+
+def figures(scaled) -> list[object]:
+    return [get(scaled, key) for key in (RATE_KEY, *ITERATION_KEYS)]
+
+
+# -- the functions of the iteration
+
+
+def test_linear_warm_up_reaches_the_rate():
+    warm_up = WarmUp(100, 0.1)
+    assert warm_up.multiplier(0) == pytest.approx(0.1)
+    assert warm_up.multiplier(50) == pytest.approx(0.55)
+    assert warm_up.multiplier(99) < 1
+    assert warm_up.multiplier(100) == warm_up.multiplier(10**6) == 1
+
+
+def test_constant_warm_up():
+    warm_up = WarmUp(100, 0.1, "constant")
+    assert {warm_up.multiplier(iteration) for iteration in range(100)} == {0.1}
+    assert warm_up.multiplier(100) == 1
+
+
+def test_no_warm_up():
+    assert WarmUp(0).multiplier(0) == 1
+
+
+def test_steps_take_effect_at_their_iteration():
+    schedule = MultiStep((10, 20), 0.1)
+    rates = [schedule.multiplier(iteration) for iteration in (0, 9, 10, 19, 20, 1000)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert MultiStep(()).multiplier(10**9) == 1
+
+
+def test_warm_up_and_steps_multiply():
+    schedule = MultiStep((5,), 0.5, WarmUp(10, 0.0))
+    assert schedule.multiplier(6) == pytest.approx(0.5 * 0.6)
+
+
+def test_cosine():
+    schedule = Cosine(100, end=0.2)
+    assert schedule.multiplier(0) == pytest.approx(1)
+    assert schedule.multiplier(50) == pytest.approx(0.6)
+    assert schedule.multiplier(25) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
+    assert schedule.multiplier(100) == schedule.multiplier(500) == pytest.approx(0.2)
+    assert Cosine(0).multiplier(0) == 1
+
+
+# -- the linear rule
+
+
+def test_half_the_batch_half_the_rate_twice_the_iterations():
+    scaled, notes = scale_schedule(config(SOLVER__IMS_PER_BATCH=8))
+    assert figures(scaled) == [0.01, 180000, (120000, 160000), 2000, 10000, 0]
+    assert len(notes) == 1
+    assert "batch 8 instead of 16" in notes[0]
+    for said in ("SOLVER.BASE_LR 0.02 -> 0.01", "SOLVER.MAX_ITER 90000 -> 180000", "SOLVER.WARMUP_ITERS 1000 -> 2000"):
+        assert said in notes[0]
+    assert "EVAL_PERIOD" not in notes[0]
+
+
+def test_a_batch_that_does_not_divide():
+    scaled, _ = scale_schedule(config(SOLVER__IMS_PER_BATCH=6, TEST__EVAL_PERIOD=1))
+    assert figures(scaled) == [
+        pytest.approx(0.02 * 6 / 16),
+        240000,
+        (160000, round(80000 * 16 / 6)),
+        round(1000 * 16 / 6),
+        round(5000 * 16 / 6),
+        3,
+    ]
+
+
+def test_no_period_becomes_nothing():
+    scaled, _ = scale_schedule(config(SOLVER__IMS_PER_BATCH=1600, SOLVER__MAX_ITER=10, SOLVER__STEPS=(1,)))
+    assert (scaled.SOLVER.MAX_ITER, scaled.SOLVER.STEPS) == (1, (1,))
+
+
+def test_images_seen_stay_the_same():
+    for batch in (2, 4, 64):
+        scaled, _ = scale_schedule(config(SOLVER__IMS_PER_BATCH=batch))
+        assert scaled.SOLVER.MAX_ITER * batch == 90000 * 16
+        assert scaled.SOLVER.BASE_LR / batch == pytest.approx(0.02 / 16)
+
+
+def test_the_reference_batch_changes_nothing():
+    before = config()
+    scaled, notes = scale_schedule(before)
+    assert scaled is before
+    assert notes == []
+
+
+def test_scaling_twice_changes_nothing():
+    once, _ = scale_schedule(config(SOLVER__IMS_PER_BATCH=2))
+    assert once.is_frozen()
+    twice, notes = scale_schedule(once)
+    assert differences(once, twice) == []
+    assert notes == []
+
+
+def test_what_the_command_line_gives_is_taken_as_it_stands():
+    given = {"SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.IMS_PER_BATCH"}
+    scaled, notes = scale_schedule(config(SOLVER__IMS_PER_BATCH=8), given)
+    assert figures(scaled) == [0.02, 90000, (120000, 160000), 2000, 10000, 0]
+    assert "taken as given on the command line" in notes[-1]
+    assert "SOLVER.MAX_ITER 90000" in notes[-1]
+    assert "SOLVER.BASE_LR 0.02" in notes[-1]
+    assert "SOLVER.MAX_ITER" not in notes[0]
+
+
+def test_auto_scale_false_turns_it_off():
+    before = config(SOLVER__IMS_PER_BATCH=2, SOLVER__AUTO_SCALE=False)
+    scaled, notes = scale_schedule(before)
+    assert differences(before, scaled) == []
+    assert notes == []
+
+
+def test_the_config_given_is_not_changed():
+    before = config(SOLVER__IMS_PER_BATCH=8)
+    scale_schedule(before)
+    assert figures(before) == [SCHEDULE[key] for key in (RATE_KEY, *ITERATION_KEYS)]

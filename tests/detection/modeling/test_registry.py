@@ -1,0 +1,184 @@
+"""Our networks in detectron2's registry, against detectron2's own networks with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
+from detectron2.modeling import build_backbone as build_by_detectron2
+from detectron2.solver import build_optimizer
+from peers import IMAGES, build_backbone, changed, config, copy_weights, our_name, relative_errors
+from randomize import randomize
+
+import backbone
+import detection
+from backbone.norm import FrozenBatchNorm2d
+
+STAGES = ["stem", "res2", "res3", "res4", "res5"]
+NAMES = backbone.list_backbones()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 97, 130, generator=torch.Generator().manual_seed(1))
+
+
+def test_registering_twice_is_harmless():
+    detection.register()
+    before = dict(BACKBONE_REGISTRY), dict(ROI_HEADS_REGISTRY)
+    detection.register()
+    assert (dict(BACKBONE_REGISTRY), dict(ROI_HEADS_REGISTRY)) == before
+    assert {name + tail for name in NAMES for tail in ("", "_fpn")} <= set(before[0])
+    assert "C4ROIHeads" in before[1]
+    # detectron2's own stay what they are.
+    assert before[0]["build_resnet_backbone"].__module__ == "detectron2.modeling.backbone.resnet"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_builds_through_detectron2(name):
+    settings = config(MODEL__BACKBONE__NAME=name, MODEL__RESNETS__OUT_FEATURES=STAGES)
+    with torch.device("meta"):
+        net = build_by_detectron2(settings)
+        peer = build_backbone(changed(settings, MODEL__BACKBONE__NAME="build_resnet_backbone"))
+    assert isinstance(net, Backbone)
+    assert isinstance(net, backbone.Backbone)
+    assert net.output_shape() == peer.output_shape()
+    assert list(net.output_shape()) == STAGES
+    assert net.size_divisibility == peer.size_divisibility == 0
+    assert count(net, trained=True) == count(peer, trained=True)
+    assert count(net, trained=False) == count(peer, trained=False)
+
+
+def count(net: torch.nn.Module, *, trained: bool) -> int:
+    return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad == trained)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pyramid_builds_through_detectron2(name):
+    settings = config(MODEL__BACKBONE__NAME=f"{name}_fpn")
+    with torch.device("meta"):
+        net = build_by_detectron2(settings)
+        peer = build_backbone(changed(settings, MODEL__BACKBONE__NAME="build_resnet_fpn_backbone"))
+    assert isinstance(net, Backbone)
+    assert isinstance(net.bottom_up, backbone.Backbone)
+    assert net.output_shape() == peer.output_shape()
+    assert {stage: shape.stride for stage, shape in net.output_shape().items()} == {
+        "p2": 4, "p3": 8, "p4": 16, "p5": 32, "p6": 64
+    }  # fmt: skip
+    assert net.size_divisibility == peer.size_divisibility == 32
+    assert count(net, trained=True) == count(peer, trained=True)
+
+
+@pytest.mark.parametrize("wanted", [["res4"], ["res2", "res5"], ["res5", "res3"], ["stem"]])
+@torch.no_grad()
+def test_output_shape_tells_what_comes_out(wanted, images):
+    net = build_backbone(config(MODEL__BACKBONE__NAME="resnet18", MODEL__RESNETS__OUT_FEATURES=wanted))
+    features = net(images)
+    assert features.keys() == net.output_shape().keys() == set(wanted)
+    for stage, shape in net.output_shape().items():
+        assert features[stage].shape == (2, shape.channels, *(-(-side // shape.stride) for side in images.shape[2:]))
+
+
+@pytest.mark.parametrize(
+    ("stages", "stride", "levels", "divisibility"),
+    [
+        (["res2", "res3", "res4"], 32, {"p2": 4, "p3": 8, "p4": 16, "p5": 32}, 16),
+        (["res3", "res4", "res5"], 32, {"p3": 8, "p4": 16, "p5": 32, "p6": 64}, 32),
+        (["res2", "res3", "res4"], 16, {"p2": 4, "p3": 8, "p4": 16, "p5": 32}, 16),
+    ],
+)
+@torch.no_grad()
+def test_pyramids_on_other_stages(stages, stride, levels, divisibility):
+    settings = config(
+        MODEL__BACKBONE__NAME="resnet18_fpn",
+        MODEL__RESNETS__OUT_FEATURES=stages,
+        MODEL__FPN__IN_FEATURES=stages,
+        MODEL__FPN__OUT_CHANNELS=8,
+        MODEL__BACKBONE__OUTPUT_STRIDE=stride,
+    )
+    net = build_backbone(settings)
+    assert {level: shape.stride for level, shape in net.output_shape().items()} == levels
+    assert net.size_divisibility == divisibility
+    features = net(torch.zeros(1, 3, 64, 96))
+    assert {level: tuple(feature.shape) for level, feature in features.items()} == {
+        level: (1, 8, -(-64 // stride), -(-96 // stride)) for level, stride in levels.items()
+    }
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("stride_in_1x1", [True, False])
+@torch.no_grad()
+def test_features_equal_detectron2(depth, stride_in_1x1, images):
+    settings = config(
+        MODEL__BACKBONE__NAME=f"resnet{depth}",
+        MODEL__RESNETS__OUT_FEATURES=STAGES,
+        MODEL__RESNETS__STRIDE_IN_1X1=stride_in_1x1,
+    )
+    assert_features_equal(settings, images)
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+@torch.no_grad()
+def test_dilated_features_equal_detectron2(depth, images):
+    """detectron2 dilates all of res5, which is what it means with the stride in the 1x1."""
+    settings = config(
+        MODEL__BACKBONE__NAME=f"resnet{depth}",
+        MODEL__BACKBONE__OUTPUT_STRIDE=16,
+        MODEL__RESNETS__OUT_FEATURES=STAGES,
+        MODEL__RESNETS__STRIDE_IN_1X1=True,
+        MODEL__RESNETS__RES5_DILATION=2,
+    )
+    net = assert_features_equal(settings, images)
+    assert net.output_shape()["res5"].stride == 16
+
+
+def assert_features_equal(settings, images) -> Backbone:
+    peer = randomize(build_backbone(changed(settings, MODEL__BACKBONE__NAME="build_resnet_backbone")))
+    net = build_backbone(settings)
+    copy_weights(net, peer)
+    assert sum(isinstance(module, FrozenBatchNorm2d) for module in net.modules()) > settings.MODEL.RESNETS.DEPTH
+    assert max(relative_errors(net(images), peer(images)).values()) < 1e-5
+    assert net.output_shape() == peer.output_shape()
+    return net
+
+
+@pytest.mark.parametrize("freeze_at", [0, 2])
+def test_training_step_through_a_pyramid_equals_detectron2(freeze_at):
+    """In float64, so that only a difference in what is computed can show."""
+    settings = config(
+        MODEL__BACKBONE__FREEZE_AT=freeze_at, MODEL__FPN__OUT_CHANNELS=16, SOLVER__BASE_LR=0.01, SOLVER__MOMENTUM=0.9
+    )
+    peer = randomize(build_backbone(changed(settings, MODEL__BACKBONE__NAME="build_resnet_fpn_backbone"))).double()
+    net = build_backbone(settings).double()
+    copy_weights(net, peer)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    for model in (net, peer):
+        model.train()
+        optimizer = build_optimizer(settings, model)
+        sum(feature.square().mean() for feature in model(images).values()).backward()
+        optimizer.step()
+    ours = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    theirs = {our_name(name): parameter for name, parameter in peer.named_parameters() if parameter.requires_grad}
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.allclose(ours[name].grad, theirs[name].grad, rtol=1e-8, atol=1e-10), name
+        assert torch.allclose(ours[name], theirs[name], rtol=1e-10, atol=1e-12), name
+        assert ours[name].grad.abs().max() > 0, name
+    assert not [
+        name for name, parameter in net.named_parameters() if not parameter.requires_grad and parameter.grad is not None
+    ]
+    # Statistics and frozen weights are what they were.
+    for name, value in peer.state_dict().items():
+        if our_name(name) not in ours:
+            assert torch.equal(net.state_dict()[our_name(name)], value), name
+
+
+def test_gray_images_are_refused():
+    with pytest.raises(backbone.ConfigError, match="3 channels"):
+        BACKBONE_REGISTRY.get("resnet18")(config(MODEL__BACKBONE__NAME="resnet18"), IMAGES._replace(channels=1))
+
+
+@pytest.mark.parametrize(("name", "norm"), [("BN", "BatchNorm2d"), ("SyncBN", "SyncBatchNorm2d"), ("GN", "GroupNorm")])
+def test_norms_by_detectron2_names(name, norm):
+    settings = config(MODEL__BACKBONE__NAME="resnet18", MODEL__RESNETS__NORM=name, MODEL__BACKBONE__FREEZE_AT=0)
+    assert type(build_backbone(settings).bn1).__name__ == norm
