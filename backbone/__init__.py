@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from .architectures import ARCHITECTURES
-from .contract import Backbone, FeatureInfo
-from .create import create, network_class
 from .errors import ArchitectureError, ConfigError, DataError, RunError, UserError, WeightsError
-from .norm import FrozenBatchNorm2d, freeze_norm, unfreeze_norm
+from .networks import (
+    ARCHITECTURES,
+    Backbone,
+    FeatureInfo,
+    FoldedBackbone,
+    FrozenBatchNorm2d,
+    create,
+    fold,
+    freeze_norm,
+    network_class,
+    unfreeze_norm,
+)
 from .weights import LoadReport, load_weights
 
 __all__ = [
@@ -15,12 +23,14 @@ __all__ = [
     "ConfigError",
     "DataError",
     "FeatureInfo",
+    "FoldedBackbone",
     "FrozenBatchNorm2d",
     "LoadReport",
     "RunError",
     "UserError",
     "WeightsError",
     "create",
+    "fold",
     "freeze_norm",
     "list_backbones",
     "load_weights",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..engine.files import write_whole
 from ..errors import WeightsError
+from ..text import count
 from .content import open_weights
 from .identify import build, find_backbone
 from .layouts import writable_layout
@@ -57,11 +58,13 @@ def convert(
         raise WeightsError(f"{target}: this is the file to read, which stays as it is; give another name")
     if target.exists() and not overwrite:
         raise WeightsError(f"{target}: exists already; --force writes over it")
-    weights = open_weights(source)
+    weights = open_weights(source, part=True)
     name = architecture or find_backbone(weights)
     network = build(weights, name)
-    read = load_weights(network, weights)
+    read = load_weights(network, replace(weights, beside=()))
     tensors, notes = converted(network, layout)
+    if weights.beside:
+        notes.append(f"{count(len(weights.beside), 'tensor')} beside {weights.prefix!r} left out")
     text = describe(network, layout, None)
 
     def write_and_check(temporary: Path) -> None:
@@ -70,8 +73,8 @@ def convert(
         state = network.state_dict()
         # A layout may leave out counters, and the classifier that its project's backbones do not have.
         wrong = [name for name, value in again.items() if name not in state or not torch.equal(value, state[name])]
-        if wrong or len(again) > len(tensors):
-            raise WeightsError(f"{target}: not kept, {wrong[0]} came back changed")
+        if wrong or len(again) != len(tensors):
+            raise WeightsError(f"{target}: not kept, {(*wrong, 'a tensor')[0]} did not come back as it was written")
 
     write_whole(target, write_and_check)
     return Conversion(read, name, len(tensors), notes)

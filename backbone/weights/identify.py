@@ -27,17 +27,27 @@ def keywords_for(weights: WeightsFile) -> dict[str, Any]:
         keywords["norm"] = "gn"
     if "conv1.0.weight" in tensors:
         keywords["stem"] = "deep"
-    if any(re.fullmatch(r"layer\d\.[1-9]\d*\.downsample\.0\.weight", name) for name in tensors):
-        keywords["shortcut"] = "C"
     return keywords
 
 
 def build(weights: WeightsFile, name: str) -> nn.Module:
     """Create the network `name` in the form that the tensors have; raises ArchitectureError for an unknown one."""
-    from .. import create, network_class
+    from .. import ARCHITECTURES, create, network_class
 
     known = inspect.signature(network_class(name)).parameters
-    return create(name, **{key: value for key, value in keywords_for(weights).items() if key in known})
+    keywords = keywords_for(weights)
+    usual, found = ARCHITECTURES[name].shortcut, _shortcut(weights)
+    if usual not in (None, found):
+        keywords["shortcut"] = found
+    return create(name, **{key: value for key, value in keywords.items() if key in known})
+
+
+def _shortcut(weights: WeightsFile) -> str:
+    """Return the paper's option: projections in every block (C), where sizes change (B), nowhere (A)."""
+    projections = [name for name in weights.tensors if name.endswith(".downsample.0.weight")]
+    if any(re.match(r"layer\d\.[1-9]", name) for name in projections):
+        return "C"
+    return "B" if projections else "A"
 
 
 def find_backbones(weights: WeightsFile) -> list[str]:
@@ -49,8 +59,7 @@ def find_backbones(weights: WeightsFile) -> list[str]:
     blocks = _blocks(shapes)
     found = []
     for name, table in ARCHITECTURES.items():
-        # What has no residual blocks may be a VGG.
-        if blocks and table.blocks != blocks:
+        if table.blocks != blocks and (blocks or table.block != "conv"):
             continue
         try:
             with torch.device("meta"):

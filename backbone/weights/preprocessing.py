@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,12 +22,14 @@ class Preprocessing:
         channel_order: "RGB" or "BGR".
         value_range: 255 where pixels are 0..255, 1 where they are divided by 255 first.
         mean, std: one number a channel, in `channel_order` and `value_range`.
+        assumed: it is only the one usual for the layout of the weights' names; nothing in the file says so.
     """
 
     channel_order: str
     value_range: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.channel_order not in CHANNEL_ORDERS:
@@ -58,7 +60,7 @@ class Preprocessing:
         step = 1 if order == self.channel_order else -1
         factor = (value_range or self.value_range) / self.value_range
         mean, std = ([value * factor for value in values][::step] for values in (self.mean, self.std))
-        return Preprocessing(order, value_range or self.value_range, tuple(mean), tuple(std))
+        return Preprocessing(order, value_range or self.value_range, tuple(mean), tuple(std), self.assumed)
 
     def agrees_with(self, other: Preprocessing) -> bool:
         """Whether a network cannot tell the two apart: same order, means within 2 of 255 levels, std within 2 %."""
@@ -86,7 +88,9 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `from_dict` reads them."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+        values = {"channel_order": self.channel_order, "value_range": self.value_range}
+        values |= {"mean": list(self.mean), "std": list(self.std)}
+        return values | ({"assumed": True} if self.assumed else {})
 
     @classmethod
     def from_dict(cls, values: Any) -> Preprocessing:
@@ -94,17 +98,19 @@ class Preprocessing:
         names = ("channel_order", "value_range", "mean", "std")
         if not isinstance(values, dict) or not all(name in values for name in names):
             raise WeightsError(f"preprocessing must have {', '.join(names)}; got {str(values)[:80]!r}")
-        return cls(**{name: values[name] for name in names})
+        return cls(**{name: values[name] for name in names}, assumed=values.get("assumed") is True)
 
     def __str__(self) -> str:
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
-        return f"{self.channel_order} 0..{self.value_range:g}, mean {mean}, std {std}"
+        usual = " (usual for the layout)" if self.assumed else ""
+        return f"{self.channel_order} 0..{self.value_range:g}, mean {mean}, std {std}{usual}"
 
 
 # ImageNet's statistics as torchvision, timm, transformers and OpenMMLab ("pytorch" style) use them.
 IMAGENET = Preprocessing("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+USUAL = replace(IMAGENET, assumed=True)
 # timm's resnetv2 networks.
-HALVES = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+HALVES = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), assumed=True)
 # detectron2/config/defaults.py: MSRA's networks, "std has been absorbed into conv1"; OpenMMLab's "caffe" style.
 MSRA = Preprocessing("BGR", 255, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
 # ResNeXt of Detectron's Caffe2 models; detectron2/model_zoo/configs/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml.

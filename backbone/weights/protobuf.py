@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
-# ResNet-152 has some 20,000 records; a file of millions of empty ones would keep the reader busy for hours.
-MOST_RECORDS = 1_000_000
+# ResNet-152 has some 6,000 records; a file of millions of empty ones would keep the reader busy.
+MOST_RECORDS = 100_000
 
 
 class WireError(ValueError):

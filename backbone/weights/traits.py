@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import nn
@@ -17,14 +17,12 @@ class Traits:
 
     Attributes:
         preprocessing: of the images that they were trained on.
-        assumed: the preprocessing is the one usual for the file's layout, the file itself says nothing.
         stride_in_1x1: whether a bottleneck's stride stands in its first 1x1 convolution, else in its 3x3.
         ceil_pool: whether pooling rounds its output up and has no padding (Caffe).
         average_down: whether a projection shortcut averages over the pixels that its stride would skip (ResNet-D).
     """
 
     preprocessing: Preprocessing | None = None
-    assumed: bool = False
     stride_in_1x1: bool | None = None
     ceil_pool: bool | None = None
     average_down: bool | None = None
@@ -36,16 +34,13 @@ class Traits:
 
     def updated(self, other: Traits) -> Traits:
         """Return these traits with what `other` knows in their place."""
-        known = {f.name: getattr(other, f.name) for f in fields(Traits) if f.name != "assumed"}
-        values = {name: value for name, value in known.items() if value is not None}
-        if other.preprocessing is not None:
-            values["assumed"] = other.assumed
-        return Traits(**({f.name: getattr(self, f.name) for f in fields(Traits)} | values))
+        known = {f.name: getattr(other, f.name) for f in fields(Traits)}
+        return replace(self, **{name: value for name, value in known.items() if value is not None})
 
     def __str__(self) -> str:
         parts = []
         if self.preprocessing is not None:
-            parts.append(f"{self.preprocessing}{' (usual for the layout)' if self.assumed else ''}")
+            parts.append(str(self.preprocessing))
         if self.stride_in_1x1 is not None:
             parts.append(f"stride in {'1x1' if self.stride_in_1x1 else '3x3'}")
         if self.ceil_pool is not None:

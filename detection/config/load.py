@@ -7,32 +7,10 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from backbone import ConfigError, list_backbones
-from backbone.engine.config import find_config, get, merge, merge_overrides, read_yaml
-from backbone.text import nearest
+from backbone.engine.config import find_config, merge, merge_overrides, read_yaml
 
-from ..evaluation import ENGINES
-from ..modeling.backbone import NORM_NAMES, architecture_of
+from .checks import check_values, derive_from_architecture, refuse_unused
 from .defaults import add_defaults
-
-DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
-
-CHOICES = {
-    "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
-    "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
-    "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
-    "INPUT.FORMAT": ("RGB", "BGR"),
-    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
-    "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-    "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
-    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
-    "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
-}
-POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
-NOT_NEGATIVE = ("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP")
 
 
 def default_config() -> CfgNode:
@@ -50,6 +28,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     merge(config, values, str(path))
     given = merge_overrides(config, overrides)
     check_values(config, str(path))
+    refuse_unused(config, default_config(), str(path))
     explicit = {*given, *_dotted(values)}
     derive_from_architecture(config, explicit, str(path))
     config.freeze()
@@ -61,53 +40,3 @@ def _dotted(values: dict, prefix: str = "") -> list[str]:
     for key, value in values.items():
         keys += _dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
     return keys
-
-
-def check_values(config: CfgNode, source: str) -> None:
-    """Raise ConfigError for the first value outside its choices, with the nearest one that exists."""
-    from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
-
-    choices = dict(CHOICES)
-    choices["MODEL.META_ARCHITECTURE"] = [name for name, _ in META_ARCH_REGISTRY]
-    choices["MODEL.ROI_HEADS.NAME"] = [name for name, _ in ROI_HEADS_REGISTRY]
-    choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
-    choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
-    for key, allowed in choices.items():
-        value = get(config, key)
-        if value not in allowed:
-            shown = ", ".join(map(str, allowed)) if len(allowed) <= 4 else ""
-            hint = f"; one of {shown}" if shown else nearest(str(value), allowed)
-            raise ConfigError(f"{source}: {key} is {value!r}{hint}")
-    for key in POSITIVE:
-        # Not `<= 0`: NaN is neither.
-        if not get(config, key) > 0:
-            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
-    for key in NOT_NEGATIVE:
-        if get(config, key) < 0:
-            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
-    sizes = config.INPUT.MIN_SIZE_TRAIN
-    if not sizes or min(sizes) < 0:
-        raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
-
-
-def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -> None:
-    """Set the keys by which detectron2's own heads know the backbone (MODEL.RESNETS.DEPTH, ...) from its name.
-
-    Raises:
-        ConfigError: one of them was given, and does not fit MODEL.BACKBONE.NAME.
-    """
-    name, table = architecture_of(config)
-    derived = {
-        "DEPTH": table.depth,
-        "NUM_GROUPS": table.groups,
-        "WIDTH_PER_GROUP": table.base_width,
-        "RES2_OUT_CHANNELS": table.channels[0],
-    }
-    for key in DERIVED:
-        value = config.MODEL.RESNETS[key]
-        if f"MODEL.RESNETS.{key}" in explicit and value != derived[key]:
-            raise ConfigError(
-                f"{source}: MODEL.RESNETS.{key} is {value}, but MODEL.BACKBONE.NAME {name!r} has {derived[key]}; "
-                "leave the key out, the name decides"
-            )
-        config.MODEL.RESNETS[key] = derived[key]

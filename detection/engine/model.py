@@ -11,11 +11,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from backbone import ConfigError, DataError, WeightsError
-from backbone.calibration import calibrate_frozen_bn
 from backbone.engine import checkpoint
 from backbone.engine.config import to_plain
 from backbone.engine.record import LOGGER
-from backbone.norm import FrozenBatchNorm2d
+from backbone.networks.calibration import calibrate_frozen_bn
+from backbone.networks.norm import FrozenBatchNorm2d
 
 from ..data.mapper import Mapper, Resize
 from ..data.sets import DetectionSet

@@ -34,7 +34,8 @@ def make_request(arguments: Namespace) -> Request:
     elif arguments.num_gpus is not None and "MODEL.DEVICE" not in given:
         # Whoever counts GPUs wants no CPU run without being told.
         overrides += ["MODEL.DEVICE", "cuda"]
-    overrides += ["OUTPUT_DIR", arguments.output_dir or default_output(arguments.config)]
+    folder = arguments.output_dir or default_output(arguments.config, eval_only=arguments.eval_only)
+    overrides += ["OUTPUT_DIR", folder]
     return Request(
         config=detection.get_config(arguments.config, overrides),
         given=frozenset(given),

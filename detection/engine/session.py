@@ -244,6 +244,6 @@ def make_settings(config: CfgNode) -> Settings:
     )
 
 
-def default_output(config_file: str) -> str:
-    """Return the run folder of a config when none is named: output/<its name>."""
-    return os.path.join("output", Path(config_file).stem)
+def default_output(config_file: str, *, eval_only: bool) -> str:
+    """Return the run folder when none is named: output/<name of the config>; an evaluation has one of its own."""
+    return os.path.join("output", Path(config_file).stem + ("_eval" if eval_only else ""))

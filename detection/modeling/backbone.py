@@ -14,7 +14,7 @@ from torch import nn
 
 import backbone
 from backbone import ConfigError, list_backbones, network_class
-from backbone.architectures import Architecture, find_architecture
+from backbone.networks import Architecture, find_architecture, keywords_of
 
 FPN_SUFFIX = "_fpn"
 # detectron2's spelling of the norms, and ours.
@@ -51,7 +51,7 @@ def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
 def network_keywords(config: CfgNode) -> dict[str, object]:
     """Return the keywords of `backbone.create` that the config asks for."""
     resnets = config.MODEL.RESNETS
-    return {
+    keywords = {
         "out_features": tuple(resnets.OUT_FEATURES),
         "norm": NORM_NAMES[resnets.NORM],
         "freeze_at": config.MODEL.BACKBONE.FREEZE_AT,
@@ -59,6 +59,8 @@ def network_keywords(config: CfgNode) -> dict[str, object]:
         "output_stride": config.MODEL.BACKBONE.OUTPUT_STRIDE,
         "checkpointing": config.MODEL.BACKBONE.CHECKPOINTING,
     }
+    known = keywords_of(architecture_of(config)[0])
+    return {key: value for key, value in keywords.items() if key in known}
 
 
 def build_network(config: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:

@@ -6,7 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import nn
 
-from backbone.resnet import initialise, make_stage
+from backbone.networks.initialise import initialise
+from backbone.networks.resnet import make_stage
 
 from .backbone import NORM_NAMES, architecture_of
 

@@ -67,6 +67,19 @@ def tool(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path
     start_logging(None)
 
 
+@pytest.fixture
+def train(tool: Tool, tmp_path: Path) -> Callable[..., Done]:
+    """Call tools/train_net.py for the tiny detector with `changes`, into the folder run."""
+    from runs import keys
+    from train_calls import CONFIG, QUICK
+
+    def call(*arguments: object, config: str = CONFIG, changes: dict | None = None) -> Done:
+        base = ("--config", config, "--output-dir", tmp_path / "run", "--device", "cpu")
+        return tool("train_net.py", *base, *arguments, *keys({**QUICK, **(changes or {})}))
+
+    return call
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a tiny Mask R-CNN, trained for two steps on the mini set."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from ..preprocessing import IMAGENET
+from ..preprocessing import USUAL
 from ..traits import Traits
 from .base import Layout, renamed
 
@@ -29,4 +29,4 @@ class Cifar(Layout):
         return renamed(tensors, RULES)
 
     def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
-        return Traits(preprocessing=IMAGENET, assumed=True)
+        return Traits(preprocessing=USUAL)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ..preprocessing import IMAGENET
+from ..preprocessing import USUAL
 from ..traits import Traits
 from .base import (
     Layout,
@@ -58,7 +58,7 @@ class MMDetection(Layout):
 
     def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
         average_down = True if pooled_shortcuts(renamed(tensors, READ)) else None
-        return Traits(preprocessing=IMAGENET, assumed=True, average_down=average_down)
+        return Traits(preprocessing=USUAL, average_down=average_down)
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from ...errors import WeightsError
-from ..preprocessing import HALVES, IMAGENET
+from ..preprocessing import HALVES, USUAL
 from ..traits import Traits
 from .base import (
     Layout,
@@ -84,9 +84,9 @@ class Timm(Layout):
     def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
         if "stages.0.blocks.0.conv1.weight" in tensors:
             # Every resnetv2 with a deep stem there averages in its shortcuts, no other does; the names are the same.
-            return Traits(preprocessing=HALVES, assumed=True, average_down="stem.conv1.weight" in tensors)
+            return Traits(preprocessing=HALVES, average_down="stem.conv1.weight" in tensors)
         average_down = True if pooled_shortcuts(tensors) else None
-        return Traits(preprocessing=IMAGENET, assumed=True, average_down=average_down)
+        return Traits(preprocessing=USUAL, average_down=average_down)
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

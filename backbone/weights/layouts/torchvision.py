@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ..preprocessing import IMAGENET
+from ..preprocessing import USUAL
 from ..traits import Traits
-from .base import Layout
+from .base import Layout, with_counters
 
 
 class Torchvision(Layout):
@@ -28,7 +28,7 @@ class Torchvision(Layout):
         return dict(tensors)
 
     def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
-        return Traits(preprocessing=IMAGENET, assumed=True)
+        return Traits(preprocessing=USUAL)
 
     def from_ours(self, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-        return dict(state)
+        return with_counters(state)

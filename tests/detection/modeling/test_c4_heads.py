@@ -12,7 +12,7 @@ from peers import changed, config, copy_weights, name_in_block, relative_errors
 from randomize import randomize
 from torch import nn
 
-from backbone.norm import FrozenBatchNorm2d
+from backbone.networks.norm import FrozenBatchNorm2d
 from detection.modeling.c4 import C4ROIHeads
 
 RES4 = {"res4": ShapeSpec(channels=1024, stride=16)}

@@ -13,7 +13,7 @@ from peers import config
 from randomize import randomize
 from torch import Tensor, nn
 
-from backbone.norm import FrozenBatchNorm2d
+from backbone.networks.norm import FrozenBatchNorm2d
 from detection.engine.inference import detect, to_coco
 from detection.engine.model import build
 from detection.modeling.backbone import network_of

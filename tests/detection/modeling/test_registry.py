@@ -12,10 +12,16 @@ from randomize import randomize
 
 import backbone
 import detection
-from backbone.norm import FrozenBatchNorm2d
+from backbone.networks import ARCHITECTURES, FrozenBatchNorm2d
 
 STAGES = ["stem", "res2", "res3", "res4", "res5"]
 NAMES = backbone.list_backbones()
+# What detectron2 can build too.
+SHARED = [
+    name
+    for name, table in ARCHITECTURES.items()
+    if (table.family, table.stem, table.shortcut) == ("resnet", "conv7", "B")
+]
 
 
 @pytest.fixture
@@ -35,7 +41,18 @@ def test_registering_twice_is_harmless():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_network_builds_through_detectron2(name):
+def test_every_network_builds_through_detectron2(name):
+    stages = list(ARCHITECTURES[name].stages)
+    with torch.device("meta"):
+        net = build_by_detectron2(config(MODEL__BACKBONE__NAME=name, MODEL__RESNETS__OUT_FEATURES=stages))
+        plain = backbone.create(name, out_features=stages)
+    assert isinstance(net, Backbone)
+    shapes = {stage: (shape.channels, shape.stride) for stage, shape in net.output_shape().items()}
+    assert shapes == {stage: (plain.feature_info[stage].channels, plain.feature_info[stage].stride) for stage in stages}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_network_builds_like_detectron2s(name):
     settings = config(MODEL__BACKBONE__NAME=name, MODEL__RESNETS__OUT_FEATURES=STAGES)
     with torch.device("meta"):
         net = build_by_detectron2(settings)
@@ -53,8 +70,23 @@ def count(net: torch.nn.Module, *, trained: bool) -> int:
     return sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad == trained)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_pyramid_builds_through_detectron2(name):
+def test_pyramid_on_vgg():
+    stages = ["conv3", "conv4", "conv5"]
+    settings = config(
+        MODEL__BACKBONE__NAME="vgg16_fpn", MODEL__RESNETS__OUT_FEATURES=stages, MODEL__FPN__IN_FEATURES=stages
+    )
+    with torch.device("meta"):
+        net = build_by_detectron2(settings)
+    assert {level: shape.stride for level, shape in net.output_shape().items()} == {
+        "p2": 4,
+        "p3": 8,
+        "p4": 16,
+        "p5": 32,
+    }
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_pyramid_builds_like_detectron2s(name):
     settings = config(MODEL__BACKBONE__NAME=f"{name}_fpn")
     with torch.device("meta"):
         net = build_by_detectron2(settings)
@@ -126,9 +158,8 @@ def test_dilated_features_equal_detectron2(depth, images):
         MODEL__BACKBONE__OUTPUT_STRIDE=16,
         MODEL__RESNETS__OUT_FEATURES=STAGES,
         MODEL__RESNETS__STRIDE_IN_1X1=True,
-        MODEL__RESNETS__RES5_DILATION=2,
     )
-    net = assert_features_equal(settings, images)
+    net = assert_features_equal(changed(settings, MODEL__RESNETS__RES5_DILATION=2), images)
     assert net.output_shape()["res5"].stride == 16
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .errors import ArchitectureError
+from ..errors import ArchitectureError
 from .norm import freeze_norm
 
 
@@ -24,12 +24,12 @@ class FeatureInfo:
 class Backbone(nn.Module):
     """Base of every network.
 
-    A subclass builds its modules, then calls `self.finish(...)`. It implements `run_stage`. Stages stand in order of
-    depth in `stage_names`; `logits`, when there is a classifier, is the last.
+    A subclass builds its modules, then calls `self.finish(...)`. It implements `stage_modules` and `run_stage`.
 
     Attributes:
         architecture: name in the table of architectures.
-        feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth.
+        feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth; `logits`, where there is a
+            classifier, is the last.
         out_features: the stages that `forward` returns.
     """
 
@@ -39,11 +39,6 @@ class Backbone(nn.Module):
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
         """Settle outputs, frozen stages and checkpointing once the modules are built."""
-        unknown = [name for name in out_features if name not in self.feature_info]
-        if unknown or not out_features:
-            raise ArchitectureError(
-                f"{self.architecture}: out_features {list(out_features)} must name some of {list(self.feature_info)}"
-            )
         self.out_features = tuple(name for name in self.feature_info if name in out_features)
         self.checkpointing = checkpointing
         self.freeze(freeze_at)
@@ -63,14 +58,14 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def run_stage(self, stage: str, x: Tensor) -> Tensor:
-        """Compute `stage` from the output of the stage before it (`stem` and `conv1`: from the images)."""
+        """Compute `stage` from the output of the stage before it (the first: from the images)."""
         raise NotImplementedError
 
     def freeze(self, freeze_at: int) -> None:
         """Freeze the first `freeze_at` stages (1: stem, 2: stem and res2, ...): no gradients, BN as constants.
 
         Raises:
-            ArchitectureError: freeze_at is not between 0 and the number of stages.
+            ArchitectureError: freeze_at is not 0 to 5.
         """
         if not 0 <= freeze_at <= 5:
             raise ArchitectureError(f"{self.architecture}: freeze_at must be 0 to 5, not {freeze_at}")
@@ -81,14 +76,11 @@ class Backbone(nn.Module):
                 self.set_submodule(name, module)
                 module.requires_grad_(False)
 
-    def run_blocks(self, blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
-        """Run residual blocks in order; with checkpointing, recompute each in the backward pass."""
-        for block in blocks:
-            if self.checkpointing and self.training and torch.is_grad_enabled() and _trains(block):
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
-        return x
+    def maybe_checkpoint(self, run: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
+        """Return run(x, *rest); with checkpointing, keep `x` alone and run again in the backward pass."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(run, x, *rest, use_reentrant=False)
+        return run(x, *rest)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the stages in `out_features`.
@@ -116,5 +108,25 @@ class Backbone(nn.Module):
                 return
 
 
-def _trains(module: nn.Module) -> bool:
-    return any(parameter.requires_grad for parameter in module.parameters())
+def settle_outputs(
+    name: str,
+    stages: Sequence[str],
+    wanted: Sequence[str] | None,
+    num_classes: int | None,
+    *,
+    default: Sequence[str],
+) -> tuple[str, ...]:
+    """Return the stages that a network shall give, in order of depth.
+
+    Raises:
+        ArchitectureError: one of them does not exist, there are none, or `num_classes` is not a number of classes.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ArchitectureError(f"{name}: num_classes must be at least 1, not {num_classes}")
+    known = (*stages, *(() if num_classes is None else ("logits",)))
+    wanted = default if wanted is None else wanted
+    wrong = [stage for stage in wanted if stage not in known]
+    if wrong or isinstance(wanted, str) or not wanted:
+        hint = "; logits needs num_classes" if "logits" in wrong else ""
+        raise ArchitectureError(f"{name}: out_features {wanted!r} must list some of {', '.join(known)}{hint}")
+    return tuple(stage for stage in known if stage in wanted)

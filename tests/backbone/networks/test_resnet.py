@@ -10,7 +10,7 @@ from randomize import randomize, relative_error
 from torch import nn
 
 import backbone
-from backbone.architectures import find_architecture
+from backbone.networks import find_architecture
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STAGES = ("stem", "res2", "res3", "res4", "res5")

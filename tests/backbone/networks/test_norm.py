@@ -9,9 +9,9 @@ from torch import nn
 from torch.func import functional_call
 
 import backbone
-from backbone.calibration import calibrate_frozen_bn
-from backbone.conv_norm import conv_norm
-from backbone.norm import NORMS, FrozenBatchNorm2d, freeze_norm, make_norm, unfreeze_norm
+from backbone.networks.calibration import calibrate_frozen_bn
+from backbone.networks.conv_norm import conv_norm
+from backbone.networks.norm import NORMS, FrozenBatchNorm2d, freeze_norm, make_norm, unfreeze_norm
 
 
 class Pair(nn.Module):
@@ -71,14 +71,20 @@ def test_fused_under_autocast(dtype):
     assert relative_error(fused.conv.weight.grad, unfused.conv.weight.grad) < 0.03
 
 
+def one_after_the_other(conv, norm, x, *, add=None, relu=False):
+    out = norm(conv(x))
+    out = out if add is None else out + add
+    return out.relu() if relu else out
+
+
 def test_a_network_trains_like_the_unfused_one(monkeypatch):
     """Whole ResNet-50, float64: the same gradients with every pair fused and none."""
     gradients = []
     image = torch.randn(1, 3, 64, 64, dtype=torch.double)
     for fused in (True, False):
         if not fused:
-            for module in ("backbone.blocks", "backbone.resnet"):
-                monkeypatch.setattr(f"{module}.conv_norm", lambda conv, norm, x: norm(conv(x)))
+            for module in ("backbone.networks.blocks", "backbone.networks.resnet"):
+                monkeypatch.setattr(f"{module}.conv_norm", one_after_the_other)
         net = randomize(backbone.create("resnet50", norm="frozen_bn", freeze_at=2)).double().train()
         sum(feature.square().mean() for feature in net(image).values()).backward()
         gradients.append({name: parameter.grad for name, parameter in net.named_parameters()})

@@ -5,18 +5,24 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from ..errors import ArchitectureError
+from ..text import nearest
 from .architectures import find_architecture
 from .contract import Backbone
-from .errors import ArchitectureError
-from .resnet import ResNet
-from .text import nearest
-from .weights import load_weights
+from .resnet import PreActResNet, ResNet
+from .vgg import VGG
+
+FAMILIES: dict[str, type[Backbone]] = {"resnet": ResNet, "preact": PreActResNet, "vgg": VGG}
 
 
 def network_class(name: str) -> type[Backbone]:
     """Return the class that builds the network `name`; raises ArchitectureError for an unknown one."""
-    find_architecture(name)
-    return ResNet
+    return FAMILIES[find_architecture(name).family]
+
+
+def keywords_of(name: str) -> list[str]:
+    """Return the keywords that the network `name` takes."""
+    return [key for key in inspect.signature(network_class(name)).parameters if key != "name"]
 
 
 def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backbone:
@@ -25,18 +31,19 @@ def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backb
     Args:
         name: one of `backbone.list_backbones()`.
         weights: a file that `backbone.load_weights` reads; without one, He initialisation.
-        keywords: those of the network's class; for ResNets see `backbone.resnet.ResNet`.
+        keywords: those of the network's class: `ResNet`, `PreActResNet` or `VGG` in `backbone.networks`.
 
     Raises:
         ArchitectureError: unknown name or keyword, or a value that the network cannot take.
         WeightsError: the weights do not fit.
     """
-    network = network_class(name)
-    known = [key for key in inspect.signature(network).parameters if key != "name"]
+    known = keywords_of(name)
     for key in keywords:
         if key not in known:
             raise ArchitectureError(f"{name}: unknown keyword {key!r}{nearest(key, known)}")
-    net = network(name, **keywords)
+    net = network_class(name)(name, **keywords)
     if weights is not None:
+        from ..weights import load_weights
+
         load_weights(net, weights)
     return net

@@ -1,0 +1,113 @@
+"""The table of architectures. Depth, channels, strides, parameter counts and docs derive from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import ArchitectureError
+from ..text import nearest
+
+IMAGENET_WIDTHS, CIFAR_WIDTHS = (64, 128, 256, 512), (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network.
+
+    Attributes:
+        blocks: residual blocks in each stage; for VGG, convolutions.
+        block: "basic" (two 3x3), "bottleneck" (1x1, 3x3, 1x1), or "conv" for VGG.
+        widths: channels of the 3x3 convolutions in each stage.
+        family: "resnet" (plain nets too), "preact" or "vgg".
+        stem: "conv7" (7x7 and max pooling, stride 4), "conv3" of CIFAR (stride 1), or "none" (VGG).
+        shortcut: the paper's option "A", "B" or "C"; None for a plain net.
+        groups, base_width: of the 3x3 convolutions in bottlenecks (ResNeXt and wide networks).
+        batch_norm: VGG alone has a form without.
+    """
+
+    blocks: tuple[int, ...]
+    block: str
+    widths: tuple[int, ...] = IMAGENET_WIDTHS
+    family: str = "resnet"
+    stem: str = "conv7"
+    shortcut: str | None = "B"
+    groups: int = 1
+    base_width: int = 64
+    batch_norm: bool = True
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels that each stage gives; a bottleneck widens fourfold at its end."""
+        return tuple(width * (4 if self.block == "bottleneck" else 1) for width in self.widths)
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights on the longest path: the number in the network's name."""
+        if self.family == "vgg":
+            return sum(self.blocks) + 3
+        return {"basic": 2, "bottleneck": 3}[self.block] * sum(self.blocks) + 2
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages of blocks: res2, res3, ...; VGG's are conv1, conv2, ..."""
+        first, name = (1, "conv") if self.family == "vgg" else (2, "res")
+        return tuple(f"{name}{index + first}" for index in range(len(self.blocks)))
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images that its classifier is trained on, in pixels."""
+        return 32 if self.stem == "conv3" else 224
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the data set it is trained on: ImageNet or CIFAR-10."""
+        return 10 if self.image_size == 32 else 1000
+
+
+RESNETS = {
+    "resnet18": Architecture((2, 2, 2, 2), "basic"),
+    "resnet34": Architecture((3, 4, 6, 3), "basic"),
+    "resnet50": Architecture((3, 4, 6, 3), "bottleneck"),
+    "resnet101": Architecture((3, 4, 23, 3), "bottleneck"),
+    "resnet152": Architecture((3, 8, 36, 3), "bottleneck"),
+}
+RESNET200 = Architecture((3, 24, 36, 3), "bottleneck")
+
+
+def _cifar(blocks: int, *, block: str = "basic", family: str = "resnet", shortcut: str | None = "A") -> Architecture:
+    """6n+2 (basic) or 9n+2 (bottleneck) layers for n blocks a stage."""
+    return Architecture((blocks,) * 3, block, CIFAR_WIDTHS, family, "conv3", shortcut)
+
+
+VGG16 = Architecture((2, 2, 3, 3, 3), "conv", (64, 128, 256, 512, 512), "vgg", "none", None, batch_norm=False)
+
+ARCHITECTURES = {
+    **RESNETS,
+    "plain18": replace(RESNETS["resnet18"], shortcut=None),
+    "plain34": replace(RESNETS["resnet34"], shortcut=None),
+    "wide_resnet50_2": replace(RESNETS["resnet50"], base_width=128),
+    "wide_resnet101_2": replace(RESNETS["resnet101"], base_width=128),
+    "resnext50_32x4d": replace(RESNETS["resnet50"], groups=32, base_width=4),
+    "resnext101_32x8d": replace(RESNETS["resnet101"], groups=32, base_width=8),
+    "resnext101_64x4d": replace(RESNETS["resnet101"], groups=64, base_width=4),
+    **{f"preact_{name}": replace(table, family="preact") for name, table in RESNETS.items()},
+    "preact_resnet200": replace(RESNET200, family="preact"),
+    **{f"cifar_resnet{6 * n + 2}": _cifar(n) for n in (3, 5, 7, 9, 18, 200)},
+    **{f"cifar_plain{6 * n + 2}": _cifar(n, shortcut=None) for n in (3, 5, 7, 9)},
+    "cifar_preact_resnet110": _cifar(18, family="preact"),
+    "cifar_preact_resnet164": _cifar(18, block="bottleneck", family="preact", shortcut="B"),
+    "cifar_preact_resnet1001": _cifar(111, block="bottleneck", family="preact", shortcut="B"),
+    "vgg16": VGG16,
+    "vgg16_bn": replace(VGG16, batch_norm=True),
+}
+
+
+def find_architecture(name: str) -> Architecture:
+    """Return the table's entry.
+
+    Raises:
+        ArchitectureError: there is none; the message names the nearest.
+    """
+    if name not in ARCHITECTURES:
+        raise ArchitectureError(f"unknown backbone {name!r}{nearest(name, ARCHITECTURES)}")
+    return ARCHITECTURES[name]

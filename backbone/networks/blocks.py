@@ -1,0 +1,219 @@
+"""Residual blocks: the paper's (Fig. 5), its shortcuts (Sec. 3.3), and those with pre-activation (arXiv 1603.05027).
+
+Module names are torchvision's: conv1, bn1, ..., downsample.0 (convolution), downsample.1 (norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .conv_norm import conv_norm
+from .norm import make_norm
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What a block is built from.
+
+    Attributes:
+        inputs, width, outputs: channels that come in, of the 3x3 convolutions (before groups), and that go out.
+        dilation_before, dilation: of the 3x3 convolutions up to the layer that has (or would have) the stride, and
+            behind it. Dilation in place of a stride starts behind the layer that had the stride.
+        shortcut: option "A", "B" or "C"; None leaves the shortcut out.
+        stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution, else in its 3x3.
+        average_down: a projection averages over the pixels that its stride would skip (ResNet-D).
+    """
+
+    inputs: int
+    width: int
+    outputs: int
+    stride: int = 1
+    dilation_before: int = 1
+    dilation: int = 1
+    norm: str = "bn"
+    shortcut: str | None = "B"
+    stride_in_1x1: bool = False
+    groups: int = 1
+    base_width: int = 64
+    average_down: bool = False
+
+
+def conv3x3(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
+
+
+def conv1x1(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+
+class ProjectionShortcut(nn.Sequential):
+    """Option B of the paper: a 1x1 convolution, named 0, and its norm, named 1 (pre-activation blocks have none)."""
+
+    def __init__(self, shape: BlockShape, *, normalised: bool) -> None:
+        pools = shape.average_down and shape.stride > 1
+        convolution = conv1x1(shape.inputs, shape.outputs, stride=1 if pools else shape.stride)
+        super().__init__(convolution, *([make_norm(shape.norm, shape.outputs)] if normalised else []))
+        self.pool_stride = shape.stride if pools else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pool_stride > 1:
+            x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        return conv_norm(self[0], self[1], x) if len(self) > 1 else self[0](x)
+
+
+class PaddedShortcut(nn.Module):
+    """Option A of the paper: every `stride`-th pixel, new channels filled with zeros; no parameters.
+
+    As in the published CIFAR networks, half of the zeros stand before and half behind the channels.
+    """
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.stride = shape.stride
+        before = (shape.outputs - shape.inputs) // 2
+        self.channel_padding = (before, shape.outputs - shape.inputs - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.channel_padding))
+
+
+def make_shortcut(shape: BlockShape, *, normalised: bool = True) -> nn.Module | None:
+    """Return the block's shortcut by the paper's option; None is the identity (or no shortcut at all)."""
+    changes = shape.stride != 1 or shape.inputs != shape.outputs
+    if shape.shortcut == "C" or (shape.shortcut == "B" and changes):
+        return ProjectionShortcut(shape, normalised=normalised)
+    return PaddedShortcut(shape) if shape.shortcut == "A" and changes else None
+
+
+def basic_convolutions(shape: BlockShape) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Two 3x3 convolutions; the first takes the stride."""
+    return (
+        conv3x3(shape.inputs, shape.width, stride=shape.stride, dilation=shape.dilation_before),
+        conv3x3(shape.width, shape.outputs, dilation=shape.dilation),
+    )
+
+
+def bottleneck_convolutions(shape: BlockShape) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
+    """1x1, 3x3 and 1x1 convolutions."""
+    inner = shape.width * shape.base_width // 64 * shape.groups
+    first, second = (shape.stride, 1) if shape.stride_in_1x1 else (1, shape.stride)
+    # The 3x3 stands behind the layer with the stride only if that is the 1x1.
+    dilation = shape.dilation if shape.stride_in_1x1 else shape.dilation_before
+    return (
+        conv1x1(shape.inputs, inner, stride=first),
+        conv3x3(inner, inner, stride=second, dilation=dilation, groups=shape.groups),
+        conv1x1(inner, shape.outputs),
+    )
+
+
+class ResidualBlock(nn.Module):
+    """relu(residual(x) + shortcut(x)); a plain net's block leaves the shortcut out."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.downsample = make_shortcut(shape)
+        self.plain = shape.shortcut is None
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the norms behind them."""
+        return [(f"conv{index}", f"bn{index}") for index in (1, 2, 3) if hasattr(self, f"conv{index}")]
+
+    def shortcut(self, x: Tensor) -> Tensor | None:
+        """What is added to the residual; None in a plain net."""
+        if self.plain or self.downsample is None:
+            return None if self.plain else x
+        return self.downsample(x)
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1, self.conv2 = basic_convolutions(shape)
+        self.bn1 = make_norm(shape.norm, shape.width)
+        self.bn2 = make_norm(shape.norm, shape.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = conv_norm(self.conv1, self.bn1, x, relu=True)
+        return conv_norm(self.conv2, self.bn2, out, add=self.shortcut(x), relu=True)
+
+
+class Bottleneck(ResidualBlock):
+    """1x1, 3x3 and 1x1 convolutions."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1, self.conv2, self.conv3 = bottleneck_convolutions(shape)
+        self.bn1 = make_norm(shape.norm, self.conv1.out_channels)
+        self.bn2 = make_norm(shape.norm, self.conv2.out_channels)
+        self.bn3 = make_norm(shape.norm, shape.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = conv_norm(self.conv1, self.bn1, x, relu=True)
+        out = conv_norm(self.conv2, self.bn2, out, relu=True)
+        return conv_norm(self.conv3, self.bn3, out, add=self.shortcut(x), relu=True)
+
+
+class PreActBlock(nn.Module):
+    """residual(relu(bn1(x))) + shortcut: BN and ReLU come before the weights, the addition is left alone.
+
+    A shortcut with a change of size starts from the activated input, the identity from the input itself.
+    """
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__()
+        self.bn1 = make_norm(shape.norm, shape.inputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = make_shortcut(shape, normalised=False)
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of the convolutions and of the norms behind them; the last convolution has none."""
+        return [(f"conv{index}", f"bn{index + 1}") for index in (1, 2) if hasattr(self, f"bn{index + 1}")]
+
+    def residual(self, x: Tensor) -> Tensor:
+        """The block's layers behind the first activation."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.relu(self.bn1(x))
+        shortcut = x if self.downsample is None else self.downsample(activated)
+        return self.residual(activated) + shortcut
+
+
+class PreActBasicBlock(PreActBlock):
+    """Two 3x3 convolutions."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1, self.conv2 = basic_convolutions(shape)
+        self.bn2 = make_norm(shape.norm, shape.width)
+
+    def residual(self, x: Tensor) -> Tensor:
+        return self.conv2(conv_norm(self.conv1, self.bn2, x, relu=True))
+
+
+class PreActBottleneck(PreActBlock):
+    """1x1, 3x3 and 1x1 convolutions."""
+
+    def __init__(self, shape: BlockShape) -> None:
+        super().__init__(shape)
+        self.conv1, self.conv2, self.conv3 = bottleneck_convolutions(shape)
+        self.bn2 = make_norm(shape.norm, self.conv1.out_channels)
+        self.bn3 = make_norm(shape.norm, self.conv2.out_channels)
+
+    def residual(self, x: Tensor) -> Tensor:
+        out = conv_norm(self.conv1, self.bn2, x, relu=True)
+        return self.conv3(conv_norm(self.conv2, self.bn3, out, relu=True))
+
+
+BLOCKS: dict[tuple[str, str], Callable[[BlockShape], nn.Module]] = {
+    ("resnet", "basic"): BasicBlock,
+    ("resnet", "bottleneck"): Bottleneck,
+    ("preact", "basic"): PreActBasicBlock,
+    ("preact", "bottleneck"): PreActBottleneck,
+}

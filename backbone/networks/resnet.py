@@ -1,0 +1,262 @@
+"""ResNet (He et al., "Deep Residual Learning for Image Recognition", Table 1 and Sec. 4.2) and its relatives.
+
+One class builds ResNets, plain nets, ResNeXt, wide and CIFAR networks; another those with pre-activation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ArchitectureError
+from .architectures import Architecture, find_architecture
+from .blocks import BLOCKS, BlockShape, conv3x3
+from .contract import Backbone, FeatureInfo, settle_outputs
+from .conv_norm import conv_norm
+from .initialise import initialise
+from .norm import check_norm, make_norm
+
+OUTPUT_STRIDES = (32, 16, 8)
+STEMS = ("conv7", "deep")
+SHORTCUTS = ("A", "B", "C")
+
+
+def stem_width(table: Architecture) -> int:
+    """Channels that the stem gives: those of the first stage's 3x3 convolutions."""
+    return table.widths[0]
+
+
+def make_stage(
+    table: Architecture,
+    index: int,
+    *,
+    norm: str,
+    stride_in_1x1: bool = False,
+    stride: int | None = None,
+    dilation_before: int = 1,
+    dilation: int = 1,
+    average_down: bool = False,
+) -> nn.Sequential:
+    """Build the blocks of one stage; `index` 0 is res2.
+
+    Args:
+        stride: of the first block; by default 1 for res2 and 2 for the others.
+        dilation_before: dilation up to the layer whose stride the dilation stands in for.
+        dilation: dilation of the 3x3 convolutions behind that layer.
+
+    Returns:
+        The blocks; takes (N, channels of the stage before, H, W).
+    """
+    block = BLOCKS[table.family, table.block]
+    rest = BlockShape(
+        inputs=table.channels[index],
+        width=table.widths[index],
+        outputs=table.channels[index],
+        dilation_before=dilation,
+        dilation=dilation,
+        norm=norm,
+        shortcut=table.shortcut,
+        stride_in_1x1=stride_in_1x1,
+        groups=table.groups,
+        base_width=table.base_width,
+        average_down=average_down,
+    )
+    first = replace(
+        rest,
+        inputs=stem_width(table) if index == 0 else table.channels[index - 1],
+        stride=(1 if index == 0 else 2) if stride is None else stride,
+        dilation_before=dilation_before,
+    )
+    return nn.Sequential(*(block(rest if position else first) for position in range(table.blocks[index])))
+
+
+class ResNet(Backbone):
+    """Stages stem (stride 4), res2 (4), res3 (8), res4 (16), res5 (32), and `logits` with `num_classes`.
+
+    CIFAR networks have stem (1), res2 (1), res3 (2), res4 (4). Module names are torchvision's: conv1, bn1,
+    layer1..layer4, fc. Stages deeper than the deepest output are not built.
+
+    Args:
+        name: key of the table of architectures.
+        out_features: stages that `forward` returns; by default res2 and deeper, and logits where there are classes.
+        norm: "bn", "frozen_bn", "sync_bn" or "gn".
+        freeze_at: number of stages without gradients: 0 none, 1 stem, 2 stem and res2, ...; their BN is frozen too.
+        stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution (paper, Caffe), else in its 3x3.
+        num_classes: adds global average pooling and a linear classifier.
+        output_stride: 32, 16 or 8; dilation stands in for the strides left out. Not for CIFAR networks.
+        checkpointing: keep each block's input alone in training, and run the block again in the backward pass.
+        shortcut: the paper's option "A", "B" or "C" in place of the table's.
+        stem: "conv7", or "deep": three 3x3 convolutions (ResNet-C and -D). Not for CIFAR networks.
+        average_down: a projection averages over the pixels that its stride would skip (ResNet-D).
+        ceil_pool: the stem's pooling has no padding and rounds its output size up (Caffe).
+
+    Raises:
+        ArchitectureError: a keyword has a value that this network cannot take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        out_features: Sequence[str] | None = None,
+        norm: str = "bn",
+        freeze_at: int = 0,
+        stride_in_1x1: bool = False,
+        num_classes: int | None = None,
+        output_stride: int = 32,
+        checkpointing: bool = False,
+        shortcut: str | None = None,
+        stem: str = "conv7",
+        average_down: bool = False,
+        ceil_pool: bool = False,
+    ) -> None:
+        super().__init__()
+        check_norm(norm)
+        table = _with_shortcut(name, find_architecture(name), shortcut)
+        self._check(name, table, output_stride, stem)
+        default = (*table.stages, *(() if num_classes is None else ("logits",)))
+        out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
+        self.architecture = name
+        self.stride_in_1x1 = stride_in_1x1 and table.block == "bottleneck"
+        self.ceil_pool = ceil_pool
+        self.table = table
+        width = stem_width(table)
+        self._make_stem(table, stem, norm)
+        stride = 1 if table.stem == "conv3" else 4
+        self.feature_info = {"stem": FeatureInfo(width, stride)}
+        depth = len(table.stages)
+        if out_features[-1] != "logits":
+            depth = 1 + table.stages.index(out_features[-1]) if out_features[-1] != "stem" else 0
+        dilation = 1
+        for index, stage in enumerate(table.stages[:depth]):
+            step, dilation_before = (1 if index == 0 else 2), dilation
+            if stride * step > output_stride:
+                step, dilation = 1, dilation * step
+            stride *= step
+            blocks = make_stage(
+                table,
+                index,
+                norm=norm,
+                stride_in_1x1=stride_in_1x1,
+                stride=step,
+                dilation_before=dilation_before,
+                dilation=dilation,
+                average_down=average_down,
+            )
+            self.add_module(f"layer{index + 1}", blocks)
+            self.feature_info[stage] = FeatureInfo(table.channels[index], stride)
+        self._make_end(table, norm, complete=depth == len(table.stages))
+        if num_classes is not None:
+            self.avgpool = nn.AdaptiveAvgPool2d(1)
+            self.fc = nn.Linear(table.channels[-1], num_classes)
+            self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+        initialise(self)
+        self.finish(out_features=out_features, freeze_at=freeze_at, checkpointing=checkpointing)
+
+    @staticmethod
+    def _check(name: str, table: Architecture, output_stride: int, stem: str) -> None:
+        if output_stride not in OUTPUT_STRIDES:
+            raise ArchitectureError(f"{name}: output_stride must be one of {OUTPUT_STRIDES}, not {output_stride}")
+        if stem not in STEMS:
+            raise ArchitectureError(f"{name}: stem must be one of {', '.join(STEMS)}, not {stem!r}")
+        if table.stem == "conv3" and (output_stride != 32 or stem != "conv7"):
+            raise ArchitectureError(f"{name}: output_stride and stem are not for CIFAR networks")
+
+    def _make_stem(self, table: Architecture, stem: str, norm: str) -> None:
+        width = stem_width(table)
+        if table.stem == "conv3":
+            self.conv1 = conv3x3(3, width)
+        elif stem == "deep":
+            half = width // 2
+            self.conv1 = nn.Sequential(
+                *(conv3x3(3, half, stride=2), make_norm(norm, half), nn.ReLU(inplace=True)),
+                *(conv3x3(half, half), make_norm(norm, half), nn.ReLU(inplace=True)),
+                conv3x3(half, width),
+            )
+        else:
+            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self._make_first_norm(norm, width)
+        if table.stem != "conv3":
+            padding = 0 if self.ceil_pool else 1
+            self.maxpool = nn.MaxPool2d(3, stride=2, padding=padding, ceil_mode=self.ceil_pool)
+
+    def _make_first_norm(self, norm: str, width: int) -> None:
+        self.bn1 = make_norm(norm, width)
+
+    def _make_end(self, table: Architecture, norm: str, *, complete: bool) -> None:
+        """Add what stands behind the last stage of a complete network: nothing."""
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of the stem's convolutions and of the norms behind them."""
+        if isinstance(self.conv1, nn.Sequential):
+            return [("conv1.6", "bn1")] if self.bn1 is not None else []
+        return [("conv1", "bn1")] if self.bn1 is not None else []
+
+    def stage_modules(self, stage: str) -> list[str]:
+        if stage == "stem":
+            return ["conv1", "bn1"]
+        return ["fc"] if stage == "logits" else [f"layer{self.table.stages.index(stage) + 1}"]
+
+    def run_stage(self, stage: str, x: Tensor) -> Tensor:
+        if stage == "stem":
+            return self._run_stem(x)
+        if stage == "logits":
+            return self.fc(self.avgpool(x).flatten(1))
+        for block in self.get_submodule(self.stage_modules(stage)[0]):
+            x = self.maybe_checkpoint(block, x)
+        return x
+
+    def _run_stem(self, images: Tensor) -> Tensor:
+        if isinstance(self.conv1, nn.Sequential):
+            x = conv_norm(self.conv1[6], self.bn1, self._run_deep_stem(images), relu=True)
+        else:
+            x = conv_norm(self.conv1, self.bn1, images, relu=True)
+        return self.maxpool(x) if hasattr(self, "maxpool") else x
+
+    def _run_deep_stem(self, images: Tensor) -> Tensor:
+        """Run the first two of the three 3x3 convolutions."""
+        x = conv_norm(self.conv1[0], self.conv1[1], images, relu=True)
+        return conv_norm(self.conv1[3], self.conv1[4], x, relu=True)
+
+
+class PreActResNet(ResNet):
+    """ResNet with pre-activation (He et al., "Identity Mappings in Deep Residual Networks", arXiv 1603.05027).
+
+    The stem has no norm: the first block brings it. The last stage of the table ends with a norm `bn` and ReLU; the
+    others give the sums as they are.
+    """
+
+    def _make_first_norm(self, norm: str, width: int) -> None:
+        self.bn1 = None
+
+    def _make_end(self, table: Architecture, norm: str, *, complete: bool) -> None:
+        if complete:
+            self.bn = make_norm(norm, table.channels[-1])
+
+    def stage_modules(self, stage: str) -> list[str]:
+        if stage == "stem":
+            return ["conv1"]
+        modules = super().stage_modules(stage)
+        return [*modules, "bn"] if stage == self.table.stages[-1] else modules
+
+    def run_stage(self, stage: str, x: Tensor) -> Tensor:
+        x = super().run_stage(stage, x)
+        return F.relu(self.bn(x), inplace=True) if stage == self.table.stages[-1] else x
+
+    def _run_stem(self, images: Tensor) -> Tensor:
+        deep = isinstance(self.conv1, nn.Sequential)
+        x = self.conv1[6](self._run_deep_stem(images)) if deep else self.conv1(images)
+        return self.maxpool(x) if hasattr(self, "maxpool") else x
+
+
+def _with_shortcut(name: str, table: Architecture, shortcut: str | None) -> Architecture:
+    if shortcut is None:
+        return table
+    if shortcut not in SHORTCUTS:
+        raise ArchitectureError(f"{name}: shortcut must be one of {', '.join(SHORTCUTS)}, not {shortcut!r}")
+    if table.shortcut is None:
+        raise ArchitectureError(f"{name}: a plain net has no shortcuts")
+    return replace(table, shortcut=shortcut)

@@ -1,0 +1,112 @@
+"""VGG-16 (Simonyan & Zisserman, arXiv 1409.1556), the baseline backbone of the paper's detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..errors import ArchitectureError
+from .architectures import find_architecture
+from .contract import Backbone, FeatureInfo, settle_outputs
+from .conv_norm import conv_norm
+from .initialise import initialise
+from .norm import check_norm, make_norm
+
+FC_WIDTH = 4096
+
+
+class VGG(Backbone):
+    """Stages conv1 (stride 1) .. conv5 (16), each before its pooling, and `logits` with `num_classes`.
+
+    Module names are torchvision's: features.0, features.2, ..., classifier.0 (fc6), classifier.3 (fc7), classifier.6.
+
+    Args:
+        name: "vgg16", or "vgg16_bn" with BN after each convolution.
+        out_features: stages that `forward` returns; by default conv3..conv5, and logits where there are classes.
+        norm: of vgg16_bn.
+        freeze_at: number of stages without gradients; Faster R-CNN freezes 2, conv1 and conv2.
+        num_classes: adds pooling, fc6, fc7 with dropout, and the classifier.
+        dropout: probability behind fc6 and fc7.
+        checkpointing: keep each stage's input alone in training, and run the stage again in the backward pass.
+
+    Raises:
+        ArchitectureError: a keyword has a value that this network cannot take.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        out_features: Sequence[str] | None = None,
+        norm: str = "bn",
+        freeze_at: int = 0,
+        num_classes: int | None = None,
+        dropout: float = 0.5,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        check_norm(norm)
+        table = find_architecture(name)
+        if not 0 <= dropout < 1:
+            raise ArchitectureError(f"{name}: dropout must be 0 to 1, not {dropout}")
+        default = (*table.stages[2:], *(() if num_classes is None else ("logits",)))
+        out_features = settle_outputs(name, table.stages, out_features, num_classes, default=default)
+        self.architecture = name
+        self.feature_info = {}
+        self.features = nn.Sequential()
+        self.stage_layers: dict[str, tuple[int, int]] = {}
+        needed = len(table.stages) if "logits" in out_features else 1 + table.stages.index(out_features[-1])
+        channels = 3
+        for index, stage in enumerate(table.stages[:needed]):
+            start = len(self.features)
+            if index:
+                self.features.append(nn.MaxPool2d(2, 2))
+            for _ in range(table.blocks[index]):
+                self.features.append(nn.Conv2d(channels, table.widths[index], 3, padding=1))
+                channels = table.widths[index]
+                if table.batch_norm:
+                    self.features.append(make_norm(norm, channels))
+                self.features.append(nn.ReLU(inplace=True))
+            self.stage_layers[stage] = (start, len(self.features))
+            self.feature_info[stage] = FeatureInfo(channels, 2**index)
+        if num_classes is not None:
+            self.features.append(nn.MaxPool2d(2, 2))
+            self.avgpool = nn.AdaptiveAvgPool2d(7)
+            self.classifier = make_fc_layers(channels, dropout=dropout)
+            self.classifier.append(nn.Linear(FC_WIDTH, num_classes))
+            self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+        initialise(self)
+        self.finish(out_features=out_features, freeze_at=freeze_at, checkpointing=checkpointing)
+
+    def stage_modules(self, stage: str) -> list[str]:
+        if stage == "logits":
+            return ["classifier"]
+        return [f"features.{index}" for index in range(*self.stage_layers[stage])]
+
+    def run_stage(self, stage: str, x: Tensor) -> Tensor:
+        if stage == "logits":
+            return self.classifier(self.avgpool(self.features[-1](x)).flatten(1))
+        return self.maybe_checkpoint(self._run_layers, x, stage)
+
+    def _run_layers(self, x: Tensor, stage: str) -> Tensor:
+        identity = nn.Identity()
+        layers = list(self.features[slice(*self.stage_layers[stage])])
+        for layer, after in zip(layers, [*layers[1:], identity]):
+            if isinstance(layer, nn.Conv2d):
+                x = conv_norm(layer, identity if isinstance(after, nn.ReLU) else after, x, relu=True)
+            elif isinstance(layer, nn.MaxPool2d):
+                x = layer(x)
+        return x
+
+
+def make_fc_layers(channels: int, *, dropout: float = 0.5) -> nn.Sequential:
+    """Return fc6 and fc7 on a 7 x 7 map of `channels`, flattened: in the classifier and in Fast R-CNN's head alike."""
+    return nn.Sequential(
+        nn.Linear(channels * 7 * 7, FC_WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+        nn.Linear(FC_WIDTH, FC_WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Dropout(dropout),
+    )

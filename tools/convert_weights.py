@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""Convert weights of any known kind and layout (torchvision, timm, OpenMMLab, detectron2, Caffe2, transformers, Caffe)
+to the names of one project, in the kind of file that the new file's suffix names (.pth, .safetensors, .pkl, .npz)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backbone.cli import Parser, run
+from backbone.text import count
+
+EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl --to detectron2"
+
+
+def make_parser() -> Parser:
+    from backbone.weights import WRITABLE
+
+    parser = Parser(__doc__, EXAMPLE)
+    parser.add_argument("source", type=Path, metavar="IN", help="the weights file to read")
+    parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
+    parser.add_argument("--to", required=True, metavar="LAYOUT", help=f"one of {', '.join(WRITABLE)}")
+    parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the tensors' shapes)")
+    parser.add_argument("--force", action="store_true", help="write over OUT if it exists")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    from backbone.weights import convert
+
+    done = convert(
+        arguments.source, arguments.target, arguments.to, architecture=arguments.backbone, overwrite=arguments.force
+    )
+    read = done.read
+    print(f"{arguments.source}: {read.kind} file, {read.layout} layout, {count(len(read.loaded), 'tensor')}")
+    print(f"network: {done.architecture}")
+    print(f"known of the weights: {read.traits}")
+    for note in done.notes:
+        print(f"note: {note}")
+    print(f"{arguments.target}: {arguments.to} layout, {count(done.tensors, 'tensor')}, read back and found equal")
+
+
+if __name__ == "__main__":
+    run(main)
