@@ -67,7 +67,7 @@ def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[st
         found = str(found) if getattr(found, "shape", None) == () else {}
     try:
         values = json.loads(found) if isinstance(found, str) else dict(found)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise WeightsError(f"{source}: its metadata is not JSON; save the weights again") from None
     return values if isinstance(values, dict) else {}
 

@@ -21,8 +21,7 @@ class Torchvision(Layout):
     name = "torchvision"
 
     def recognises(self, names: Collection[str]) -> bool:
-        resnet = "layer1.0.conv1.weight" in names and ("conv1.weight" in names or "conv1.0.weight" in names)
-        return resnet or "features.0.weight" in names
+        return "layer1.0.conv1.weight" in names or "features.0.weight" in names
 
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return dict(tensors)

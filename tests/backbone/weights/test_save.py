@@ -1,0 +1,184 @@
+"""save_weights: every kind of file, its metadata, and that the former file survives whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peers import empty, filled
+from torch import nn
+
+import backbone
+from backbone.weights import Preprocessing, open_weights, read_file, read_traits, save_weights
+from backbone.weights.metadata import KEY
+
+SUFFIXES = [".pth", ".pt", ".th", ".safetensors", ".pkl", ".npz"]
+KINDS = {".safetensors": "safetensors", ".pkl": "pickle", ".npz": "npz"}
+BGR = Preprocessing("BGR", 255, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
+
+
+def network(**keywords: object) -> nn.Module:
+    return filled(lambda: backbone.create("resnet50", **{"out_features": ("res2",), **keywords}))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(value, b.state_dict()[name]) for name, value in a.state_dict().items())
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "detectron2", "huggingface"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_comes_back_with_its_metadata(suffix, layout, tmp_path):
+    source = network(stride_in_1x1=True, ceil_pool=True, norm="frozen_bn")
+    source.preprocessing = BGR
+    path = tmp_path / f"weights{suffix}"
+    save_weights(source, path, layout=layout, metadata={"epochs": 90, "top1": 75.3})
+    weights = open_weights(path)
+    assert (weights.kind, weights.layout) == (KINDS.get(suffix, "torch"), layout)
+    expected = {"architecture": "resnet50", "layout": layout, "norm": "frozen_bn", "epochs": 90, "top1": 75.3}
+    expected |= {"stride_in_1x1": True, "ceil_pool": True, "average_down": False, "preprocessing": BGR.to_dict()}
+    assert weights.metadata == expected
+    assert weights.architecture == "resnet50"
+    target = empty(lambda: backbone.create("resnet50", out_features=("res2",), stride_in_1x1=True))
+    report = backbone.load_weights(target, path)
+    assert report.fits and target.preprocessing == BGR == report.preprocessing
+    assert target.ceil_pool and not target.preprocessing.assumed
+    assert report.notes == ["pooling set to round up without padding"]
+    assert all(torch.equal(value, target.state_dict()[name]) for name, value in source.state_dict().items())
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_state_dict_that_torch_load_gives(tmp_path):
+    """No wrapping: the file goes straight into load_state_dict, and the metadata is out of sight."""
+    source = network(norm="bn")
+    save_weights(source, tmp_path / "a.pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert content.keys() == source.state_dict().keys()
+    empty(lambda: backbone.create("resnet50", out_features=("res2",))).load_state_dict(content, strict=True)
+
+
+def test_the_other_kinds_as_their_readers_know_them(tmp_path):
+    source = network(norm="frozen_bn")
+    save_weights(source, tmp_path / "a.pkl", layout="detectron2")
+    content = pickle.loads((tmp_path / "a.pkl").read_bytes())
+    assert content["matching_heuristics"] is True and isinstance(content["__author__"], str)
+    assert all(type(value) is np.ndarray for value in content["model"].values())
+    save_weights(source, tmp_path / "a.safetensors")
+    from safetensors import safe_open
+
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+        assert json.loads(file.metadata()[KEY])["architecture"] == "resnet50"
+    save_weights(source, tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        assert set(archive.files) - {KEY} >= set(source.state_dict())
+
+
+def test_half_precision_on_another_device_and_strided(tmp_path):
+    """What a network holds is written as it is: its dtype, whatever its memory format."""
+    source = network().half().to(memory_format=torch.channels_last)
+    for suffix in SUFFIXES:
+        save_weights(source, tmp_path / f"a{suffix}")
+        tensors = open_weights(tmp_path / f"a{suffix}").tensors
+        assert tensors["conv1.weight"].dtype == torch.float16
+        assert torch.equal(tensors["conv1.weight"], source.conv1.weight)
+
+
+def test_preprocessing_that_was_assumed_stays_so(tmp_path):
+    """Converting a file must not turn a guess into knowledge."""
+    torch.save(network(norm="bn").state_dict(), tmp_path / "a.pth")
+    target = network(norm="bn")
+    report = backbone.load_weights(target, tmp_path / "a.pth")
+    assert report.preprocessing.assumed and report.preprocessing.mean == (0.485, 0.456, 0.406)
+    save_weights(target, tmp_path / "b.npz")
+    assert read_traits(tmp_path / "b.npz").preprocessing.assumed
+    # A network that was never loaded has nothing to say.
+    save_weights(backbone.create("resnet18", out_features=("stem",)), tmp_path / "c.npz")
+    assert "preprocessing" not in open_weights(tmp_path / "c.npz").metadata
+
+
+def test_notes_for_the_reader(tmp_path):
+    source = network(stride_in_1x1=True, ceil_pool=True)
+    notes = save_weights(source, tmp_path / "a.pkl", layout="detectron2")
+    assert "MODEL.RESNETS.STRIDE_IN_1X1" in notes[0] and "pools without padding" in notes[1]
+    assert "style='caffe'" in save_weights(source, tmp_path / "a.pth", layout="mmdet")[0]
+    assert save_weights(network(), tmp_path / "a.pth", layout="timm") == []
+
+
+# -- mistakes, and disks
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "said"),
+    [
+        ("a.ptx", "torchvision", ".pth"),
+        ("a", "torchvision", "suffixes: .npz, .pkl"),
+        ("a.onnx", "torchvision", "not written as '.onnx'"),
+        ("a.pth", "torchvison", "did you mean 'torchvision'"),
+        ("a.pth", "caffe", "can be read, not written; known: detectron2, huggingface, mmdet"),
+        ("a.pth", "keras", "known:"),
+    ],
+)
+def test_unknown_suffix_or_layout(name, layout, said, tmp_path):
+    with pytest.raises(backbone.WeightsError) as caught:
+        save_weights(network(), tmp_path / name, layout=layout)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_must_be_plain(tmp_path):
+    with pytest.raises(backbone.WeightsError, match="metadata must be plain data"):
+        save_weights(network(), tmp_path / "a.pth", metadata={"weights": torch.ones(1)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_former_file_survives(suffix, tmp_path, monkeypatch):
+    """A disk that fills up in the middle of writing."""
+    path = tmp_path / f"a{suffix}"
+    save_weights(network(), path)
+    before = path.read_bytes()
+
+    def full(self: Path, *arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(backbone.RunError, match="No space left"):
+        save_weights(network(norm="frozen_bn"), path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+# -- metadata that somebody has changed
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ('{"stride_in_1x1": "yes"}', "stride_in_1x1 must be true or false"),
+        ('{"preprocessing": {"mean": [1, 2, 3]}}', "preprocessing must have channel_order"),
+        (json.dumps({"preprocessing": {**BGR.to_dict(), "channel_order": "GBR"}}), "RGB or BGR"),
+        (json.dumps({"preprocessing": {**BGR.to_dict(), "value_range": 100}}), "255 or 1"),
+        (json.dumps({"preprocessing": {**BGR.to_dict(), "mean": [0, 0]}}), "three numbers"),
+        (json.dumps({"preprocessing": {**BGR.to_dict(), "std": [1, 0, 1]}}), "above 0"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)  # fmt: skip
+def test_broken_metadata(values, said, tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(network().state_dict(), tmp_path / "a.safetensors", metadata={KEY: values})
+    with pytest.raises(backbone.WeightsError, match=said) as caught:
+        open_weights(tmp_path / "a.safetensors")
+    assert "a.safetensors" in str(caught.value)
+
+
+def test_metadata_of_another_shape_is_ignored(tmp_path):
+    for number, found in enumerate((3, [1], torch.ones(2), {"architecture": 7})):
+        torch.save({"state_dict": network().state_dict(), KEY: found}, tmp_path / f"{number}.pth")
+        assert open_weights(tmp_path / f"{number}.pth").architecture is None
+    assert isinstance(read_file(tmp_path / "0.pth")[0], dict)
