@@ -19,7 +19,11 @@ REQUIRED = [
     "tqdm>=4.66",
     "yacs>=0.1.8",
 ]
-TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6"]
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "openvino>=2024.4"]
+FIGURES = ["matplotlib>=3.8"]
+# The tests compare with these projects' own networks and numbers.
+PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
+TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *PEERS, *EXPORT, *FIGURES]
 
 setup(
     name="resnet-detection",
@@ -30,5 +34,5 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["backbone", "backbone.*", "detection", "detection.*"]),
     install_requires=TORCH + REQUIRED,
-    extras_require={"test": TESTS},
+    extras_require={"export": EXPORT, "figures": FIGURES, "test": TESTS},
 )

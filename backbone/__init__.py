@@ -15,9 +15,14 @@ from .networks import (
     network_class,
     unfreeze_norm,
 )
-from .weights import LoadReport, load_weights
+from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
 
 __all__ = [
+    "save_weights",
+    "read_traits",
+    "Traits",
+    "Preprocessing",
+    "MisfitError",
     "ArchitectureError",
     "Backbone",
     "ConfigError",

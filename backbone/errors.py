@@ -15,6 +15,10 @@ class WeightsError(UserError, ValueError):
     """A weights file that cannot be read, is not safe to read, or does not fit the network."""
 
 
+class ExportError(UserError, ValueError):
+    """A network that cannot be exported as asked, or a file that does not compute what the network computes."""
+
+
 class ConfigError(UserError, ValueError):
     """A config file, key or value that is wrong."""
 

@@ -26,11 +26,15 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    from backbone.weights import convert
+    from backbone.weights import MisfitError, convert
 
-    done = convert(
-        arguments.source, arguments.target, arguments.to, architecture=arguments.backbone, overwrite=arguments.force
-    )
+    try:
+        done = convert(
+            arguments.source, arguments.target, arguments.to, architecture=arguments.backbone, overwrite=arguments.force
+        )
+    except MisfitError as error:
+        print(error.report.table())
+        raise
     read = done.read
     print(f"{arguments.source}: {read.kind} file, {read.layout} layout, {count(len(read.loaded), 'tensor')}")
     print(f"network: {done.architecture}")

@@ -60,6 +60,10 @@ class Task(ABC):
         """Return {name: (H, W, 3) RGB uint8} of a training batch, for TensorBoard."""
         return {}
 
+    def evaluation_pictures(self) -> dict[str, np.ndarray]:
+        """Return {name: (H, W, 3) RGB uint8} of the last evaluation, for TensorBoard; called in the main process."""
+        return {}
+
     def metadata(self) -> dict[str, Any]:
         """Return what belongs to the weights in a checkpoint, in plain types."""
         return {}
@@ -299,6 +303,8 @@ class Trainer:
         if distributed.is_main():
             metrics.write({"iteration": self.state.iteration, **flat})
             events.scalars(flat, self.state.iteration)
+            for name, picture in self.task.evaluation_pictures().items():
+                events.picture(name, picture, self.state.iteration)
             if better:
                 checkpoint.save(self.settings.folder / checkpoint.BEST, self.weights())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import ArchitectureError
 from .norm import freeze_norm
+
+if TYPE_CHECKING:
+    from ..weights.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,13 @@ class Backbone(nn.Module):
         feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth; `logits`, where there is a
             classifier, is the last.
         out_features: the stages that `forward` returns.
+        preprocessing: what the loaded weights expect of the images (a `backbone.Preprocessing`), or None.
     """
 
     architecture: str
     feature_info: dict[str, FeatureInfo]
     out_features: tuple[str, ...]
+    preprocessing: Preprocessing | None = None
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
         """Settle outputs, frozen stages and checkpointing once the modules are built."""

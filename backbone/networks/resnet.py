@@ -122,6 +122,7 @@ class ResNet(Backbone):
         self.architecture = name
         self.stride_in_1x1 = stride_in_1x1 and table.block == "bottleneck"
         self.ceil_pool = ceil_pool
+        self.average_down = average_down
         self.table = table
         width = stem_width(table)
         self._make_stem(table, stem, norm)

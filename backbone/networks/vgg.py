@@ -53,6 +53,7 @@ class VGG(Backbone):
         default = (*table.stages[2:], *(() if num_classes is None else ("logits",)))
         out_features = settle_outputs(name, table.stages, out_features, num_classes, default=default)
         self.architecture = name
+        self.ceil_pool = False
         self.feature_info = {}
         self.features = nn.Sequential()
         self.stage_layers: dict[str, tuple[int, int]] = {}

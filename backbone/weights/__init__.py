@@ -3,12 +3,12 @@
 from .content import WeightsFile, open_weights, read_traits
 from .convert import Conversion, convert
 from .files import read_file
-from .identify import find_backbone
+from .identify import candidates
 from .layouts import LAYOUTS, WRITABLE
 from .load import compare, load_weights
 from .names import find_state_dict, strip_prefixes
 from .preprocessing import Preprocessing
-from .report import LoadReport, match
+from .report import LoadReport, MisfitError, match
 from .save import save_weights
 from .traits import Traits
 
@@ -17,12 +17,13 @@ __all__ = [
     "WRITABLE",
     "Conversion",
     "LoadReport",
+    "MisfitError",
     "Preprocessing",
     "Traits",
     "WeightsFile",
+    "candidates",
     "compare",
     "convert",
-    "find_backbone",
     "find_state_dict",
     "load_weights",
     "match",

@@ -12,7 +12,7 @@ from ..engine.files import write_whole
 from ..errors import WeightsError
 from ..text import count
 from .content import open_weights
-from .identify import build, find_backbone
+from .identify import build, candidates
 from .layouts import writable_layout
 from .load import load_weights
 from .metadata import describe
@@ -59,10 +59,12 @@ def convert(
     if target.exists() and not overwrite:
         raise WeightsError(f"{target}: exists already; --force writes over it")
     weights = open_weights(source, part=True)
-    name = architecture or find_backbone(weights)
+    name, *others = [architecture] if architecture else candidates(weights)
     network = build(weights, name)
     read = load_weights(network, replace(weights, beside=()))
     tensors, notes = converted(network, layout)
+    if others:
+        notes.append(f"{' and '.join(others)} has the same tensors: name the network if it is that one (--backbone)")
     if weights.beside:
         notes.append(f"{count(len(weights.beside), 'tensor')} beside {weights.prefix!r} left out")
     text = describe(network, layout, None)

@@ -72,8 +72,8 @@ def find_backbones(weights: WeightsFile) -> list[str]:
     return sorted(found, key=lambda name: ("plain" in name, name))
 
 
-def find_backbone(weights: WeightsFile) -> str:
-    """Return the one network that the tensors are of: as the file says, or the likeliest by their shapes.
+def candidates(weights: WeightsFile) -> list[str]:
+    """Return the networks that the tensors are of: the one that the file names, or `find_backbones`.
 
     Raises:
         WeightsError: there is none.
@@ -81,7 +81,7 @@ def find_backbone(weights: WeightsFile) -> str:
     found = [weights.architecture] if weights.architecture else find_backbones(weights)
     if not found:
         raise WeightsError(f"{weights}: its tensors are those of no known network; name it to see what differs")
-    return found[0]
+    return found
 
 
 def _blocks(names: dict[str, Any]) -> tuple[int, ...]:

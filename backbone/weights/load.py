@@ -12,7 +12,7 @@ from ..text import count
 from .content import WeightsFile, open_weights
 from .identify import find_backbones
 from .names import wrapper_prefixes
-from .report import LoadReport, match
+from .report import LoadReport, MisfitError, match
 from .traits import check, set_pooling
 
 
@@ -32,13 +32,14 @@ def load_weights(
         new_classifier: initialise the network's classifier anew, whatever the file has for it.
 
     Raises:
-        WeightsError: the file cannot be read, it does not fit and `strict` is set, or it asks for another stride
-            placement or other shortcuts than the network has; nothing is changed then.
+        MisfitError: it does not fit and `strict` is set; its `report` has a table of all names that differ.
+        WeightsError: the file cannot be read, or asks for another stride placement or other shortcuts than the network
+            has. Nothing is changed in either case.
     """
     weights = path if isinstance(path, WeightsFile) else open_weights(path, part=not strict)
     report = compare(network, weights, new_classifier=new_classifier)
     if not report.loaded or (strict and not report.fits):
-        raise WeightsError(_misfit(network, weights, report))
+        raise MisfitError(_misfit(network, weights, report), report)
     if strict and weights.architecture not in (None, getattr(network, "architecture", None)):
         raise WeightsError(f"{weights.source}: holds {weights.architecture}, not {network.architecture}")
     check(network, weights.traits, weights.source)

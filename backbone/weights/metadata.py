@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import WeightsError
+from .names import innermost
 from .preprocessing import Preprocessing
 from .traits import Traits, traits_of
 
@@ -57,7 +58,7 @@ def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[st
     Raises:
         WeightsError: there is some, and it is broken.
     """
-    found = text.get(KEY) or getattr(content, KEY, None)
+    found = text.get(KEY) or getattr(innermost(content), KEY, None)
     if found is None and isinstance(content, Mapping):
         found = content.get(KEY)
     if found is None:

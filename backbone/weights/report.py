@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from ..errors import WeightsError
 from ..text import count, table
 from .preprocessing import Preprocessing
 from .traits import Traits
@@ -76,6 +77,14 @@ class LoadReport:
             parts.append(str(self.traits))
         parts += self.notes + ([] if self.fits else [self.problems()])
         return f"{self.source}: {'; '.join(parts)}"
+
+
+class MisfitError(WeightsError):
+    """Weights that do not fit the network; `report.table()` lists every name that is missing, extra or misshapen."""
+
+    def __init__(self, message: str, report: LoadReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def _some(names: list[str], shown: int = SHOWN) -> str:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ..engine.files import write_whole
 from ..errors import WeightsError
+from ..networks.contract import Backbone
+from ..networks.conv_norm import FoldedConv
 from ..text import nearest
 from .layouts import writable_layout
 from .metadata import KEY, describe
@@ -44,7 +46,7 @@ def save_weights(
         What the reader in that project has to know, in words.
 
     Raises:
-        WeightsError: unknown suffix or layout, or a layout without such a network.
+        WeightsError: unknown suffix or layout, a layout without such a network, or a folded copy.
         RunError: the file cannot be written.
     """
     path = Path(path)
@@ -63,6 +65,11 @@ def converted(network: nn.Module, layout: str) -> tuple[dict[str, Tensor], list[
         WeightsError: as in `save_weights`.
     """
     target = writable_layout(layout)
+    if not isinstance(network, Backbone) or any(isinstance(module, FoldedConv) for module in network.modules()):
+        raise WeightsError(
+            f"weights of {type(network).__name__} are not written: a network of backbone.create is needed, and of a "
+            "folded copy the network that it was made from"
+        )
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     target.check(network, state)
     tensors = target.from_ours(state, network)

@@ -11,9 +11,9 @@ import orjson
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
-from torch.nn import functional as F
 
-from .images import read_image
+from backbone.images import read_image, resize_image
+
 from .sets import DetectionSet
 
 # Shorter than this, in pixels after resizing, a box is no target.
@@ -46,18 +46,6 @@ class Resize:
             short, long = short * scale, long * scale
         short, long = max(1, int(short + 0.5)), max(1, int(long + 0.5))
         return (short, long) if width < height else (long, short)
-
-
-def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8: bilinear, smoothed as Pillow and torchvision do where the image shrinks."""
-    if image.shape[1::-1] == (width, height):
-        return image
-    if width >= image.shape[1]:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    # OpenCV's own for shrinking, INTER_AREA, is up to 5 levels off these in the mean, and slower.
-    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
-    resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
 
 
 def to_tensor(image: np.ndarray, channel_order: str, *, flip: bool = False) -> Tensor:

@@ -12,9 +12,10 @@ from torch import nn
 from tqdm import tqdm
 
 from backbone.engine import distributed
+from backbone.engine.loading import make_loader, until_error
 
-from ..data.loader import TestSamples, make_loader, until_error
 from ..data.mapper import Mapper
+from ..data.samples import EvaluationSamples
 
 
 def detect(model: nn.Module, samples: list[dict[str, Any]]) -> list[Instances]:
@@ -67,7 +68,7 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
 
 
 def _samples(mapper: Mapper, indices: list[int], workers: int, title: str) -> Iterator[dict[str, Any]]:
-    loader = make_loader(TestSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False)
+    loader = make_loader(EvaluationSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False)
     show = distributed.is_main()
     bar = tqdm(
         until_error(loader), total=len(indices), desc=title, unit="img", leave=False, disable=None if show else True

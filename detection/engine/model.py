@@ -12,7 +12,6 @@ from torch import nn
 
 from backbone import ConfigError, DataError, WeightsError
 from backbone.engine import checkpoint
-from backbone.engine.config import to_plain
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
@@ -127,8 +126,3 @@ def saved_classes(path: str) -> list[str]:
 
 def _some(names: list[str]) -> str:
     return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
-
-
-def plain(config: CfgNode) -> dict:
-    """Return the config as plain dicts."""
-    return to_plain(config)

@@ -7,9 +7,9 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from backbone.engine.environment import device_name
+from backbone.engine.loading import settle_workers
 from backbone.text import count
 
-from ..data.loader import settle_workers
 from ..data.sets import DetectionSet
 from .datasets import Sets
 

@@ -23,10 +23,10 @@ from backbone.engine import checkpoint
 from backbone.engine.config import merge, parse_yaml
 from backbone.engine.files import write_json, write_whole
 from backbone.engine.record import LOGGER
+from backbone.images import read_image, resize_image
 
 from ..config import default_config
-from ..data.images import read_image
-from ..data.mapper import Resize, resize_image, to_tensor
+from ..data.mapper import Resize, to_tensor
 from ..visualization import draw_objects
 from .inference import detect, to_coco
 from .model import build

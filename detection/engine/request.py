@@ -6,9 +6,8 @@ from argparse import Namespace
 
 import detection
 from backbone import ConfigError
-from backbone.engine.config import check_pairs
-
-from .session import Request, default_output
+from backbone.engine.arguments import given_keys, overrides_of
+from backbone.engine.session import Request
 
 CUSTOM = {"train": "TRAIN", "val": "TEST"}
 
@@ -19,26 +18,11 @@ def make_request(arguments: Namespace) -> Request:
     Raises:
         ConfigError: config, overrides or flags do not fit together.
     """
-    overrides = list(arguments.overrides)
-    check_pairs(overrides)
-    given = set(overrides[::2])
-    overrides += _own_data(arguments)
-    if arguments.data_root is not None:
-        overrides += ["DATASETS.ROOT", arguments.data_root]
-    if arguments.weights is not None:
-        overrides += ["MODEL.WEIGHTS", arguments.weights]
-    if arguments.seed is not None:
-        overrides += ["SEED", arguments.seed]
-    if arguments.device is not None:
-        overrides += ["MODEL.DEVICE", arguments.device]
-    elif arguments.num_gpus is not None and "MODEL.DEVICE" not in given:
-        # Whoever counts GPUs wants no CPU run without being told.
-        overrides += ["MODEL.DEVICE", "cuda"]
-    folder = arguments.output_dir or default_output(arguments.config, eval_only=arguments.eval_only)
-    overrides += ["OUTPUT_DIR", folder]
+    given = given_keys(arguments)
+    overrides = [*overrides_of(arguments), *_own_data(arguments)]
     return Request(
         config=detection.get_config(arguments.config, overrides),
-        given=frozenset(given),
+        given=given,
         resume=arguments.resume,
         eval_only=arguments.eval_only,
         force=arguments.force,

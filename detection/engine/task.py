@@ -11,23 +11,15 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from backbone.engine import distributed
+from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
 from backbone.engine.trainer import Task
 
-from ..data.loader import (
-    BatchSampler,
-    EpochSampler,
-    TrainingSamples,
-    aspect_groups,
-    make_loader,
-    settle_workers,
-    until_error,
-)
+from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, evaluate_coco
-from ..visualization import draw_objects, montage
+from ..visualization import montage
 from .datasets import Sets, TestSet, test_mapper, training_mapper
 from .inference import run_on_set
-
-PICTURED = 4  # training images in a TensorBoard picture
+from .pictures import evaluation_pictures, training_picture
 
 
 class DetectionTask(Task):
@@ -93,16 +85,17 @@ class DetectionTask(Task):
         return metrics
 
     def pictures(self, batch: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-        drawn = []
-        for sample in batch[:PICTURED]:
-            image = sample["image"].permute(1, 2, 0).numpy()
-            image = np.ascontiguousarray(image[:, :, ::-1] if self.config.INPUT.FORMAT == "RGB" else image)
-            target = sample["instances"]
-            drawn.append(
-                draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), self.sets.classes)
-            )
-        sheet = montage(drawn, columns=2)
+        sheet = training_picture(batch, self.sets.classes, self.config.INPUT.FORMAT)
         return {"training batch": sheet[:, :, ::-1]}
+
+    def evaluation_pictures(self) -> dict[str, np.ndarray]:
+        sheets = {}
+        for test in self.sets.test:
+            found = self.predictions.get(test.images.name, [])
+            drawn = [picture for _, picture in evaluation_pictures(test.images, found, self.config)]
+            if drawn:
+                sheets[f"detections {test.images.name}"] = montage(drawn, columns=2, width=640)[:, :, ::-1]
+        return sheets
 
     def metadata(self) -> dict[str, Any]:
         images = self.sets.any

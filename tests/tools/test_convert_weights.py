@@ -71,12 +71,15 @@ def test_a_backbone_out_of_a_detector(tool, tmp_path):
 
 def test_the_network_by_name(tool, source):
     torch.save(backbone.create("cifar_plain20", num_classes=10).state_dict(), "plain.pth")
-    tool("convert_weights.py", "plain.pth", "a.npz", "--to", "torchvision").fine("network: cifar_resnet20")
+    done = tool("convert_weights.py", "plain.pth", "a.npz", "--to", "torchvision")
+    done.fine("network: cifar_resnet20", "note: cifar_plain20 has the same tensors")
     done = tool("convert_weights.py", "plain.pth", "b.npz", "--to", "torchvision", "--backbone", "cifar_plain20")
     done.fine("network: cifar_plain20")
     assert open_weights("b.npz").architecture == "cifar_plain20"
     done = tool("convert_weights.py", source, "c.npz", "--to", "torchvision", "--backbone", "resnet34")
     done.mistake("does not fit resnet34", "are those of resnet18")
+    # Eight blocks more, of ten tensors each.
+    assert "| layer1.2.conv1.weight" in done.out and done.out.count("missing") == 80
 
 
 def test_mistakes(tool, source, tmp_path):

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from backbone.images import has_image_magic, read_header
+
 from .capture import Complaints, captured_complaints
 from .columns import whole_number
 from .files import Folder, describe_bytes, leaves_folder
-from .headers import has_image_magic, read_header
 from .kinds import Fault, Findings, name_image, show
 from .structure import is_text
 

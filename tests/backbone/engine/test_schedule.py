@@ -8,8 +8,8 @@ import pytest
 
 import detection
 from backbone.engine.config import differences, get
+from backbone.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
 from backbone.engine.schedule import Cosine, MultiStep, WarmUp
-from detection.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
 
 SCHEDULE = {
     "SOLVER.REFERENCE_BATCH_SIZE": 16,

@@ -158,7 +158,9 @@ def preact_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the tensors of timm's resnetv2 to ours."""
     renamed = {}
     for name, value in state.items():
-        name = name.replace("stem.conv.", "conv1.").replace("head.fc.", "fc.").replace("downsample.conv.", "downsample.0.")
+        name = (
+            name.replace("stem.conv.", "conv1.").replace("head.fc.", "fc.").replace("downsample.conv.", "downsample.0.")
+        )
         name = "bn." + name[5:] if name.startswith("norm.") else name.replace(".norm", ".bn")
         if name.startswith("stages."):
             _, stage, _, rest = name.split(".", 3)

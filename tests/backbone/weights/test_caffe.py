@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from caffe_files import CaffeLayer, encode, resnet, vgg16, write
-from peers import empty
+from other_projects import empty
 from randomize import relative_error
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peers import Peer, empty, filled, from_detectron2
+from other_projects import Peer, empty, filled, from_detectron2
 from randomize import relative_error
 from torch import nn
 
@@ -53,7 +53,6 @@ def same_features(peer: Peer, theirs: nn.Module, network: nn.Module) -> None:
     ("peer", "keywords", "norm"),
     [
         (MSRA, {"stride_in_1x1": True, "norm": "frozen_bn"}, "bn"),
-        (MSRA, {"stride_in_1x1": True}, "bn"),
         (RESNEXT, {"norm": "frozen_bn"}, "bn"),
         (GROUP_NORM, {"norm": "gn"}, "gn"),
     ],
@@ -77,9 +76,9 @@ def test_features_of_detectron2(peer, keywords, norm, tmp_path, capfd):
 
 def test_the_affine_layer_is_exact(tmp_path):
     """Frozen BN multiplies with s and adds b, to the last bit of float32 but one; a bias of conv1 is counted in."""
-    peer = filled(MSRA.build)
+    peer = filled(from_detectron2("resnet18", "FrozenBN").build)
     bias = np.linspace(-1, 1, 64, dtype=np.float32)
-    network = empty(lambda: backbone.create("resnet50", norm="frozen_bn", out_features=("stem",), stride_in_1x1=True))
+    network = empty(lambda: backbone.create("resnet18", norm="frozen_bn", out_features=("stem",)))
     path = write(tmp_path / "R-50.pkl", peer, conv1_b=bias)
     backbone.load_weights(network, path)
     scale, shift = network.bn1.scale_and_shift()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from peers import BY_NAMES, CLASSES, RUN, Peer, empty, filled, from_torchvision, on_meta
+from other_projects import BY_NAMES, CLASSES, RUN, Peer, empty, filled, from_torchvision, on_meta
 from randomize import relative_error
 from torch import Tensor, nn
 
@@ -60,7 +60,6 @@ def test_loads_from_the_peer_and_back(peer, tmp_path):
     again = empty(peer.build)
     again.load_state_dict(content.get("model", content), strict=True)
     same(theirs, again)
-    close(peer, again, network)
 
     once_more = empty(lambda: ours(peer))
     report = backbone.load_weights(once_more, tmp_path / "back.pth")

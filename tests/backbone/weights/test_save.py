@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from peers import empty, filled
+from other_projects import empty, filled
 from torch import nn
 
 import backbone
@@ -127,6 +127,13 @@ def test_unknown_suffix_or_layout(name, layout, said, tmp_path):
         save_weights(network(), tmp_path / name, layout=layout)
     assert said in str(caught.value) and "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folded_copy_has_no_bn_to_write(tmp_path):
+    folded = backbone.fold(network())
+    for module in (folded, folded.network, nn.Linear(1, 1)):
+        with pytest.raises(backbone.WeightsError, match="network that it was made from"):
+            save_weights(module, tmp_path / "a.pth")
 
 
 def test_metadata_must_be_plain(tmp_path):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from peers import filled
+from other_projects import filled
 from torch import nn
 
 import backbone
-from backbone.weights import Traits, WeightsFile, find_backbone, open_weights, read_traits, save_weights
+from backbone.weights import Traits, WeightsFile, candidates, open_weights, read_traits, save_weights
 from backbone.weights.identify import build, find_backbones
 from backbone.weights.preprocessing import CAFFE_RESNET, IMAGENET, MSRA, USUAL, Preprocessing
 from backbone.weights.traits import traits_of
@@ -188,6 +188,9 @@ def test_a_report(tmp_path):
     text = str(report)
     assert "torch file, torchvision layout, " in text and "RGB 0..1" in text and "(usual for the layout)" in text
     assert "\n" not in text
+    with pytest.raises(backbone.WeightsError) as caught:
+        backbone.load_weights(network, path)
+    assert caught.value.report.table() == report.table()
     clean = backbone.load_weights(backbone.create("resnet18", num_classes=10), save(path, "resnet18", num_classes=10))
     assert clean.table() == "" and "stride in 3x3; pooling with padding" in str(clean)
 
@@ -261,4 +264,4 @@ def test_networks_are_found_by_their_shapes(name, keywords):
 def test_a_network_that_is_not_known(tmp_path):
     torch.save({"conv1.weight": torch.ones(3), "layer1.0.conv1.weight": torch.ones(3)}, tmp_path / "a.pth")
     with pytest.raises(backbone.WeightsError, match="those of no known network"):
-        find_backbone(open_weights(tmp_path / "a.pth"))
+        candidates(open_weights(tmp_path / "a.pth"))

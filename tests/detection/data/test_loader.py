@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from backbone.engine import loading
+from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, until_error
 from backbone.errors import DataError
-from detection.data import loader
-from detection.data.loader import BatchSampler, EpochSampler, aspect_groups, make_loader, until_error
 from detection.data.mapper import Mapper, Resize
+from detection.data.samples import EvaluationSamples, TrainingSamples, aspect_groups
 from detection.data.sets import DetectionSet, build_set
 
 NUMBER = 11
@@ -50,7 +51,7 @@ def batches(*, seed: int = 3, size: int = 4, indices: int = NUMBER, **keywords) 
 
 
 def samples_of(images: DetectionSet, *, workers: int, steps: int = 6, start: int = 0) -> list[list[dict]]:
-    source = loader.TrainingSamples(mapper(images), seed=3)
+    source = TrainingSamples(mapper(images), seed=3)
     order = batches(groups=aspect_groups(images.sizes), steps=steps, start=start)
     return list(until_error(make_loader(source, workers=workers, pin_memory=False, batches=order)))
 
@@ -138,9 +139,7 @@ def test_samples_of_a_resumed_run(images, workers):
 
 
 def test_test_images_come_in_order(images):
-    source = loader.TestSamples(
-        Mapper(images, resize=Resize((16,), 40), channel_order="BGR", training=False), [3, 1, 4, 1, 5]
-    )
+    source = EvaluationSamples(Mapper(images, resize=Resize((16,), 40), channel_order="BGR", training=False), [3, 1, 4, 1, 5])
     for workers in (0, 2):
         found = [batch[0] for batch in make_loader(source, workers=workers, pin_memory=False)]
         assert [sample["image_id"] for sample in found] == [3, 1, 4, 1, 5]
@@ -180,24 +179,24 @@ class Defective:
 
 
 def test_defect_is_not_taken_for_a_fault_in_the_data():
-    source = loader.TrainingSamples(Defective(), seed=0)
+    source = TrainingSamples(Defective(), seed=0)
     with pytest.raises(KeyError, match="defect"):
         next(iter(until_error(make_loader(source, workers=0, pin_memory=False, batches=batches()))))
 
 
 def test_samples_can_be_sent_to_spawned_workers(images):
     """Where processes are not forked, the whole source is pickled."""
-    source = pickle.loads(pickle.dumps(loader.TrainingSamples(mapper(images), seed=3)))
-    assert torch.equal(source[0, 2]["image"], loader.TrainingSamples(mapper(images), seed=3)[0, 2]["image"])
+    source = pickle.loads(pickle.dumps(TrainingSamples(mapper(images), seed=3)))
+    assert torch.equal(source[0, 2]["image"], TrainingSamples(mapper(images), seed=3)[0, 2]["image"])
     assert isinstance(source.mapper.images.folder, Path)
 
 
 def test_number_of_workers(monkeypatch):
-    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    assert loader.settle_workers(3, 1) == 3
-    assert loader.settle_workers(0, 1) == 0
-    assert loader.settle_workers(-1, 1) == 6
-    assert loader.settle_workers(-1, 4) == 1
-    assert loader.settle_workers(-1, 100) == 1
-    monkeypatch.setattr(loader.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert loader.settle_workers(-1, 2) == 8
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert loading.settle_workers(3, 1) == 3
+    assert loading.settle_workers(0, 1) == 0
+    assert loading.settle_workers(-1, 1) == 6
+    assert loading.settle_workers(-1, 4) == 1
+    assert loading.settle_workers(-1, 100) == 1
+    monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert loading.settle_workers(-1, 2) == 8

@@ -15,7 +15,8 @@ from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from pycocotools import mask as coco_mask
 
 from backbone.errors import DataError
-from detection.data.mapper import Mapper, Resize, resize_image, to_tensor
+from backbone.images import resize_image
+from detection.data.mapper import Mapper, Resize, to_tensor
 from detection.data.sets import DetectionSet, build_set
 
 FLIPS = ("none", "horizontal", "vertical")

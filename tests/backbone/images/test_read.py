@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from backbone.errors import DataError
-from detection.data.images import read_image
+from backbone.images import read_image
 
 ORIENTATION = 0x0112  # the EXIF tag
 WIDTH, HEIGHT = 90, 60

@@ -7,9 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from backbone.errors import DataError
-
-from .checks.headers import read_header
+from ..errors import DataError
+from .headers import read_header
 
 
 def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:

@@ -7,17 +7,14 @@ Nothing is remembered between steps: the order of images, their grouping by aspe
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from backbone.errors import DataError
-
-from .mapper import Mapper
+from ..errors import DataError
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
 
@@ -84,37 +81,6 @@ class BatchSampler(Sampler[list[Item]]):
                 yield waiting.pop(group)
 
 
-class TrainingSamples(Dataset):
-    """Samples by (position, index); the position seeds the sample's random draws."""
-
-    def __init__(self, mapper: Mapper, seed: int) -> None:
-        self.mapper = mapper
-        self.seed = seed
-
-    def __getitem__(self, item: Item) -> dict[str, Any]:
-        position, index = item
-        return self.mapper(index, np.random.default_rng((self.seed, 1, position)))
-
-
-class TestSamples(Dataset):
-    """The images of `indices` in order."""
-
-    def __init__(self, mapper: Mapper, indices: Sequence[int]) -> None:
-        self.mapper = mapper
-        self.indices = indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        return self.mapper(self.indices[item])
-
-
-def aspect_groups(sizes: np.ndarray) -> np.ndarray:
-    """Return 0 for images (N, 2) at least as high as wide, 1 for the others."""
-    return (sizes[:, 0] > sizes[:, 1]).astype(np.int64)
-
-
 def settle_workers(wanted: int, processes: int) -> int:
     """Return the number of loader processes: as asked, or for -1 the cores of this machine shared out, at most 8."""
     if wanted >= 0:
@@ -124,6 +90,8 @@ def settle_workers(wanted: int, processes: int) -> int:
 
 
 def _start_worker(_: int) -> None:
+    import cv2
+
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -132,14 +100,21 @@ def _as_list(samples: list[Any]) -> list[Any]:
     return samples
 
 
-def make_loader(samples: Dataset, *, workers: int, pin_memory: bool, batches: BatchSampler | None = None) -> DataLoader:
-    """Return a DataLoader of lists of samples: by `batches`, or one by one in order."""
+def make_loader(
+    samples: Dataset,
+    *,
+    workers: int,
+    pin_memory: bool,
+    batches: Iterable[list[Any]] | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader:
+    """Return a DataLoader: by `batches`, or one sample at a time in order; of lists, or of what `collate` makes."""
     order = {"batch_sampler": batches} if batches is not None else {"batch_size": 1, "shuffle": False}
     return DataLoader(
         samples,
         **order,
         num_workers=workers,
-        collate_fn=_as_list,
+        collate_fn=collate or _as_list,
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         # Its own, so that starting a loader draws nothing from the generator that training draws from.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
-from detectron2.config import CfgNode
-
-from backbone.engine.config import get
+from .config import get
 
 # Counted in iterations: divided by the ratio of the batches. The learning rate is multiplied by it.
 ITERATION_KEYS = (
@@ -19,7 +18,7 @@ ITERATION_KEYS = (
 RATE_KEY = "SOLVER.BASE_LR"
 
 
-def scale_schedule(config: CfgNode, given: Collection[str] = ()) -> tuple[CfgNode, list[str]]:
+def scale_schedule(config: Any, given: Collection[str] = ()) -> tuple[Any, list[str]]:
     """Fit learning rate and schedule to IMS_PER_BATCH by the linear rule (Goyal et al., 2017).
 
     Args:
@@ -62,7 +61,7 @@ def _divide(value: int | tuple[int, ...], ratio: float) -> int | tuple[int, ...]
     return max(1, round(value / ratio))
 
 
-def _set(config: CfgNode, key: str, value: object) -> None:
+def _set(config: Any, key: str, value: object) -> None:
     *sections, last = key.split(".")
     for section in sections:
         config = config[section]

@@ -1,0 +1,73 @@
+"""Flags that every tool that trains has, and what they come to."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from ..cli import Parser
+from .config import check_pairs
+from .distributed import Launch
+from .session import default_output
+
+
+def add_run_arguments(parser: Parser) -> None:
+    """Add the flags of a run, and the trailing overrides."""
+    parser.add_argument("--config", required=True, metavar="FILE", help="a path, or the name of a file in configs/")
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="root of the data sets (else $DETECTRON2_DATASETS, ./datasets)"
+    )
+    parser.add_argument("--output-dir", metavar="DIR", help="run folder (else output/<config>)")
+    parser.add_argument("--weights", metavar="FILE", help="start from (or evaluate) these weights")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
+    parser.add_argument("--force", action="store_true", help="resume although the config has changed")
+    parser.add_argument("--overwrite", action="store_true", help="throw away a former run in the run folder")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate --weights, do not train")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random (else the config's SEED)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    processes = parser.add_mutually_exclusive_group()
+    processes.add_argument("--num-gpus", type=int, metavar="N", help="processes on this machine, one a GPU")
+    processes.add_argument("--num-processes", type=int, metavar="N", help="the same, on a CPU too")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="N")
+    parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as SOLVER.MAX_ITER 1000")
+
+
+def given_keys(arguments: Namespace) -> frozenset[str]:
+    """Return the config keys on the command line.
+
+    Raises:
+        ConfigError: the last one has no value.
+    """
+    check_pairs(arguments.overrides)
+    return frozenset(arguments.overrides[::2])
+
+
+def overrides_of(arguments: Namespace) -> list[object]:
+    """Return KEY, VALUE, ... of the shared flags and the trailing pairs."""
+    overrides: list[object] = list(arguments.overrides)
+    for value, key in (
+        (arguments.data_root, "DATASETS.ROOT"),
+        (arguments.weights, "MODEL.WEIGHTS"),
+        (arguments.seed, "SEED"),
+    ):
+        if value is not None:
+            overrides += [key, value]
+    if arguments.device is not None:
+        overrides += ["MODEL.DEVICE", arguments.device]
+    elif arguments.num_gpus is not None and "MODEL.DEVICE" not in given_keys(arguments):
+        # Whoever counts GPUs wants no CPU run without being told.
+        overrides += ["MODEL.DEVICE", "cuda"]
+    folder = arguments.output_dir or default_output(arguments.config, eval_only=arguments.eval_only)
+    return overrides + ["OUTPUT_DIR", folder]
+
+
+def launch_of(arguments: Namespace, device: str) -> Launch:
+    """Return the processes that the flags ask for."""
+    return Launch(
+        device=device,
+        processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), 1),
+        machines=arguments.num_machines,
+        machine_rank=arguments.machine_rank,
+        dist_url=arguments.dist_url,
+    )

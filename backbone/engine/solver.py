@@ -1,0 +1,45 @@
+"""Schedule and settings of the trainer from the keys of a config that all kinds of run share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import dump
+from .schedule import Cosine, MultiStep, WarmUp
+from .trainer import Settings
+
+
+def make_schedule(config: Any) -> MultiStep | Cosine:
+    """Return the learning-rate schedule of SOLVER."""
+    solver = config.SOLVER
+    warm_up = WarmUp(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
+        return Cosine(solver.MAX_ITER, warm_up=warm_up)
+    return MultiStep(tuple(solver.STEPS), solver.GAMMA, warm_up)
+
+
+def device_of(config: Any) -> torch.device:
+    """Return MODEL.DEVICE; of GPUs, this process's own."""
+    device = torch.device(config.MODEL.DEVICE)
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+
+
+def make_settings(config: Any, *, best: str) -> Settings:
+    """Return the trainer's settings; `best` is "kind/metric" of the evaluation."""
+    solver = config.SOLVER
+    return Settings(
+        folder=Path(config.OUTPUT_DIR),
+        device=device_of(config),
+        max_iter=solver.MAX_ITER,
+        batch_size=solver.IMS_PER_BATCH,
+        log_period=solver.LOG_PERIOD,
+        checkpoint_period=solver.CHECKPOINT_PERIOD,
+        eval_period=config.TEST.EVAL_PERIOD,
+        keep=solver.CHECKPOINTS_TO_KEEP,
+        amp=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
+        best=best,
+        config=dump(config),
+    )

@@ -1,0 +1,34 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from . import evaluation, inference, training
+from .report import Section
+
+INFERENCE_SIZE, TRAINING_SIZE = (800, 1216), (480, 640)
+
+
+def run_all(
+    benchmarks: Sequence[str],
+    *,
+    names: Sequence[str],
+    size: tuple[int, int] | None,
+    batch: int,
+    rounds: int,
+    device: str,
+    exports: bool,
+) -> Iterator[Section]:
+    """Run the benchmarks one after the other, and yield each result as it comes."""
+    for benchmark in benchmarks:
+        if benchmark == "evaluation":
+            yield evaluation.measure(rounds=min(rounds, 3))
+            continue
+        for name in names:
+            if benchmark == "inference":
+                yield inference.measure(
+                    name, size=size or INFERENCE_SIZE, rounds=rounds, device=device, exports=exports
+                )
+            else:
+                yield training.measure(name, size=size or TRAINING_SIZE, batch=batch, rounds=rounds, device=device)

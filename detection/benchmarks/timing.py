@@ -1,0 +1,53 @@
+"""Timing several ways of doing one thing so that the machine's drift hits all of them alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each counted round."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> float:
+        """Slowest over fastest round."""
+        return max(self.seconds) / min(self.seconds)
+
+
+def alternate(ways: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1) -> dict[str, Timing]:
+    """Run every way once a round, in turn, and return their timings.
+
+    A GPU's queue is emptied before each clock is read. Garbage is collected between the ways, not within them.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(warm_up + rounds):
+        for name, run in ways.items():
+            gc.collect()
+            gc.disable()
+            _wait()
+            began = time.perf_counter()
+            run()
+            _wait()
+            elapsed = time.perf_counter() - began
+            gc.enable()
+            if turn >= warm_up:
+                seconds[name].append(elapsed)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

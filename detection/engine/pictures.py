@@ -1,0 +1,64 @@
+"""Pictures of what a detector is given and of what it finds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.config import CfgNode
+
+from backbone.images import read_image
+
+from ..data.sets import DetectionSet
+from ..visualization import draw_objects, montage
+
+IN_SHEET = 4  # training images in a picture
+
+
+def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_order: str) -> np.ndarray:
+    """Return the first images of a training batch with their ground truth, (H, W, 3) BGR uint8.
+
+    Args:
+        channel_order: "RGB" or "BGR", of the batch's images.
+    """
+    drawn = []
+    for sample in batch[:IN_SHEET]:
+        image = sample["image"].permute(1, 2, 0).numpy()
+        image = np.ascontiguousarray(image[:, :, ::-1] if channel_order == "RGB" else image)
+        target = sample["instances"]
+        drawn.append(draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), classes))
+    return montage(drawn, columns=2)
+
+
+def evaluation_pictures(
+    images: DetectionSet, predictions: list[dict[str, Any]], config: CfgNode
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and picture (BGR; detections left, ground truth right) of TEST.PICTURES images of a test set."""
+    of_image = defaultdict(list)
+    for record in predictions:
+        of_image[record["image_id"]].append(record)
+    # Evenly through the set, so that a sorted set does not show one kind of image alone.
+    chosen = np.linspace(0, len(images) - 1, min(config.TEST.PICTURES, len(images))).astype(int)
+    for index in np.unique(chosen).tolist():
+        picture = _pair(images, index, of_image[images.image_ids[index].item()], config.TEST.PICTURE_SCORE)
+        yield f"{images.name}_{Path(images.files[index]).stem}", picture
+
+
+def _pair(images: DetectionSet, index: int, records: list[dict[str, Any]], least_score: float) -> np.ndarray:
+    image = read_image(images.path(index), size=images.size(index))
+    larger = max(1.0, 320 / min(image.shape[:2]))
+    image = cv2.resize(image, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
+    label_of = {category: label for label, category in enumerate(images.category_ids)}
+    records = [record for record in records if record["score"] >= least_score]
+    boxes = np.array([record["bbox"] for record in records]).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    labels = [label_of[record["category_id"]] for record in records]
+    scores = [record["score"] for record in records]
+    found = draw_objects(image, boxes * larger, labels, images.classes, scores=scores)
+    rows = slice(images.starts[index], images.starts[index + 1])
+    truth = draw_objects(image, images.boxes[rows] * larger, images.labels[rows].tolist(), images.classes)
+    return np.concatenate([found, np.full((image.shape[0], 4, 3), 255, dtype=np.uint8), truth], axis=1)

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Measure speed and memory against the peers; write the results into docs/results.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backbone.cli import Parser, run
+
+EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
+BENCHMARKS = ("inference", "training", "evaluation")
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE)
+    parser.add_argument("what", nargs="+", choices=BENCHMARKS, help="which benchmarks")
+    parser.add_argument("--backbone", nargs="+", default=["resnet50", "resnet101"], metavar="NAME")
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images (else each one's own)")
+    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images in a training step (default: 2)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    parser.add_argument("--no-exports", action="store_true", help="leave ONNX Runtime and OpenVINO out")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the sections into this Markdown file")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    import torch
+
+    import detection
+
+    detection.register()
+    from backbone.engine.files import write_json
+    from detection.benchmarks import run_all, write_section
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    sections = run_all(
+        arguments.what,
+        names=arguments.backbone,
+        size=tuple(arguments.size) if arguments.size else None,
+        batch=arguments.batch,
+        rounds=arguments.rounds,
+        device=device,
+        exports=not arguments.no_exports and device == "cpu",
+    )
+    figures = {}
+    for section in sections:
+        print(section.text(device), end="\n\n", flush=True)
+        figures[section.name] = section.figures
+        if arguments.write:
+            write_section(arguments.write, section, device)
+    if arguments.json:
+        write_json(arguments.json, figures)
+
+
+if __name__ == "__main__":
+    run(main)
