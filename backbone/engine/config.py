@@ -248,6 +248,14 @@ def get(config: Any, key: str) -> Any:
     return config
 
 
+def put(config: Any, key: str, value: Any) -> None:
+    """Set the value at a dotted key."""
+    *sections, last = key.split(".")
+    for section in sections:
+        config = config[section]
+    config[last] = value
+
+
 def differences(a: dict, b: dict, prefix: str = "") -> list[str]:
     """Return the dotted keys whose values differ between two nested mappings."""
     keys = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from .config import get
+from .config import get, put
 
 # Counted in iterations: divided by the ratio of the batches. The learning rate is multiplied by it.
 ITERATION_KEYS = (
@@ -39,7 +39,7 @@ def scale_schedule(config: Any, given: Collection[str] = ()) -> tuple[Any, list[
         if key in given or not value:
             continue
         new = value * ratio if key == RATE_KEY else _divide(value, ratio)
-        _set(scaled, key, new)
+        put(scaled, key, new)
         notes.append(f"{key} {_show(value)} -> {_show(new)}")
     # What the numbers are for, from here on: scaling a saved config again must change nothing.
     scaled.SOLVER.REFERENCE_BATCH_SIZE = solver.IMS_PER_BATCH
@@ -59,13 +59,6 @@ def _divide(value: int | tuple[int, ...], ratio: float) -> int | tuple[int, ...]
     if isinstance(value, tuple):
         return tuple(_divide(item, ratio) for item in value)
     return max(1, round(value / ratio))
-
-
-def _set(config: Any, key: str, value: object) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        config = config[section]
-    config[last] = value
 
 
 def _show(value: object) -> str:

@@ -17,6 +17,7 @@ CHOICES = {
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
     "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
+    "MODEL.BACKBONE.STEM": ("conv7", "deep"),
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),

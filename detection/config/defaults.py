@@ -14,6 +14,12 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.NAME = "resnet50_fpn"
     # 32, 16 or 8: dilation stands in for the strides left out.
     model.BACKBONE.OUTPUT_STRIDE = 32
+    # "conv7", or "deep" for three 3x3 convolutions (ResNet-C and -D).
+    model.BACKBONE.STEM = "conv7"
+    # Average pooling before the 1x1 convolution of a shortcut, instead of a stride in it (ResNet-D).
+    model.BACKBONE.AVERAGE_DOWN = False
+    # Pooling that rounds its output up and does not pad, as Caffe's; the authors' released weights ask for it.
+    model.BACKBONE.CEIL_POOL = False
     # Recompute each residual block in the backward pass: less memory, more time.
     model.BACKBONE.CHECKPOINTING = False
     # "FrozenBN", "BN", "SyncBN" or "GN".

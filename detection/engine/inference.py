@@ -68,7 +68,9 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
 
 
 def _samples(mapper: Mapper, indices: list[int], workers: int, title: str) -> Iterator[dict[str, Any]]:
-    loader = make_loader(EvaluationSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False)
+    loader = make_loader(
+        EvaluationSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False
+    )
     show = distributed.is_main()
     bar = tqdm(
         until_error(loader), total=len(indices), desc=title, unit="img", leave=False, disable=None if show else True

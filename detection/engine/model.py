@@ -10,8 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
 
-from backbone import ConfigError, DataError, WeightsError
-from backbone.engine import checkpoint
+from backbone import ConfigError, DataError
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
@@ -20,7 +19,7 @@ from ..data.mapper import Mapper, Resize
 from ..data.sets import DetectionSet
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
-from .weights import load_detector, load_initial
+from .weights import StartingWeights, load_detector, load_initial
 
 log = logging.getLogger(LOGGER)
 KEY_OF_CLASSES = "MODEL.ROI_HEADS.NUM_CLASSES"
@@ -73,10 +72,12 @@ def build(config: CfgNode) -> nn.Module:
     return model
 
 
-def prepare_for_training(model: nn.Module, config: CfgNode, images: DetectionSet) -> str:
-    """Give a fresh model its first weights: MODEL.WEIGHTS, or calibrated frozen BN; return a line that says which."""
-    if config.MODEL.WEIGHTS:
-        return load_initial(model, config.MODEL.WEIGHTS, config)
+def prepare_for_training(
+    model: nn.Module, config: CfgNode, images: DetectionSet, weights: StartingWeights | None
+) -> str:
+    """Give a fresh model its first weights, or calibrate its frozen BN; return a line that says which."""
+    if weights is not None:
+        return load_initial(model, weights, config)
     if not any(isinstance(module, FrozenBatchNorm2d) for module in network_of(model).modules()):
         return "none: random weights"
     number = min(config.MODEL.BACKBONE.CALIBRATION_IMAGES, len(images))
@@ -100,28 +101,17 @@ def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: 
         calibrate_frozen_bn(model.roi_heads.res5, [network(batch)[stage] for batch in inputs])
 
 
-def load_trained(model: nn.Module, path: str, classes: list[str]) -> str:
+def load_trained(model: nn.Module, weights: StartingWeights, classes: list[str]) -> str:
     """Load a trained detector for evaluation; return a line that says what.
 
     Raises:
         WeightsError: it does not fit.
         DataError: it was trained on other classes.
     """
-    trained = saved_classes(path)
-    if trained and trained != classes:
-        raise DataError(f"{path}: was trained on {_some(trained)}, the data has {_some(classes)}")
-    report = load_detector(model, path)
-    return f"{path}: {len(report.loaded)} tensors"
-
-
-def saved_classes(path: str) -> list[str]:
-    """Return the class names that a checkpoint of this project carries, or none."""
-    try:
-        return list(checkpoint.load(path).get("metadata", {}).get("classes", []))
-    except WeightsError as error:
-        if "not a checkpoint" in str(error):
-            return []
-        raise
+    if weights.classes and weights.classes != classes:
+        raise DataError(f"{weights.source}: was trained on {_some(weights.classes)}, the data has {_some(classes)}")
+    report = load_detector(model, weights)
+    return f"{weights.source}: {len(report.loaded)} tensors"
 
 
 def _some(names: list[str]) -> str:

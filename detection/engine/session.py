@@ -14,11 +14,13 @@ from backbone.engine.record import LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, check_request, checkpoint_to_resume, open_folder, train_task
 
+from .adopt import adopt, wanted_by_run
 from .datasets import Sets, load_sets
 from .model import build, fit_classes, load_trained, prepare_for_training
 from .plan import plan
 from .results import PICTURES, SHEET, TABLE, report
 from .task import DetectionTask
+from .weights import StartingWeights, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 # Keys of detection that a resumed run may have otherwise.
@@ -51,19 +53,36 @@ def run_process(request: Request) -> None:
 
     sets = load_sets(config, training=not request.eval_only)
     config = fit_classes(config, sets.classes, set(request.given))
+    config, weights, notes = settle_weights(config, request)
     if request.eval_only:
-        evaluate_only(config, sets, began)
+        evaluate_only(config, sets, weights, notes, began)
         return
-    config, notes = scale_schedule(config, request.given)
-    train(config, sets, request, notes, began)
+    config, scaled = scale_schedule(config, request.given)
+    train(config, sets, weights, request, [*notes, *scaled], began)
 
 
-def evaluate_only(config: CfgNode, sets: Sets, began: float) -> None:
-    """Evaluate MODEL.WEIGHTS and write the results."""
+def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, StartingWeights | None, list[str]]:
+    """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with.
+
+    Returns:
+        The config, the weights (None without any, or where a checkpoint takes their place), and notes for the plan.
+    """
+    if request.resume and checkpoint.newest(request.folder) is not None:
+        kept = {key: value for key, value in wanted_by_run(request.folder).items() if key not in request.given}
+        return adopt(config, kept, str(request.folder), request.given)[0], None, []
+    if not config.MODEL.WEIGHTS:
+        return config, None, []
+    weights = open_starting_weights(config.MODEL.WEIGHTS)
+    config, notes = adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
+    return config, weights, notes
+
+
+def evaluate_only(config: CfgNode, sets: Sets, weights: StartingWeights, notes: list[str], began: float) -> None:
+    """Evaluate a trained detector and write the results."""
     model = build(config)
-    weights = load_trained(model, config.MODEL.WEIGHTS, sets.classes)
+    loaded = load_trained(model, weights, sets.classes)
     processes = distributed.world_size()
-    log.info(plan(model, sets, config, weights=weights, processes=processes, notes=[]))
+    log.info(plan(model, sets, config, weights=loaded, processes=processes, notes=notes))
     model.eval()
     task = DetectionTask(model, sets, config)
     results = task.evaluate()
@@ -72,17 +91,24 @@ def evaluate_only(config: CfgNode, sets: Sets, began: float) -> None:
         log.info("took %s", duration(time.monotonic() - began))
 
 
-def train(config: CfgNode, sets: Sets, request: Request, notes: list[str], began: float) -> None:
+def train(
+    config: CfgNode,
+    sets: Sets,
+    weights: StartingWeights | None,
+    request: Request,
+    notes: list[str],
+    began: float,
+) -> None:
     """Train, with the evaluations on the way, and write the results."""
     saved, resumed = checkpoint_to_resume(request, config, FREE_KEYS)
     model = build(config)
     model.train()
-    weights = f"resumed from {saved}" if saved else prepare_for_training(model, config, sets.train)
-    shown = plan(model, sets, config, weights=weights, processes=distributed.world_size(), notes=[*notes, *resumed])
+    first = f"resumed from {saved}" if saved else prepare_for_training(model, config, sets.train, weights)
+    shown = plan(model, sets, config, weights=first, processes=distributed.world_size(), notes=[*notes, *resumed])
     open_folder(request, config, shown, RUN_FILES)
     task = DetectionTask(model, sets, config)
-    first = f"{config.DATASETS.TEST[0]}/" if len(config.DATASETS.TEST) > 1 else ""
-    state = train_task(task, build_optimizer(config, model), config, best=f"{first}bbox/AP", saved=saved)
+    prefix = f"{config.DATASETS.TEST[0]}/" if len(config.DATASETS.TEST) > 1 else ""
+    state = train_task(task, build_optimizer(config, model), config, best=f"{prefix}bbox/AP", saved=saved)
     if distributed.is_main():
         best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
         seconds = time.monotonic() - began

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
 from backbone.text import count
-from backbone.weights import find_state_dict, match, read_file, strip_prefixes
+from backbone.weights import find_state_dict, match, open_weights, read_file
 
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
+from .adopt import wanted_by_backbone, wanted_by_detector
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
@@ -22,19 +27,64 @@ def is_detector(tensors: dict[str, Tensor]) -> bool:
     )
 
 
-def load_detector(model: nn.Module, path: str) -> LoadReport:
+@dataclass(frozen=True)
+class StartingWeights:
+    """The file that a training starts from, or that is evaluated.
+
+    Attributes:
+        detector: it holds a whole detector, not only a backbone.
+        tensors: by our names.
+        wants: config keys that the weights ask for.
+        assumed: the preprocessing among them is only the usual one.
+        says: kind and layout, in words.
+        classes: names of what the detector was trained on; [] where it does not say.
+    """
+
+    source: str
+    detector: bool
+    tensors: dict[str, Tensor]
+    wants: dict[str, Any] = field(default_factory=dict)
+    assumed: bool = False
+    says: str = ""
+    classes: list[str] = field(default_factory=list)
+
+
+def open_starting_weights(path: str) -> StartingWeights:
+    """Read a detector's checkpoint, or a backbone's weights of any kind and layout.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no named tensors.
+    """
+    content, _ = read_file(path)
+    tensors = find_state_dict(content, path)
+    if is_detector(tensors):
+        metadata = content.get("metadata")
+        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
+        wants = wanted_by_detector(content, path)
+        return StartingWeights(path, True, tensors, wants, classes=list(map(str, classes)))
+    del content, tensors
+    weights = open_weights(path)
+    usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
+    says = f"{weights.kind} file, {weights.layout} layout, " if weights.layout else ""
+    wants = wanted_by_backbone(weights.traits, weights.tensors)
+    return StartingWeights(path, False, weights.tensors, wants, usual, says)
+
+
+def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:
     """Load a detector's checkpoint into `model`, every tensor of it.
 
     Raises:
         WeightsError: it cannot be read, is no detector's, or does not fit; nothing is changed then.
     """
-    tensors = find_state_dict(read_file(path)[0], path)
-    if not is_detector(tensors):
-        raise WeightsError(f"{path}: holds a backbone only, not a trained detector; train it with --weights first")
-    return _fill(model, tensors, path, "the detector of this config")
+    weights = open_starting_weights(weights) if isinstance(weights, str) else weights
+    if not weights.detector:
+        raise WeightsError(
+            f"{weights.source}: holds a backbone only, not a trained detector; train it with --weights first"
+        )
+    return _fill(model, weights.tensors, weights.source, "the detector of this config")
 
 
-def load_initial(model: nn.Module, path: str, config: CfgNode) -> str:
+def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode) -> str:
     """Load what training starts from: a detector's checkpoint, or a backbone's weights.
 
     Returns:
@@ -43,29 +93,27 @@ def load_initial(model: nn.Module, path: str, config: CfgNode) -> str:
     Raises:
         WeightsError: as in `load_detector`.
     """
-    tensors = find_state_dict(read_file(path)[0], path)
-    if is_detector(tensors):
-        report = _fill(model, tensors, path, "the detector of this config")
-        return f"{path}: whole detector, {count(len(report.loaded), 'tensor')}"
-    tensors = strip_prefixes(tensors)
+    source = weights.source
+    if weights.detector:
+        report = load_detector(model, weights)
+        return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}"
     network = network_of(model)
-    name = config.MODEL.BACKBONE.NAME
-    wanted, rest = _split(tensors, network)
+    wanted, rest = _split(weights.tensors, network)
     head = getattr(model, "roi_heads", None)
-    last_stage = f"layer{len(network.stage_names)}."
-    in_head = {}
+    parts = [(network, wanted)]
     if isinstance(head, C4ROIHeads):
+        last_stage = f"layer{len(network.stage_names)}."
         in_head = {key.removeprefix(last_stage): value for key, value in rest.items() if key.startswith(last_stage)}
-    reports = [match(network, wanted, path)] + (
-        [match(head.res5, in_head, path)] if isinstance(head, C4ROIHeads) else []
-    )
+        parts.append((head.res5, in_head))
+    reports = [match(module, tensors, source) for module, tensors in parts]
     for report in reports:
         if not report.fits:
-            raise WeightsError(f"{path}: does not fit MODEL.BACKBONE.NAME {name!r}: {report.problems()}")
-    _copy(network, wanted, reports[0])
-    if in_head:
-        _copy(head.res5, in_head, reports[1])
-    return f"{path}: backbone, {count(sum(len(report.loaded) for report in reports), 'tensor')}"
+            raise WeightsError(
+                f"{source}: does not fit MODEL.BACKBONE.NAME {config.MODEL.BACKBONE.NAME!r}: {report.problems()}"
+            )
+    for (module, tensors), report in zip(parts, reports):
+        _copy(module, tensors, report)
+    return f"{source}: {weights.says}backbone, {count(sum(len(report.loaded) for report in reports), 'tensor')}"
 
 
 def _split(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -57,6 +57,9 @@ def network_keywords(config: CfgNode) -> dict[str, object]:
         "freeze_at": config.MODEL.BACKBONE.FREEZE_AT,
         "stride_in_1x1": resnets.STRIDE_IN_1X1,
         "output_stride": config.MODEL.BACKBONE.OUTPUT_STRIDE,
+        "stem": config.MODEL.BACKBONE.STEM,
+        "average_down": config.MODEL.BACKBONE.AVERAGE_DOWN,
+        "ceil_pool": config.MODEL.BACKBONE.CEIL_POOL,
         "checkpointing": config.MODEL.BACKBONE.CHECKPOINTING,
     }
     known = keywords_of(architecture_of(config)[0])

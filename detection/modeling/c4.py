@@ -25,7 +25,11 @@ class C4ROIHeads(Res5ROIHeads):
         _, table = architecture_of(cfg)
         last = len(table.stages) - 1
         stage = make_stage(
-            table, last, norm=NORM_NAMES[cfg.MODEL.RESNETS.NORM], stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1
+            table,
+            last,
+            norm=NORM_NAMES[cfg.MODEL.RESNETS.NORM],
+            stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            average_down=cfg.MODEL.BACKBONE.AVERAGE_DOWN,
         )
         initialise(stage)
         return stage, table.channels[last]

@@ -139,7 +139,8 @@ def test_samples_of_a_resumed_run(images, workers):
 
 
 def test_test_images_come_in_order(images):
-    source = EvaluationSamples(Mapper(images, resize=Resize((16,), 40), channel_order="BGR", training=False), [3, 1, 4, 1, 5])
+    mapper = Mapper(images, resize=Resize((16,), 40), channel_order="BGR", training=False)
+    source = EvaluationSamples(mapper, [3, 1, 4, 1, 5])
     for workers in (0, 2):
         found = [batch[0] for batch in make_loader(source, workers=workers, pin_memory=False)]
         assert [sample["image_id"] for sample in found] == [3, 1, 4, 1, 5]

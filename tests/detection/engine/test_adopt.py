@@ -1,0 +1,132 @@
+"""Weights that were trained with another preprocessing, stem, stride or pooling than the config's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import runs
+import torch
+
+import backbone
+import detection
+from backbone import ConfigError, Preprocessing, Traits
+from backbone.engine.config import read_yaml
+from detection.engine.adopt import adopt, wanted_by_backbone
+from detection.engine.weights import open_starting_weights
+
+BGR = Preprocessing("BGR", 255, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def caffe_like(tmp_path_factory):
+    """Weights of a ResNet-18 as Caffe's would be: BGR, mean only, pooling that rounds up."""
+    network = backbone.create("resnet18", norm="bn", ceil_pool=True, num_classes=5)
+    network.preprocessing = BGR
+    path = tmp_path_factory.mktemp("weights") / "caffe_like.safetensors"
+    backbone.save_weights(network, path)
+    return path
+
+
+def config(*overrides: object):
+    return detection.get_config("mini_faster_rcnn_r18.yaml", overrides)
+
+
+def test_sets_what_the_weights_ask_and_says_it(caffe_like):
+    weights = open_starting_weights(str(caffe_like))
+    adopted, notes = adopt(config(), weights.wants, weights.source, set())
+    assert adopted.INPUT.FORMAT == "BGR"
+    assert adopted.MODEL.PIXEL_MEAN == [103.06, 115.90, 123.15]
+    assert adopted.MODEL.PIXEL_STD == [1.0, 1.0, 1.0]
+    assert adopted.MODEL.BACKBONE.CEIL_POOL is True
+    assert "INPUT.FORMAT RGB -> BGR" in notes[0] and "CEIL_POOL False -> True" in notes[0]
+    again, notes = adopt(adopted, weights.wants, weights.source, set())
+    assert again == adopted and notes == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("INPUT.FORMAT", "RGB"), ("MODEL.PIXEL_STD", [58.0, 57.0, 57.0]), ("MODEL.BACKBONE.STEM", "deep")],
+)
+def test_a_key_of_the_command_line_that_disagrees_is_an_error(caffe_like, key, value):
+    weights = open_starting_weights(str(caffe_like))
+    with pytest.raises(ConfigError, match=f"{key} is .* but the weights in .*caffe_like.*leave the key out"):
+        adopt(config(key, value), weights.wants, weights.source, {key})
+
+
+def test_a_preprocessing_that_is_only_usual_changes_nothing():
+    usual = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), assumed=True)
+    wants = wanted_by_backbone(Traits(preprocessing=usual), {})
+    settled, notes = adopt(config(), wants, "file", set(), assumed=True)
+    assert settled == config()
+    assert any("MODEL.PIXEL_MEAN" in note and "kept" in note and "127.5" in note for note in notes)
+
+
+def test_stride_placement_matters_to_bottlenecks_alone():
+    wants = {"MODEL.RESNETS.STRIDE_IN_1X1": True}
+    assert adopt(config(), wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is False
+    of_50 = config("MODEL.BACKBONE.NAME", "resnet50_fpn")
+    assert adopt(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
+
+
+def test_deep_stem_and_average_down_are_built(tmp_path):
+    network = backbone.create("resnet50", stem="deep", average_down=True, norm="frozen_bn")
+    backbone.save_weights(network, tmp_path / "d.pth")
+    weights = open_starting_weights(str(tmp_path / "d.pth"))
+    adopted, _ = adopt(config("MODEL.BACKBONE.NAME", "resnet50_fpn"), weights.wants, weights.source, set())
+    assert adopted.MODEL.BACKBONE.STEM == "deep" and adopted.MODEL.BACKBONE.AVERAGE_DOWN
+    built = detection.modeling.backbone.build_network(adopted)
+    assert built.average_down and "conv1.0.weight" in built.state_dict()
+
+
+@pytest.fixture(scope="module")
+def trained(caffe_like, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adopt") / "run"
+    printed = runs.train(folder, "--weights", str(caffe_like), changes={"SOLVER.MAX_ITER": 2})
+    return folder, printed
+
+
+def test_a_training_from_them(trained, caffe_like):
+    folder, printed = trained
+    assert "set as the weights ask: INPUT.FORMAT RGB -> BGR" in printed
+    settled = read_yaml(folder / "config.yaml")
+    assert settled["INPUT"]["FORMAT"] == "BGR" and settled["MODEL"]["BACKBONE"]["CEIL_POOL"]
+
+
+def test_it_resumes_without_the_file(trained, caffe_like):
+    folder, _ = trained
+    changes = {"SOLVER.MAX_ITER": 3}
+    # The length is a change that --force lets pass; the adopted keys are none.
+    printed = runs.train(folder, "--resume", "--force", "--weights", str(caffe_like), changes=changes)
+    assert "changed config (--force): SOLVER.MAX_ITER" in printed
+    assert read_yaml(folder / "config.yaml")["INPUT"]["FORMAT"] == "BGR"
+
+
+def test_evaluation_follows_the_checkpoint(trained, tmp_path):
+    folder, _ = trained
+    changes = {"DATASETS.TEST": "mini_val", "TEST.PICTURES": 0}
+    printed = runs.train(
+        tmp_path / "eval", "--eval-only", "--weights", str(folder / "model_final.pth"), changes=changes
+    )
+    assert "set as the weights ask: INPUT.FORMAT RGB -> BGR" in printed
+    assert "bbox" in json.loads((tmp_path / "eval" / "results.json").read_text())
+    changes["INPUT.FORMAT"] = "RGB"
+    printed = runs.train(
+        tmp_path / "other",
+        *("--eval-only", "--weights", str(folder / "model_final.pth")),
+        changes=changes,
+        status=2,
+    )
+    assert "INPUT.FORMAT is RGB on the command line" in printed and "Traceback" not in printed
+
+
+def test_pooling_of_the_detector_is_that_of_the_weights(trained):
+    from detection.engine.predict import load_trained_detector
+
+    detection.register()
+    folder, _ = trained
+    detector = load_trained_detector(folder / "model_final.pth", "cpu")
+    pool = detector.model.backbone.bottom_up.maxpool
+    assert pool.ceil_mode and pool.padding == 0
+    assert detector.config.INPUT.FORMAT == "BGR"
+    assert isinstance(pool, torch.nn.MaxPool2d)
