@@ -43,11 +43,11 @@ def given_keys(arguments: Namespace) -> frozenset[str]:
     return frozenset(arguments.overrides[::2])
 
 
-def overrides_of(arguments: Namespace) -> list[object]:
-    """Return KEY, VALUE, ... of the shared flags and the trailing pairs."""
+def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
+    """Return KEY, VALUE, ... of the shared flags and the trailing pairs; `root_key` is the one of --data-root."""
     overrides: list[object] = list(arguments.overrides)
     for value, key in (
-        (arguments.data_root, "DATASETS.ROOT"),
+        (arguments.data_root, root_key),
         (arguments.weights, "MODEL.WEIGHTS"),
         (arguments.seed, "SEED"),
     ):

@@ -1,11 +1,16 @@
-"""Learning rate by iteration. A schedule is a function of the iteration, so a resumed run needs no state of it."""
+"""Learning rate by iteration.
+
+MultiStep and Cosine are functions of the iteration, so a resumed run needs no state of them. Plateau and
+WarmUpByError look at the run; what they remember goes into its checkpoints.
+"""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,85 @@ class Cosine:
     def multiplier(self, iteration: int) -> float:
         done = min(1.0, iteration / max(1, self.max_iter))
         return (self.end + (1 - self.end) * (1 + math.cos(math.pi * done)) / 2) * self.warm_up.multiplier(iteration)
+
+
+@dataclass
+class Plateau:
+    """Times `gamma` when an evaluation's error has not improved for `patience` evaluations.
+
+    Attributes:
+        metric: "kind/metric" of the results; lower is better.
+        drops: how often at most.
+        threshold: least improvement that counts.
+    """
+
+    metric: str
+    gamma: float = 0.1
+    patience: int = 3
+    drops: int = 3
+    threshold: float = 1e-3
+    warm_up: WarmUp = WarmUp()
+    state: dict[str, Any] = field(default_factory=lambda: {"best": math.inf, "waited": 0, "dropped": 0})
+
+    def multiplier(self, iteration: int) -> float:
+        return self.gamma ** self.state["dropped"] * self.warm_up.multiplier(iteration)
+
+    def evaluated(self, results: dict[str, dict[str, float]]) -> None:
+        """Look at the results of an evaluation."""
+        kind, name = self.metric.split("/")
+        value = results.get(kind, {}).get(name)
+        if value is None:
+            return
+        state = self.state
+        if value < state["best"] - self.threshold:
+            state.update(best=float(value), waited=0)
+        elif state["waited"] + 1 >= self.patience and state["dropped"] < self.drops:
+            state.update(waited=0, dropped=state["dropped"] + 1)
+        else:
+            state["waited"] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state.update(state)
+
+
+@dataclass
+class WarmUpByError:
+    """`factor` of another schedule's rate until the training error has fallen below `error` (Sec. 4.2, ResNet-110).
+
+    Attributes:
+        measure: name of the training error among the task's measures; its running mean over some 20 steps decides.
+    """
+
+    schedule: Any
+    factor: float = 0.1
+    error: float = 0.8
+    measure: str = "train_error"
+    state: dict[str, Any] = field(default_factory=lambda: {"mean": 1.0, "done": False})
+
+    @property
+    def watching(self) -> bool:
+        return not self.state["done"]
+
+    def multiplier(self, iteration: int) -> float:
+        return self.schedule.multiplier(iteration) * (self.factor if self.watching else 1.0)
+
+    def observe(self, measures: dict[str, float]) -> None:
+        """Look at the measures of a step."""
+        if self.measure in measures:
+            mean = 0.95 * self.state["mean"] + 0.05 * measures[self.measure]
+            self.state.update(mean=mean, done=mean < self.error)
+
+    def evaluated(self, results: dict[str, dict[str, float]]) -> None:
+        if hasattr(self.schedule, "evaluated"):
+            self.schedule.evaluated(results)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.state, "schedule": getattr(self.schedule, "state_dict", dict)()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state.update(mean=state["mean"], done=state["done"])
+        if state.get("schedule"):
+            self.schedule.load_state_dict(state["schedule"])

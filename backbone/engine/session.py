@@ -18,7 +18,7 @@ from .config import differences, dump, read_yaml, to_plain
 from .files import remove_leftovers, write_text, writing
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .solver import make_schedule, make_settings
-from .trainer import State, Task, Trainer
+from .trainer import Schedule, State, Task, Trainer
 
 log = logging.getLogger(LOGGER)
 # Keys that a resumed run may have otherwise: they change neither weights nor numbers.
@@ -169,13 +169,22 @@ def remove_run(folder: Path, patterns: Iterable[str]) -> None:
             os.truncate(folder / LOG, 0)
 
 
-def train_task(task: Task, optimizer: torch.optim.Optimizer, config: Any, *, best: str, saved: Path | None) -> State:
+def train_task(
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    config: Any,
+    *,
+    best: str,
+    saved: Path | None,
+    schedule: Schedule | None = None,
+) -> State:
     """Train from the start, or from the checkpoint `saved`, to the end of the schedule.
 
     Args:
         best: "kind/metric" of the evaluation by which the best weights are chosen.
+        schedule: by default the one of SOLVER.
     """
-    trainer = Trainer(task, optimizer, make_schedule(config), make_settings(config, best=best))
+    trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=best))
     if saved:
         trainer.resume(saved)
     else:

@@ -32,6 +32,12 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Schedule(Protocol):
+    """The learning rate as a multiple of the base one.
+
+    A schedule may watch the run too: `observe(measures)` after every step while `watching` is set, `evaluated(results)`
+    after every evaluation, `state_dict()` and `load_state_dict(state)` for what it remembers of them.
+    """
+
     def multiplier(self, iteration: int) -> float: ...
 
 
@@ -51,6 +57,24 @@ class Task(ABC):
     @abstractmethod
     def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
         """Return the losses of one batch; their sum is minimised. `model` may be wrapped for several processes."""
+
+    def measures(self) -> dict[str, Tensor]:
+        """Return what of the last step is averaged and shown beside the losses, such as the training error."""
+        return {}
+
+    def stepped(self, iteration: int) -> None:  # noqa: B027 (optional)
+        """Called after each optimizer step; `iteration` is the number of steps done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs beside weights and optimizer, in types that a safe reader takes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
+        """Take back what `state_dict` returned."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state dict of what was learned: final and best checkpoints hold it."""
+        return self.model.state_dict()
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Return {kind: {metric: value}} on the test sets; called in every process."""
@@ -130,6 +154,9 @@ class Trainer:
         """Return all that `resume` needs. A collective call: every process takes part."""
         return {
             **self.weights(),
+            "model": self.task.model.state_dict(),
+            "task": self.task.state_dict(),
+            "schedule": getattr(self.schedule, "state_dict", dict)(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "rng": distributed.gather(checkpoint.rng_state()),
@@ -139,7 +166,7 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         return {
-            "model": self.task.model.state_dict(),
+            "model": self.task.weights(),
             "iteration": self.state.iteration,
             "config": self.settings.config,
             "metadata": self.task.metadata(),
@@ -169,6 +196,9 @@ class Trainer:
         try:
             self.task.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
+            self.task.load_state_dict(content.get("task", {}))
+            if content.get("schedule"):
+                self.schedule.load_state_dict(content["schedule"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from None
         self.scaler.load_state_dict(content["scaler"])
@@ -223,13 +253,15 @@ class Trainer:
                 for name, picture in self.task.pictures(batch).items():
                     events.picture(name, picture, state.iteration)
             rate = self._set_rates()
-            averages.add(self._step(batch))
+            averages.add(*self._step(batch))
             state.iteration += 1
-            losses = averages.take(state.iteration) if self._due(settings.log_period) else None
+            due = self._due(settings.log_period)
+            if due:
+                averages.take(state.iteration)
             speed.add(time.perf_counter() - began, waited)
-            if losses is not None:
-                self._report(progress, speed, metrics, events, losses, rate)
-            progress.step(speed, state.iteration, averages.last, rate)
+            if due:
+                self._report(progress, speed, metrics, events, averages, rate)
+            progress.step(speed, state.iteration, averages.losses, rate)
             if distributed.anyone(self._terminate):
                 self.save()
                 self._leave()
@@ -252,7 +284,8 @@ class Trainer:
             group["lr"] = base * multiplier
         return self.optimizer.param_groups[0]["lr"]
 
-    def _step(self, batch: Any) -> dict[str, Tensor]:
+    def _step(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Take one step; return its losses and measures, on the device."""
         device = self.settings.device.type
         try:
             with torch.autocast(device, self.dtype) if self.dtype else contextlib.nullcontext():
@@ -264,15 +297,19 @@ class Trainer:
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return {name: loss.detach() for name, loss in losses.items()}
+        self.task.stepped(self.state.iteration + 1)
+        measures = self.task.measures()
+        if getattr(self.schedule, "watching", False):
+            self.schedule.observe({name: float(distributed.mean(value)) for name, value in measures.items()})
+        return {name: loss.detach() for name, loss in losses.items()}, measures
 
-    def _report(self, progress, speed, metrics, events, losses, rate) -> None:
+    def _report(self, progress, speed, metrics, events, averages, rate) -> None:
         if not distributed.is_main():
             return
-        progress.report(speed, self.state.iteration, losses, rate)
+        progress.report(speed, self.state.iteration, averages.losses, rate)
         scalars = {
-            "total_loss": sum(losses.values()),
-            **losses,
+            "total_loss": sum(averages.losses.values()),
+            **averages.last,
             "lr": rate,
             "images_per_second": speed.images_per_second,
             "data_share": speed.data_share,
@@ -292,6 +329,8 @@ class Trainer:
         self._in_evaluation = False
         checkpoint.set_rng_state(generators)
         self.state.results = results
+        if hasattr(self.schedule, "evaluated"):
+            self.schedule.evaluated(results)
         if not results:
             return
         flat = {f"{kind}/{name}": value for kind, values in results.items() for name, value in values.items()}
@@ -327,33 +366,46 @@ class Trainer:
 
 
 class _Averages:
-    """Mean of the losses since the last report. They stay on the device until then, so that no step waits for it."""
+    """Means of losses and measures since the last report.
+
+    They stay on the device until then, so that no step waits for it.
+
+    Attributes:
+        last: the means of the last report.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self.names: list[str] = []
         self.last: dict[str, float] = {}
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss.float()
+    @property
+    def losses(self) -> dict[str, float]:
+        """The losses of `last`, without the measures."""
+        return {name: self.last[name] for name in self.names if name in self.last}
+
+    def add(self, losses: dict[str, Tensor], measures: dict[str, Tensor]) -> None:
+        self.names = list(losses)
+        values = {**losses, **measures}
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
         self.count += 1
         if not self.last:
-            self.last = {name: float(value) for name, value in losses.items()}
+            self.last = {name: float(value) for name, value in values.items()}
 
-    def take(self, iteration: int) -> dict[str, float]:
-        """Return the means over steps and processes, and start anew."""
+    def take(self, iteration: int) -> None:
+        """Put the means over steps and processes into `last`, and start anew."""
         self.check(iteration)
         names = list(self.sums)
         if self.count and names:
             means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
             self.last = dict(zip(names, means.tolist()))
         self.sums, self.count = {}, 0
-        return self.last
 
     def check(self, iteration: int) -> None:
         """Raise RunError if a loss since the last report was not finite."""
-        wrong = [name for name, value in self.sums.items() if not math.isfinite(float(value))]
+        wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
         if distributed.anyone(bool(wrong)):
             raise _diverged(", ".join(wrong) or "a loss in another process", iteration)
 

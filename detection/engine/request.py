@@ -19,7 +19,7 @@ def make_request(arguments: Namespace) -> Request:
         ConfigError: config, overrides or flags do not fit together.
     """
     given = given_keys(arguments)
-    overrides = [*overrides_of(arguments), *_own_data(arguments)]
+    overrides = [*overrides_of(arguments, root_key="DATASETS.ROOT"), *_own_data(arguments)]
     return Request(
         config=detection.get_config(arguments.config, overrides),
         given=given,

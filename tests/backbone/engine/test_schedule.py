@@ -9,7 +9,7 @@ import pytest
 import detection
 from backbone.engine.config import differences, get
 from backbone.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
-from backbone.engine.schedule import Cosine, MultiStep, WarmUp
+from backbone.engine.schedule import Cosine, MultiStep, Plateau, WarmUp, WarmUpByError
 
 SCHEDULE = {
     "SOLVER.REFERENCE_BATCH_SIZE": 16,
@@ -147,3 +147,34 @@ def test_the_config_given_is_not_changed():
     before = config(SOLVER__IMS_PER_BATCH=8)
     scale_schedule(before)
     assert figures(before) == [SCHEDULE[key] for key in (RATE_KEY, *ITERATION_KEYS)]
+
+
+def test_plateau_drops_when_the_error_stays():
+    plateau = Plateau("1crop/top1_error", gamma=0.1, patience=2, drops=2)
+    for error in (0.5, 0.4):
+        plateau.evaluated({"1crop": {"top1_error": error}})
+    assert plateau.multiplier(10) == 1
+    plateau.evaluated({"1crop": {"top1_error": 0.4}})
+    assert plateau.multiplier(11) == 1
+    plateau.evaluated({"1crop": {"top1_error": 0.4}})
+    assert plateau.multiplier(12) == pytest.approx(0.1)
+    again = Plateau("1crop/top1_error", gamma=0.1, patience=2, drops=2)
+    again.load_state_dict(plateau.state_dict())
+    for schedule in (plateau, again):
+        for _ in range(6):
+            schedule.evaluated({"1crop": {"top1_error": 0.41}})
+        assert schedule.multiplier(20) == pytest.approx(0.01)
+
+
+def test_warm_up_until_the_training_error_falls():
+    schedule = WarmUpByError(MultiStep((100,)), factor=0.1, error=0.8)
+    steps = 0
+    while schedule.watching:
+        assert schedule.multiplier(steps) == pytest.approx(0.1)
+        schedule.observe({"train_error": 0.9 if steps < 50 else 0.5})
+        steps += 1
+    assert 50 < steps < 70
+    assert schedule.multiplier(steps) == 1 and schedule.multiplier(100) == pytest.approx(0.1)
+    again = WarmUpByError(MultiStep((100,)), factor=0.1, error=0.8)
+    again.load_state_dict(schedule.state_dict())
+    assert not again.watching

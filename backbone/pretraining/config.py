@@ -1,0 +1,258 @@
+"""The keys of a pretraining config with their defaults, and reading one. Where detection has a key, it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from yacs.config import CfgNode
+
+from ..engine.config import find_config, get, merge, merge_overrides, read_yaml
+from ..errors import ConfigError
+from ..networks import ARCHITECTURES
+from ..text import nearest
+
+CHOICES = {
+    "MODEL.NORM": ("bn", "sync_bn", "gn"),
+    "MODEL.STEM": ("conv7", "deep"),
+    "MODEL.SHORTCUT": ("", "A", "B", "C"),
+    "DATA.NAME": ("imagenet", "cifar10", "folder"),
+    "INPUT.FORMAT": ("RGB", "BGR"),
+    "INPUT.CROP": ("shorter_side", "area", "pad"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "Plateau"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.MOMENTUM_FORM": ("caffe", "torch"),
+    "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
+}
+POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
+NOT_NEGATIVE = (
+    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP", "TEST.EVAL_PERIOD", "SEED"),
+    *(
+        "MODEL.NUM_CLASSES",
+        "DATA.TRAIN_IMAGES",
+        "DATA.VAL_IMAGES",
+        "DATA.MAX_BAD_IMAGES",
+        "INPUT.MIXUP",
+        "INPUT.CUTMIX",
+    ),
+)
+SHARES = ("SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
+PROTOCOLS = ("single", "1crop", "10crop", "dense")
+
+
+def default_config() -> CfgNode:
+    """Return a fresh, unfrozen config."""
+    config = CfgNode()
+    config.OUTPUT_DIR = ""
+    # Of everything random: the same seed gives the same run.
+    config.SEED = 0
+    # The rows of the paper that a config reproduces: [table, row, protocol, top-1 error %, top-5 error %], 0 for a
+    # figure that is not there.
+    config.PAPER = CfgNode({"ROWS": ()})
+    config.MODEL = _model()
+    config.DATA = _data()
+    config.INPUT = _input()
+    # Worker processes that read files; -1: as many as there are cores for each training process, at most 8.
+    config.DATALOADER = CfgNode({"NUM_WORKERS": -1})
+    config.SOLVER = _solver()
+    config.TEST = _test()
+    return config
+
+
+def _model() -> CfgNode:
+    model = CfgNode()
+    model.NAME = "resnet50"
+    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # A checkpoint or backbone file to start from, or to evaluate.
+    model.WEIGHTS = ""
+    # Several of them, whose probabilities are averaged: an ensemble, for evaluation.
+    model.ENSEMBLE = ()
+    # 0: as many as the data has.
+    model.NUM_CLASSES = 0
+    model.NORM = "bn"
+    # "A", "B" or "C" of the paper, "" for the network's own.
+    model.SHORTCUT = ""
+    model.STRIDE_IN_1X1 = False
+    model.STEM = "conv7"
+    model.AVERAGE_DOWN = False
+    # Recompute each block in the backward pass: less memory, more time.
+    model.CHECKPOINTING = False
+    model.CHANNELS_LAST = False
+    # torch.compile of the training step's network.
+    model.COMPILE = False
+    # Last BN of each residual block begins at 0, so that blocks begin as identity (Goyal et al., 2017).
+    model.ZERO_INIT_RESIDUAL = False
+    # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT.
+    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    model.PIXEL_STD = [58.395, 57.12, 57.375]
+    # Subtract the training set's mean image instead of MODEL.PIXEL_MEAN; images of one size alone.
+    model.MEAN_IMAGE = False
+    return model
+
+
+def _data() -> CfgNode:
+    data = CfgNode()
+    # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10".
+    data.NAME = "imagenet"
+    data.ROOT = ""
+    data.TRAIN = "train"
+    data.VAL = "val"
+    # File with the class of each image of a flat validation folder, and one with the classes in order.
+    data.VAL_SYNSETS = ""
+    data.CLASSES = ""
+    # Use the first images alone; 0 for all.
+    data.TRAIN_IMAGES = 0
+    data.VAL_IMAGES = 0
+    # Random images instead of a data set: what the device does without waiting for data.
+    data.SYNTHETIC = False
+    # Training images that may be broken and replaced by others before the run stops.
+    data.MAX_BAD_IMAGES = 100
+    return data
+
+
+def _input() -> CfgNode:
+    node = CfgNode()
+    node.FORMAT = "RGB"
+    # "shorter_side": resize it to a length in SHORTER_SIDE, random crop of TRAIN_SIZE (the paper).
+    # "area": a random part of the image (torchvision's RandomResizedCrop).
+    # "pad": PAD zeros around, random crop (CIFAR).
+    node.CROP = "shorter_side"
+    node.TRAIN_SIZE = 224
+    node.SHORTER_SIDE = (256, 480)
+    node.AREA = (0.08, 1.0)
+    node.PAD = 4
+    node.FLIP = True
+    # Standard deviation of AlexNet's PCA lighting; 0 for none.
+    node.LIGHTING = 0.1
+    # Parameters of the beta distributions; 0 for none. With both, one of the two is drawn for each batch.
+    node.MIXUP = 0.0
+    node.CUTMIX = 0.0
+    # Smaller images at first: (share of MAX_ITER, size) pairs; TRAIN_SIZE from the last share on.
+    node.PROGRESSIVE = ()
+    node.TEST_SIZE = 224
+    node.TEST_SHORTER_SIDE = 256
+    return node
+
+
+def _solver() -> CfgNode:
+    solver = CfgNode()
+    solver.IMS_PER_BATCH = 256
+    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
+    solver.REFERENCE_BATCH_SIZE = 256
+    # Follow the real batch: rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
+    solver.AUTO_SCALE = True
+    solver.BASE_LR = 0.1
+    solver.MOMENTUM = 0.9
+    # "caffe": v = m v + lr g, so a drop of the rate reaches the update slowly; "torch": v = m v + g, update lr v.
+    solver.MOMENTUM_FORM = "caffe"
+    solver.NESTEROV = False
+    solver.WEIGHT_DECAY = 1e-4
+    # Of BN's parameters and biases.
+    solver.WEIGHT_DECAY_NORM = 1e-4
+    solver.LABEL_SMOOTHING = 0.0
+    # Of the average of the weights that is evaluated and kept; 0 for none.
+    solver.EMA_DECAY = 0.0
+    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    solver.MAX_ITER = 600000
+    solver.STEPS = (150000, 300000, 450000)
+    solver.GAMMA = 0.1
+    # Of Plateau: evaluations without a lower error before the rate drops.
+    solver.PLATEAU_PATIENCE = 3
+    solver.WARMUP_ITERS = 0
+    solver.WARMUP_FACTOR = 0.1
+    solver.WARMUP_METHOD = "linear"
+    # Stay at WARMUP_FACTOR until the training error is below this share (ResNet-110: 0.8); 0 for no such warm-up.
+    solver.WARMUP_ERROR = 0.0
+    solver.AMP = CfgNode({"ENABLED": False, "DTYPE": "bfloat16"})
+    solver.CHECKPOINT_PERIOD = 5000
+    solver.CHECKPOINTS_TO_KEEP = 2
+    solver.LOG_PERIOD = 20
+    return solver
+
+
+def _test() -> CfgNode:
+    test = CfgNode()
+    test.EVAL_PERIOD = 5000
+    # Of the evaluations on the way, and of the last one: "single" (the image as it is), "1crop", "10crop", "dense".
+    test.PROTOCOL = "1crop"
+    test.FINAL_PROTOCOLS = ()
+    # Shorter sides of "dense".
+    test.DENSE_SIDES = (224, 256, 384, 480, 640)
+    test.BATCH_SIZE = 100
+    # True averages of BN over that many training images, after the last step.
+    test.PRECISE_BN = CfgNode({"ENABLED": True, "NUM_IMAGES": 10000})
+    return test
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:
+    """Return the frozen config of a YAML file (a path, or a name in configs/) with KEY, VALUE, ... on top.
+
+    Raises:
+        ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
+    """
+    path = find_config(path_or_name)
+    config = default_config()
+    merge(config, read_yaml(path), str(path))
+    merge_overrides(config, overrides)
+    check_values(config, str(path))
+    config.freeze()
+    return config
+
+
+def check_values(config: CfgNode, source: str) -> None:
+    """Raise ConfigError for the first value that cannot be."""
+    choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
+    for key, allowed in choices.items():
+        if get(config, key) not in allowed:
+            shown = f"; one of {', '.join(map(repr, allowed))}" if len(allowed) <= 4 else ""
+            raise ConfigError(
+                f"{source}: {key} is {get(config, key)!r}{shown or nearest(str(get(config, key)), allowed)}"
+            )
+    for key in POSITIVE:
+        if not get(config, key) > 0:
+            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
+    for key in NOT_NEGATIVE:
+        if not get(config, key) >= 0:
+            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
+    for key in SHARES:
+        if not 0 <= get(config, key) < 1:
+            raise ConfigError(f"{source}: {key} must be from 0 to below 1, not {get(config, key)}")
+    for name in config.TEST.FINAL_PROTOCOLS:
+        if name not in PROTOCOLS:
+            raise ConfigError(
+                f"{source}: TEST.FINAL_PROTOCOLS has {name!r}{nearest(str(name), PROTOCOLS)}; "
+                f"protocols: {', '.join(PROTOCOLS)}"
+            )
+    _check_paper(config, source)
+    _check_input(config, source)
+
+
+def _check_paper(config: CfgNode, source: str) -> None:
+    for row in config.PAPER.ROWS:
+        kinds = (str, str, str, (int, float), (int, float))
+        fits = isinstance(row, (list, tuple)) and len(row) == 5 and all(map(isinstance, row, kinds))
+        if not fits or row[2] not in PROTOCOLS:
+            raise ConfigError(f"{source}: PAPER.ROWS holds [table, row, protocol, top-1 %, top-5 %], not {row!r}")
+
+
+def _check_input(config: CfgNode, source: str) -> None:
+    low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
+    if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:
+        raise ConfigError(
+            f"{source}: INPUT.SHORTER_SIDE {tuple(config.INPUT.SHORTER_SIDE)} must be two lengths in order, not below "
+            f"INPUT.TRAIN_SIZE {config.INPUT.TRAIN_SIZE}"
+        )
+    low, high = _pair(config, "INPUT.AREA", source)
+    if not 0 < low <= high <= 1:
+        raise ConfigError(f"{source}: INPUT.AREA must be two shares of the image in order, not {(low, high)}")
+    for pair in config.INPUT.PROGRESSIVE:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and 0 < pair[0] <= 1 and pair[1] >= 32):
+            raise ConfigError(f"{source}: INPUT.PROGRESSIVE holds pairs of a share of the run and a size, not {pair!r}")
+
+
+def _pair(config: CfgNode, key: str, source: str) -> tuple[float, float]:
+    values = tuple(get(config, key))
+    if len(values) != 2:
+        raise ConfigError(f"{source}: {key} must have two values, not {values}")
+    return values

@@ -1,0 +1,230 @@
+"""Classification as a task of the shared trainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..engine import distributed
+from ..engine.loading import settle_workers
+from ..engine.solver import device_of
+from ..engine.trainer import Task
+from ..networks import Backbone
+from ..bn_statistics import recompute_bn
+from ..weights import Preprocessing
+from .average import MovingAverage
+from .data import LabelledImages
+from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
+from .data.batches import Batch, make_batches, size_at
+from .testing import Protocol, evaluate
+
+PICTURED = 16  # training images in a TensorBoard picture
+# Streams of random numbers, apart from the loader's (0: order, 1: crops).
+AUGMENTATION = 2
+
+
+class ClassificationTask(Task):
+    """Trains a network with a classifier on `train` and tests it on `test`.
+
+    Attributes:
+        mean_image: (3, H, W) of the training set where MODEL.MEAN_IMAGE is set, else None.
+    """
+
+    def __init__(
+        self,
+        network: Backbone,
+        train: LabelledImages | None,
+        test: LabelledImages,
+        config: Any,
+        mean_image: Tensor | None = None,
+    ) -> None:
+        self.model = network
+        self.test = test
+        self.config = config
+        self.device = device_of(config)
+        self.source = make_batches(train, config, self.device) if train is not None else None
+        self.classes = test.classes
+        self.mean_image = mean_image
+        self.average = MovingAverage(network, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
+        self._compiled: nn.Module | None = None
+        self._error: Tensor | None = None
+        self._precise: dict[str, Any] = {}
+
+    # -- training
+
+    def batches(self, start: int, end: int) -> Iterable[Batch]:
+        return self.source.steps(start, end)
+
+    def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        images, targets, mixed = self.augment(batch, iteration)
+        if self.config.MODEL.COMPILE:
+            if self._compiled is None:
+                self._compiled = torch.compile(model)
+            model = self._compiled
+        logits = model(images)["logits"].float()
+        wrong = logits.detach().argmax(1) != batch.labels
+        # Of mixed images no class is the right one.
+        self._error = None if mixed else wrong.float().mean()
+        smoothing = self.config.SOLVER.LABEL_SMOOTHING
+        return {"loss_class": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
+
+    def augment(self, batch: Batch, iteration: int) -> tuple[Tensor, Tensor, bool]:
+        """Return network input, targets (classes, or their shares where images were mixed), and whether they were."""
+        node = self.config.INPUT
+        random = np.random.default_rng((self.config.SEED, AUGMENTATION, iteration, distributed.rank()))
+        images = batch.images
+        if node.CROP == "pad":
+            images = pad_crop_flip(images, random, pad=node.PAD, flip=node.FLIP)
+        size = size_at(self.config, iteration)
+        if images.shape[-1] != size:
+            images = resize_batch(images, size)
+        images = images.float()
+        if node.LIGHTING:
+            images = lighting(images, random, std=node.LIGHTING)
+        targets, mixed = batch.labels, False
+        if node.MIXUP or node.CUTMIX:
+            cut = node.CUTMIX and (not node.MIXUP or random.random() < 0.5)
+            mix, alpha = (cutmix, node.CUTMIX) if cut else (mixup, node.MIXUP)
+            images, targets = mix(images, targets, len(self.classes), alpha, random)
+            mixed = True
+        return self.prepare(images), targets, mixed
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return network input from (N, 3, H, W) RGB pixels 0..255, uint8 or float."""
+        model = self.config.MODEL
+        mean = self.mean_image if self.mean_image is not None else model.PIXEL_MEAN
+        if self.config.INPUT.FORMAT == "BGR":
+            images = images.flip(1)
+        return normalise(images, mean, model.PIXEL_STD, channels_last=model.CHANNELS_LAST)
+
+    def measures(self) -> dict[str, Tensor]:
+        return {} if self._error is None else {"train_error": self._error}
+
+    def stepped(self, iteration: int) -> None:
+        if self.average is not None:
+            self.average.update(self.model)
+
+    # -- what is kept
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"bad_images": self.source.bad_images, "precise": self._precise}
+        return {**state, **({"average": self.average.state_dict()} if self.average else {})}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.source.bad_images = state.get("bad_images", 0)
+        self._precise = state.get("precise", {})
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    def weights(self) -> dict[str, Tensor]:
+        return {**(self.average.state if self.average is not None else self.model.state_dict()), **self._precise}
+
+    def metadata(self) -> dict[str, Any]:
+        model = self.config.MODEL
+        return {
+            "classes": self.classes,
+            "architecture": model.NAME,
+            "preprocessing": self.preprocessing().to_dict(),
+            "mean_image": self.mean_image,
+            "bn_statistics": "precise" if self._precise else "moving",
+        }
+
+    def preprocessing(self) -> Preprocessing:
+        """Return what images go through; of a mean image, its mean a channel."""
+        model = self.config.MODEL
+        mean = model.PIXEL_MEAN if self.mean_image is None else self.mean_image.mean((1, 2)).tolist()
+        return Preprocessing(self.config.INPUT.FORMAT, 255, tuple(mean), tuple(model.PIXEL_STD))
+
+    # -- testing
+
+    def network(self) -> Backbone:
+        """Return a copy of the network with the weights that are tested and kept, in eval mode."""
+        network = copy.deepcopy(self.model)
+        network.load_state_dict(self.weights())
+        network.preprocessing = self.preprocessing()
+        return network.eval()
+
+    def finish(self) -> None:
+        """Replace the moving statistics of BN by true averages (Sec. 3.4: "BN statistics ... fixed")."""
+        precise = self.config.TEST.PRECISE_BN
+        if not precise.ENABLED:
+            return
+        network = self.network()
+        if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+            return
+        recompute_bn(network, self._prepared_batches(), num_images=precise.NUM_IMAGES)
+        statistics = ("running_mean", "running_var")
+        self._precise = {name: value for name, value in network.state_dict().items() if name.endswith(statistics)}
+
+    def _prepared_batches(self) -> Iterator[Tensor]:
+        images = self.config.TEST.PRECISE_BN.NUM_IMAGES
+        steps = -(-images // self.config.SOLVER.IMS_PER_BATCH)
+        # The size of the end of the run, crops and flips of training, no mixing.
+        last = self.config.SOLVER.MAX_ITER
+        for step, batch in enumerate(self.batches(last, last + steps)):
+            pixels = batch.images
+            if self.config.INPUT.CROP == "pad":
+                random = np.random.default_rng((self.config.SEED, AUGMENTATION, last + step, distributed.rank()))
+                pixels = pad_crop_flip(pixels, random, pad=self.config.INPUT.PAD, flip=self.config.INPUT.FLIP)
+            yield self.prepare(pixels.float())
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        return self.test_with((self.config.TEST.PROTOCOL,))
+
+    def test_with(self, protocols: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return {protocol: {"top1_error", "top5_error" (shares), "top1_accuracy", "images"}}."""
+        return test_networks([self.network()], [self.prepare], self.test, self.config, protocols)
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        shown = Batch(batch.images[:PICTURED], batch.labels[:PICTURED])
+        images, _, _ = self.augment(shown, 0)
+        low, high = images.amin(), images.amax()
+        pixels = ((images - low) / (high - low).clamp(min=1e-6) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        if self.config.INPUT.FORMAT == "BGR":
+            pixels = pixels[..., ::-1]
+        side = max(64, min(224, pixels.shape[1]))
+        tiles = [cv2.resize(tile, (side, side), interpolation=cv2.INTER_NEAREST) for tile in pixels]
+        tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 4)
+        rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, len(tiles), 4)]
+        return {"training batch": np.concatenate(rows)}
+
+
+def test_networks(
+    networks: list[nn.Module],
+    prepare: list[Any],
+    images: LabelledImages,
+    config: Any,
+    protocols: Iterable[str],
+) -> dict[str, dict[str, Any]]:
+    """Test one network, or several as an ensemble, by each protocol; see `ClassificationTask.test_with`."""
+    device = device_of(config)
+    results = {}
+    for name in protocols:
+        protocol = Protocol(
+            name,
+            crop=config.INPUT.TEST_SIZE,
+            shorter_side=config.INPUT.TEST_SHORTER_SIDE,
+            sides=tuple(config.TEST.DENSE_SIDES),
+        )
+        amp = config.SOLVER.AMP
+        errors = evaluate(
+            networks,
+            images,
+            protocol,
+            prepare=prepare,
+            device=device,
+            workers=settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
+            batch_size=config.TEST.BATCH_SIZE,
+            amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
+            channels_last=config.MODEL.CHANNELS_LAST,
+            progress=distributed.is_main(),
+        )
+        results[name] = {**errors.to_json(), "top1_accuracy": 1 - errors.top1}
+    return results
