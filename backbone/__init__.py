@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .errors import ArchitectureError, ConfigError, DataError, RunError, UserError, WeightsError
+from .bn_statistics import BNReport, freeze_bn, recompute_bn
+from .errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
+from .exporting import ExportReport, export
 from .networks import (
     ARCHITECTURES,
     Backbone,
@@ -18,28 +20,34 @@ from .networks import (
 from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
 
 __all__ = [
-    "save_weights",
-    "read_traits",
-    "Traits",
-    "Preprocessing",
-    "MisfitError",
     "ArchitectureError",
+    "BNReport",
     "Backbone",
     "ConfigError",
     "DataError",
+    "ExportError",
+    "ExportReport",
     "FeatureInfo",
     "FoldedBackbone",
     "FrozenBatchNorm2d",
     "LoadReport",
+    "MisfitError",
+    "Preprocessing",
     "RunError",
+    "Traits",
     "UserError",
     "WeightsError",
     "create",
+    "export",
     "fold",
+    "freeze_bn",
     "freeze_norm",
     "list_backbones",
     "load_weights",
     "network_class",
+    "read_traits",
+    "recompute_bn",
+    "save_weights",
     "unfreeze_norm",
 ]
 

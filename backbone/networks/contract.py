@@ -67,6 +67,32 @@ class Backbone(nn.Module):
         """Compute `stage` from the output of the stage before it (the first: from the images)."""
         raise NotImplementedError
 
+    def dense_logits(self, images: Tensor, crop: int) -> Tensor:
+        """Classify whole images by the network in fully convolutional form.
+
+        The classifier slides, cell by cell, over the last map in windows as large as the map of a `crop` x `crop` image
+        (a side of the map that is smaller is taken whole).
+
+        Args:
+            images: (N, 3, H, W), any size, preprocessed as for `forward`.
+
+        Returns:
+            (N, classes): scores before the softmax, averaged over all positions of the window.
+
+        Raises:
+            ArchitectureError: the network does not give logits.
+        """
+        if "logits" not in self.out_features:
+            raise ArchitectureError(f"{self.architecture}: gives no logits; create it with num_classes")
+        x = images
+        for stage in self.stage_names:
+            x = self.run_stage(stage, x)
+        return self.slide_classifier(x, crop)
+
+    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+        """Return `dense_logits` from the output of the last stage."""
+        raise NotImplementedError
+
     def freeze(self, freeze_at: int) -> None:
         """Freeze the first `freeze_at` stages (1: stem, 2: stem and res2, ...): no gradients, BN as constants.
 

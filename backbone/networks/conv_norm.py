@@ -108,6 +108,7 @@ def _conv_frozen_bn(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> Tens
     if not trains or shift.requires_grad or not runs_eagerly():
         return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, *geometry)
     device = x.device.type
-    if torch.is_autocast_enabled(device):
+    # Asking about a device without autocast, such as meta, raises.
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         x = x.to(torch.get_autocast_dtype(device))
     return _ScaledConv.apply(x, conv.weight, scale, shift, geometry)

@@ -47,6 +47,11 @@ class FoldedBackbone(nn.Module):
         run = self._compiled[0] if self._compiled else self.network
         return run(images.to(self.dtype, memory_format=self.memory_format))
 
+    @torch.no_grad()
+    def dense_logits(self, images: Tensor, crop: int) -> Tensor:
+        """Classify whole images, never by the compiled form; see `Backbone.dense_logits`."""
+        return self.network.dense_logits(images.to(self.dtype, memory_format=self.memory_format), crop)
+
 
 def fold(
     network: Backbone,

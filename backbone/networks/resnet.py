@@ -210,6 +210,15 @@ class ResNet(Backbone):
             x = self.maybe_checkpoint(block, x)
         return x
 
+    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+        """Average over windows in place of the global pooling, then `fc` at every position.
+
+        `fc` is linear: it takes the mean over the positions instead, and gives the mean of their scores.
+        """
+        window = -(-crop // self.feature_info[self.stage_names[-1]].stride)
+        height, width = x.shape[-2:]
+        return self.fc(F.avg_pool2d(x, (min(window, height), min(window, width)), stride=1).mean((2, 3)))
+
     def _run_stem(self, images: Tensor) -> Tensor:
         if isinstance(self.conv1, nn.Sequential):
             x = conv_norm(self.conv1[6], self.bn1, self._run_deep_stem(images), relu=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..errors import ArchitectureError
 from .architectures import find_architecture
@@ -90,6 +92,19 @@ class VGG(Backbone):
             return self.classifier(self.avgpool(self.features[-1](x)).flatten(1))
         return self.maybe_checkpoint(self._run_layers, x, stage)
 
+    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+        """Run fc6 as a convolution with the window as its kernel, 7 x 7 for crops of 224, and fc7 as a 1x1 convolution.
+
+        The last layer is linear: it takes the mean over the positions instead, and gives the mean of their scores.
+        """
+        x = self.features[-1](x)
+        window = crop // 2 ** len(self.stage_layers)
+        fc6, fc7 = self.classifier[0], self.classifier[3]
+        kernel = _kernel_of(fc6, min(window, x.shape[-2]), min(window, x.shape[-1]))
+        x = F.relu(F.conv2d(x, kernel, fc6.bias))
+        x = F.relu(F.conv2d(x, fc7.weight[:, :, None, None], fc7.bias))
+        return self.classifier[6](x.mean((2, 3)))
+
     def _run_layers(self, x: Tensor, stage: str) -> Tensor:
         identity = nn.Identity()
         layers = list(self.features[slice(*self.stage_layers[stage])])
@@ -99,6 +114,16 @@ class VGG(Backbone):
             elif isinstance(layer, nn.MaxPool2d):
                 x = layer(x)
         return x
+
+
+def _kernel_of(fc6: nn.Linear, height: int, width: int) -> Tensor:
+    """Return fc6 as a (4096, channels, height, width) kernel, the pooling of that window to 7 x 7 included."""
+    kernel = fc6.weight.view(len(fc6.weight), -1, 7, 7)
+    if (height, width) == (7, 7):
+        return kernel
+    cells = (torch.eye(side, dtype=kernel.dtype, device=kernel.device) for side in (height, width))
+    rows, columns = (F.adaptive_avg_pool1d(eye, 7) for eye in cells)
+    return torch.einsum("ocpq,ip,jq->ocij", kernel, rows, columns)
 
 
 def make_fc_layers(channels: int, *, dropout: float = 0.5) -> nn.Sequential:

@@ -1,4 +1,8 @@
-"""Every network of `backbone` in detectron2's registry, under its own name and, with a pyramid on it, name + `_fpn`."""
+"""Every network of `backbone` in detectron2's registry: by its name and, with a pyramid on it, name + `_fpn`, or
+`_fpn_p6p7` with the two convolutions of RetinaNet on top.
+
+They build from detectron2's own config too: keys that this project adds are read where they are.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,22 @@ from functools import cache
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import nn
 
 import backbone
 from backbone import ConfigError, list_backbones, network_class
 from backbone.networks import Architecture, find_architecture, keywords_of
 
-FPN_SUFFIX = "_fpn"
+FPN_SUFFIX, P6P7_SUFFIX = "_fpn", "_p6p7"
+# Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
+OWN_KEYS = {
+    "output_stride": "OUTPUT_STRIDE",
+    "stem": "STEM",
+    "average_down": "AVERAGE_DOWN",
+    "ceil_pool": "CEIL_POOL",
+    "checkpointing": "CHECKPOINTING",
+}
 # detectron2's spelling of the norms, and ours.
 NORM_NAMES = {
     "FrozenBN": "frozen_bn",
@@ -44,23 +56,21 @@ def adapted_class(name: str) -> type[Backbone]:
 
 def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
     """Return name and table entry of the config's network."""
-    name = config.MODEL.BACKBONE.NAME.removesuffix(FPN_SUFFIX)
+    name = config.MODEL.BACKBONE.NAME.removesuffix(P6P7_SUFFIX).removesuffix(FPN_SUFFIX)
     return name, find_architecture(name)
 
 
 def network_keywords(config: CfgNode) -> dict[str, object]:
     """Return the keywords of `backbone.create` that the config asks for."""
-    resnets = config.MODEL.RESNETS
+    resnets, own = config.MODEL.RESNETS, config.MODEL.BACKBONE
+    if resnets.NORM not in NORM_NAMES:
+        raise ConfigError(f"MODEL.RESNETS.NORM must be one of {', '.join(NORM_NAMES)}, not {resnets.NORM!r}")
     keywords = {
         "out_features": tuple(resnets.OUT_FEATURES),
         "norm": NORM_NAMES[resnets.NORM],
-        "freeze_at": config.MODEL.BACKBONE.FREEZE_AT,
+        "freeze_at": own.FREEZE_AT,
         "stride_in_1x1": resnets.STRIDE_IN_1X1,
-        "output_stride": config.MODEL.BACKBONE.OUTPUT_STRIDE,
-        "stem": config.MODEL.BACKBONE.STEM,
-        "average_down": config.MODEL.BACKBONE.AVERAGE_DOWN,
-        "ceil_pool": config.MODEL.BACKBONE.CEIL_POOL,
-        "checkpointing": config.MODEL.BACKBONE.CHECKPOINTING,
+        **{keyword: own[key] for keyword, key in OWN_KEYS.items() if key in own},
     }
     known = keywords_of(architecture_of(config)[0])
     return {key: value for key, value in keywords.items() if key in known}
@@ -86,6 +96,18 @@ def build_fpn(config: CfgNode, input_shape: ShapeSpec | None = None) -> FPN:
     # detectron2 takes p5 for granted; the deepest level may be another (no res5, or a dilated one).
     deepest = max(bottom_up.output_shape()[stage].stride for stage in config.MODEL.FPN.IN_FEATURES)
     top_block.in_feature = f"p{int(math.log2(deepest))}"
+    return _pyramid(config, bottom_up, top_block)
+
+
+def build_fpn_p6p7(config: CfgNode, input_shape: ShapeSpec | None = None) -> FPN:
+    """Build the config's network with the pyramid of RetinaNet: P6 and P7 on the deepest of MODEL.FPN.IN_FEATURES."""
+    bottom_up = build_network(config, input_shape)
+    deepest = config.MODEL.FPN.IN_FEATURES[-1]
+    channels = bottom_up.output_shape()[deepest].channels
+    return _pyramid(config, bottom_up, LastLevelP6P7(channels, config.MODEL.FPN.OUT_CHANNELS, in_feature=deepest))
+
+
+def _pyramid(config: CfgNode, bottom_up: Backbone, top_block: nn.Module) -> FPN:
     return FPN(
         bottom_up=bottom_up,
         in_features=config.MODEL.FPN.IN_FEATURES,
@@ -110,9 +132,9 @@ def register_all() -> None:
     """Register networks and heads; what is registered already is left as it is."""
     from .c4 import C4ROIHeads
 
-    for name in list_backbones():
-        for key, build in ((name, build_network), (name + FPN_SUFFIX, build_fpn)):
-            if key not in BACKBONE_REGISTRY:
-                BACKBONE_REGISTRY.register(_named(build, key))
+    builders = {"": build_network, FPN_SUFFIX: build_fpn, FPN_SUFFIX + P6P7_SUFFIX: build_fpn_p6p7}
+    for key, build in ((name + suffix, build) for name in list_backbones() for suffix, build in builders.items()):
+        if key not in BACKBONE_REGISTRY:
+            BACKBONE_REGISTRY.register(_named(build, key))
     if C4ROIHeads.__name__ not in ROI_HEADS_REGISTRY:
         ROI_HEADS_REGISTRY.register(C4ROIHeads)

@@ -1,0 +1,153 @@
+"""Whole detectors in ONNX Runtime find what they find in torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+import detection
+from backbone import ExportError
+from backbone.images import read_image
+from detection.data.mapper import to_tensor
+from detection.engine.model import build
+from detection.engine.predict import Detector
+from detection.export import detector as module
+from detection.export import export_detector
+from detection.export.compare import agreement
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = [
+    *("MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 160, "INPUT.MAX_SIZE_TEST", 240),
+    *("MODEL.RPN.POST_NMS_TOPK_TEST", 60),
+]
+KINDS = {
+    "fpn": ("mini_faster_rcnn_r18.yaml", []),
+    "c4": ("coco_faster_rcnn_r50.yaml", ["MODEL.BACKBONE.NAME", "resnet18"]),
+    "mask_fpn": ("coco_mask_rcnn_r50_fpn.yaml", ["MODEL.BACKBONE.NAME", "resnet18_fpn"]),
+    "mask_c4": ("coco_faster_rcnn_r50.yaml", ["MODEL.BACKBONE.NAME", "resnet18", "MODEL.MASK_ON", True]),
+}
+
+
+def untrained(kind: str) -> Detector:
+    """A detector whose random head spreads its scores, so that objects have an order."""
+    detection.register()
+    config, changes = KINDS[kind]
+    torch.manual_seed(1)
+    config = detection.get_config(config, [*SMALL, *changes])
+    model = build(config).eval()
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.weight.mul_(3)
+    classes = [f"class {index}" for index in range(config.MODEL.ROI_HEADS.NUM_CLASSES)]
+    return Detector(model, config, classes, list(range(1, len(classes) + 1)))
+
+
+def operators(graph: onnx.GraphProto) -> set[str]:
+    """Names of a graph's operators, those inside its conditions too."""
+    inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
+    return {node.op_type for node in graph.node}.union(*map(operators, inner))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
+    images = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:2]
+    report = export_detector(untrained(kind), tmp_path / "d.onnx", images)
+    assert len(report.compared) == 2 and sum(found.objects for found in report.compared.values()) > 10
+    assert all(found.box <= 1e-3 and found.score <= 1e-4 for found in report.compared.values())
+    assert all((found.mask is not None) == kind.startswith("mask") for found in report.compared.values())
+    assert any("masks" in note for note in report.notes) == kind.startswith("mask")
+    assert "NonMaxSuppression" in operators(onnx.load(tmp_path / "d.onnx").graph)
+
+
+def test_metadata_is_enough_to_run_it(tmp_path, shared_data):
+    import cv2
+    import onnxruntime
+
+    from backbone.exporting.onnx_file import session_metadata
+
+    detector = untrained("fpn")
+    export_detector(detector, tmp_path / "d.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "d.onnx"))
+    facts = session_metadata(session)
+    image = read_image(sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[7])
+    shorter = facts["input"]["shorter_side"]
+    scale = shorter / min(image.shape[:2])
+    resized = cv2.resize(image, None, fx=scale, fy=scale)
+    pixels = to_tensor(resized, facts["input"]["channel_order"]).float()
+    boxes, scores, classes = session.run(facts["outputs"], {facts["input"]["name"]: pixels.numpy()})
+    expected = module.of_detector(detector, pixels)
+    assert len(scores) == len(expected["scores"]) > 0
+    found = {"boxes": boxes, "scores": scores, "classes": classes}
+    assert agreement(found, expected, "here").box <= 1e-3
+    assert facts["classes"] == detector.classes
+
+
+def objects(number: int, seed: int = 0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(seed)
+    scores = np.sort(random.random(number))[::-1].astype(np.float32)
+    return {"boxes": random.random((number, 4)) * 100, "scores": scores, "classes": random.integers(0, 3, number)}
+
+
+@pytest.mark.parametrize(("name", "change"), [("boxes", 0.01), ("scores", 0.01), ("classes", 1)])
+def test_a_difference_is_noticed(name, change):
+    expected = objects(10)
+    found = {key: value.copy() for key, value in expected.items()}
+    assert agreement(found, expected, "x").objects == 10
+    found[name][3] += change
+    with pytest.raises(ExportError, match="nothing was kept"):
+        agreement(found, expected, "x")
+
+
+def test_order_and_the_last_place_do_not_matter():
+    expected = objects(10)
+    found = {key: value[::-1].copy() for key, value in expected.items()}
+    found["boxes"][0] += 50  # the one of the least score
+    assert agreement(found, expected, "x").objects == 9
+    found = {key: value[:0] for key, value in expected.items()}
+    with pytest.raises(ExportError, match="is not found"):
+        agreement(found, expected, "x")
+    assert agreement(found, found, "x").objects == 0
+
+
+def test_nothing_is_kept_of_a_graph_that_differs(tmp_path, monkeypatch):
+    path = tmp_path / "d.onnx"
+    path.write_bytes(b"the former file")
+    broken = lambda detector, pixels: objects(5)  # noqa: E731
+    monkeypatch.setattr(module, "of_detector", broken)
+    with pytest.raises(ExportError, match="d.onnx in ONNX Runtime"):
+        export_detector(untrained("fpn"), path)
+    assert path.read_bytes() == b"the former file" and list(tmp_path.iterdir()) == [path]
+
+
+def test_other_formats_are_refused(tmp_path):
+    with pytest.raises(ExportError, match="written as .onnx alone"):
+        export_detector(untrained("fpn"), tmp_path / "d.pt2")
+
+
+def test_command_line(tmp_path):
+    detector = untrained("fpn")
+    from backbone.engine.config import dump
+
+    torch.save(
+        {
+            "model": detector.model.state_dict(),
+            "config": dump(detector.config),
+            "metadata": {"classes": detector.classes, "category_ids": detector.category_ids},
+        },
+        tmp_path / "model.pth",
+    )
+    command = [sys.executable, ROOT / "tools" / "export_detector.py", "--weights", tmp_path / "model.pth"]
+    done = subprocess.run(
+        [*command, "--output", tmp_path / "d.onnx", "--json", tmp_path / "r.json"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compared with the detector" in done.stdout and "Warning" not in done.stderr
+    assert json.loads((tmp_path / "r.json").read_text())["metadata"]["outputs"] == ["boxes", "scores", "classes"]
+    done = subprocess.run([*command, "--output", tmp_path / "d.xml"], capture_output=True, text=True)
+    assert done.returncode == 2 and "written as .onnx alone" in done.stderr

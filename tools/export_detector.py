@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Write a trained detector as one ONNX file, non-maximum suppression and all. It is run in ONNX Runtime and compared
+with the detector before it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backbone.cli import Parser, run
+from backbone.text import table
+
+EXAMPLE = "tools/export_detector.py --weights run/model_best.pth --output detector.onnx --images photos/"
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="an .onnx file")
+    parser.add_argument("--images", metavar="PATH", help="image, folder or glob to compare on (else drawn pictures)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    import detection
+
+    detection.register()
+    from backbone.engine.files import write_json
+    from backbone.engine.record import start_logging
+    from detection.engine.predict import find_images, load_trained_detector
+    from detection.export import export_detector
+
+    start_logging(None)
+    images = find_images(arguments.images, arguments.output.parent) if arguments.images else None
+    report = export_detector(load_trained_detector(arguments.weights, "cpu"), arguments.output, images)
+    print(f"{report.path}: ONNX, {report.size / 2**20:.1f} MiB, {report.metadata['model']}")
+    print(f"run in {report.runtime} and compared with the detector:")
+    rows = [(name, found.objects, f"{found.box:.1e}", f"{found.score:.1e}") for name, found in report.compared.items()]
+    print(table(rows, ("image", "objects", "boxes, px", "scores")))
+    for note in report.notes:
+        print(f"note: {note}")
+    if arguments.json:
+        write_json(arguments.json, report.to_dict())
+
+
+if __name__ == "__main__":
+    run(main)
