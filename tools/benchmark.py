@@ -8,7 +8,7 @@ from pathlib import Path
 from backbone.cli import Parser, run
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
-BENCHMARKS = ("inference", "training", "evaluation")
+BENCHMARKS = ("inference", "training", "evaluation", "input")
 
 
 def make_parser() -> Parser:
@@ -20,13 +20,17 @@ def make_parser() -> Parser:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     parser.add_argument("--no-exports", action="store_true", help="leave ONNX Runtime and OpenVINO out")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of image files, for input")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the sections into this Markdown file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     return parser
 
 
 def main() -> None:
-    arguments = make_parser().parse_args()
+    parser = make_parser()
+    arguments = parser.parse_args()
+    if "input" in arguments.what and arguments.images is None:
+        parser.error("input needs --images FOLDER, some hundred image files of the data set")
     import torch
 
     import detection
@@ -44,6 +48,7 @@ def main() -> None:
         rounds=arguments.rounds,
         device=device,
         exports=not arguments.no_exports and device == "cpu",
+        images=arguments.images,
     )
     figures = {}
     for section in sections:

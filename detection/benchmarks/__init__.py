@@ -1,7 +1,8 @@
 """Speed and memory against the peers, in one process, alternating."""
 
-from .report import Section, write_section
+from backbone.benchmarks.report import Section, write_section
+from backbone.benchmarks.timing import Timing, alternate
+
 from .suite import run_all
-from .timing import Timing, alternate
 
 __all__ = ["Section", "Timing", "alternate", "run_all", "write_section"]

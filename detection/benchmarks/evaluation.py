@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from backbone.benchmarks.report import Section
+from backbone.benchmarks.timing import alternate
+
 from ..evaluation import ENGINES, evaluate_coco
-from .report import Section
-from .timing import alternate
 
 
 def synthetic(

@@ -16,10 +16,9 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 import backbone
 import detection
+from backbone.benchmarks.report import Section
+from backbone.benchmarks.timing import alternate
 from backbone.networks.fold import FoldedBackbone
-
-from .report import Section
-from .timing import alternate
 
 STAGES = ("res2", "res3", "res4", "res5")
 LAYERS = {f"layer{index + 1}": stage for index, stage in enumerate(STAGES)}

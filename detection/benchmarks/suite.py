@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from backbone.benchmarks import input as input_pipeline
+from backbone.benchmarks.report import Section
 
 from . import evaluation, inference, training
-from .report import Section
 
 INFERENCE_SIZE, TRAINING_SIZE = (800, 1216), (480, 640)
 
@@ -19,11 +22,15 @@ def run_all(
     rounds: int,
     device: str,
     exports: bool,
+    images: Path | None,
 ) -> Iterator[Section]:
     """Run the benchmarks one after the other, and yield each result as it comes."""
     for benchmark in benchmarks:
         if benchmark == "evaluation":
             yield evaluation.measure(rounds=min(rounds, 3))
+            continue
+        if benchmark == "input":
+            yield input_pipeline.measure(images, rounds=rounds)
             continue
         for name in names:
             if benchmark == "inference":

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import backbone
+from backbone.benchmarks.report import Section
+from backbone.benchmarks.timing import alternate
 
 from .inference import STAGES, detectron2_backbone
-from .report import Section
-from .timing import alternate
 
 
 def saved_bytes(network: nn.Module, images: Tensor) -> int:

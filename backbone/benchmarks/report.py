@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbone.engine.environment import provenance
-from backbone.engine.files import write_text
-from backbone.text import table
+from ..engine.environment import provenance
+from ..engine.files import write_text
+from ..text import table
 
 TITLE = "# Results\n\nMeasured by the commands named with them. What was not measured is not here.\n"
 

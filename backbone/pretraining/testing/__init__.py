@@ -1,0 +1,7 @@
+"""Testing a classifier as the paper does: one crop, ten crops, fully convolutional, and ensembles."""
+
+from .evaluate import evaluate
+from .protocols import PROTOCOLS, Protocol
+from .results import Errors, table
+
+__all__ = ["PROTOCOLS", "Errors", "Protocol", "evaluate", "table"]
