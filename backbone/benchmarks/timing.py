@@ -27,10 +27,15 @@ class Timing:
         return max(self.seconds) / min(self.seconds)
 
 
-def alternate(ways: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1) -> dict[str, Timing]:
+def alternate(
+    ways: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1, pause: float = 0.0
+) -> dict[str, Timing]:
     """Run every way once a round, in turn, and return their timings.
 
     A GPU's queue is emptied before each clock is read. Garbage is collected between the ways, not within them.
+
+    Args:
+        pause: seconds of rest before each; threads of one runtime spin for a while, on the cores that the next needs.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + rounds):
@@ -38,6 +43,7 @@ def alternate(ways: Mapping[str, Callable[[], object]], *, rounds: int, warm_up:
             gc.collect()
             gc.disable()
             _wait()
+            time.sleep(pause)
             began = time.perf_counter()
             run()
             _wait()

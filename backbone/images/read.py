@@ -35,13 +35,13 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
 def decode_image(data: np.ndarray, source: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
     """Decode the bytes of an image file; see `read_image`."""
     if data.size == 0:
-        raise DataError(f"{source}: the image file is empty (0 bytes); replace it or take it out of the JSON")
+        raise DataError(f"{source}: the image file is empty (0 bytes); replace it or leave it out")
     # OpenCV would fill the missing part of a JPEG with gray.
     if read_header(data.tobytes()).fault == "truncated-image":
-        raise DataError(f"{source}: the image file is cut off; replace it or take it out of the JSON")
+        raise DataError(f"{source}: the image file is cut off; replace it or leave it out")
     image = _decode(data, cv2.IMREAD_COLOR)
     if image is None:
-        raise DataError(f"{source}: not an image that OpenCV can decode; replace it or take it out of the JSON")
+        raise DataError(f"{source}: not an image that OpenCV can decode; replace it or leave it out")
     if size is not None and image.shape[1::-1] != tuple(size):
         stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if stored is None or stored.shape[1::-1] != tuple(size):

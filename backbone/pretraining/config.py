@@ -218,14 +218,20 @@ def check_values(config: CfgNode, source: str) -> None:
     for key in SHARES:
         if not 0 <= get(config, key) < 1:
             raise ConfigError(f"{source}: {key} must be from 0 to below 1, not {get(config, key)}")
+    _check_protocols(config, source)
+    _check_paper(config, source)
+    _check_input(config, source)
+
+
+def _check_protocols(config: CfgNode, source: str) -> None:
     for name in config.TEST.FINAL_PROTOCOLS:
         if name not in PROTOCOLS:
             raise ConfigError(
                 f"{source}: TEST.FINAL_PROTOCOLS has {name!r}{nearest(str(name), PROTOCOLS)}; "
                 f"protocols: {', '.join(PROTOCOLS)}"
             )
-    _check_paper(config, source)
-    _check_input(config, source)
+    if config.MODEL.MEAN_IMAGE and "dense" in (config.TEST.PROTOCOL, *config.TEST.FINAL_PROTOCOLS):
+        raise ConfigError(f"{source}: a mean image fits one size, dense tests many; set MODEL.MEAN_IMAGE False")
 
 
 def _check_paper(config: CfgNode, source: str) -> None:
@@ -237,6 +243,8 @@ def _check_paper(config: CfgNode, source: str) -> None:
 
 
 def _check_input(config: CfgNode, source: str) -> None:
+    if config.INPUT.CROP == "pad" and config.DATA.NAME != "cifar10":
+        raise ConfigError(f"{source}: INPUT.CROP 'pad' is for images of one size (cifar10); 'shorter_side' or 'area'")
     low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
     if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:
         raise ConfigError(

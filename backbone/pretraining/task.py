@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..bn_statistics import recompute_bn
 from ..engine import distributed
 from ..engine.loading import settle_workers
 from ..engine.solver import device_of
 from ..engine.trainer import Task
 from ..networks import Backbone
-from ..bn_statistics import recompute_bn
 from ..weights import Preprocessing
 from .average import MovingAverage
 from .data import LabelledImages

@@ -16,11 +16,15 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 import backbone
 import detection
+from backbone import ConfigError
 from backbone.benchmarks.report import Section
 from backbone.benchmarks.timing import alternate
-from backbone.networks.fold import FoldedBackbone
+from backbone.networks import FoldedBackbone, find_architecture
 
 STAGES = ("res2", "res3", "res4", "res5")
+# Seconds: longer than the threads of ONNX Runtime, OpenVINO and OpenMP spin.
+PAUSE = 0.5
+STOCK = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 LAYERS = {f"layer{index + 1}": stage for index, stage in enumerate(STAGES)}
 
 
@@ -28,7 +32,10 @@ def detectron2_backbone(name: str, *, freeze_at: int = 0) -> nn.Module:
     """Return detectron2's own ResNet of that depth, frozen BN, all four stages out."""
     config = detection.get_config("coco_faster_rcnn_r50_fpn.yaml").clone()
     config.defrost()
+    if name not in STOCK:
+        raise ConfigError(f"{name}: the peers have {', '.join(STOCK)} alone; --backbone names one of them")
     config.MODEL.RESNETS.DEPTH = int(name.removeprefix("resnet"))
+    config.MODEL.RESNETS.RES2_OUT_CHANNELS = find_architecture(name).channels[0]
     config.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
     config.MODEL.BACKBONE.FREEZE_AT = freeze_at
     return build_resnet_backbone(config, ShapeSpec(channels=3))
@@ -61,7 +68,7 @@ def measure(name: str, *, size: tuple[int, int], rounds: int, device: str, expor
         if exports:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             ways |= exported_ways(net, folder, images.cpu())
-        timings = alternate(ways, rounds=rounds, warm_up=2)
+        timings = alternate(ways, rounds=rounds, warm_up=2, pause=PAUSE if exports else 0.0)
     stock, vision = timings["detectron2"].median, timings["torchvision"].median
     rows = [
         [label, 1000 * timing.median, stock / timing.median, vision / timing.median, timing.spread]
@@ -93,11 +100,19 @@ def exported_ways(net: backbone.Backbone, folder: Path, images: Tensor) -> dict[
     array = images.numpy()
     backbone.export(net, folder / "net.onnx", input_size=size)
     backbone.export(net, folder / "net.xml", input_size=size)
-    session = onnxruntime.InferenceSession(folder / "net.onnx", providers=["CPUExecutionProvider"])
-    core = openvino.Core()
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = torch.get_num_threads()
+    # The file takes any size; what is known when it is opened lets the runtime plan its memory.
+    for axis, length in zip(("batch", "height", "width"), (1, *size)):
+        settings.add_free_dimension_override_by_name(axis, length)
+    session = onnxruntime.InferenceSession(folder / "net.onnx", settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     ways: dict[str, Callable[[], object]] = {"ours, ONNX Runtime": lambda: session.run(None, {name: array})}
+    core = openvino.Core()
     for precision in ("f32", "bf16"):
-        model = core.compile_model(folder / "net.xml", "CPU", {"INFERENCE_PRECISION_HINT": precision})
-        ways[f"ours, OpenVINO {precision}"] = lambda model=model: model(array)
+        hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        request = core.compile_model(folder / "net.xml", "CPU", hints).create_infer_request()
+        ways[f"ours, OpenVINO {precision}"] = lambda request=request: request.infer(
+            [array], share_inputs=True, share_outputs=True
+        )
     return ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+
+# What a file, or a damaged, encrypted or strangely packed member of an archive raises.
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
 
 
 class LabelledImages(ABC):
@@ -35,7 +39,11 @@ class LabelledImages(ABC):
 
     @abstractmethod
     def content(self, index: int) -> np.ndarray:
-        """Return an image: decoded, (H, W, 3) uint8 RGB, or the bytes of its file, (length,) uint8."""
+        """Return an image: decoded, (H, W, 3) uint8 RGB, or the bytes of its file, (length,) uint8.
+
+        Raises:
+            DataError: it cannot be read; the message leaves the place out.
+        """
 
     @abstractmethod
     def place(self, index: int) -> str:
@@ -85,12 +93,14 @@ class ImageFiles(LabelledImages):
         self._archive: zipfile.ZipFile | None = None
 
     def content(self, index: int) -> np.ndarray:
+        name = str(self.files[index])
         try:
             if self.root.is_dir():
-                return np.fromfile(self.root / str(self.files[index]), dtype=np.uint8)
-            return np.frombuffer(self._open_archive().read(str(self.files[index])), dtype=np.uint8)
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
-            raise DataError(f"{self.place(index)}: cannot be read: {error}") from None
+                with open(self.root / name, "rb", buffering=0) as file:
+                    return np.frombuffer(file.read(), dtype=np.uint8)
+            return np.frombuffer(self._open_archive().read(name), dtype=np.uint8)
+        except UNREADABLE as error:
+            raise DataError(f"cannot be read: {error}") from None
 
     def place(self, index: int) -> str:
         return f"{self.root}/{self.files[index]}"

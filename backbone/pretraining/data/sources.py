@@ -80,7 +80,7 @@ def _class_list(root: Path, file: str) -> list[str] | None:
 def synthetic_images(config: Any) -> ImagesInMemory:
     """Return random images and labels, the same for the same seed: they time the device without any reading."""
     random = np.random.default_rng(config.SEED)
-    size, classes = config.INPUT.TRAIN_SIZE, config.MODEL.NUM_CLASSES or 1000
+    size, classes = config.INPUT.TRAIN_SIZE, config.MODEL.NUM_CLASSES or (10 if config.DATA.NAME == "cifar10" else 1000)
     number = max(config.SOLVER.IMS_PER_BATCH, min(SYNTHETIC_IMAGES, 2**28 // (3 * size * size)))
     pixels = random.integers(0, 256, (number, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, classes, number)

@@ -1,0 +1,149 @@
+"""From what a user asks for to rows that were run and a report of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.config import check_pairs
+from ..engine.files import write_json, write_text
+from ..engine.scale import scale_schedule
+from ..errors import ConfigError, DataError, RunError
+from .markdown import markdown
+from .page import page
+from .records import Record, different, gather, read_run
+from .rows import Row, Table, choose
+from .runner import MISTAKE, Calls, Outcome, Runner
+from .schedule import shorten
+from .summary import to_json
+
+DEFAULT_OUTPUT = Path("output/reproduce")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        rows: names of rows to run; all for none. The report shows all rows of the table.
+        output: holds runs/<config>, which tables share, and table<N>.md and .html.
+        scale: length of every schedule, of the config's.
+        flags: passed on to every command.
+        overrides: KEY, VALUE, ... of every row.
+        json: file for the figures.
+    """
+
+    table: Table
+    rows: tuple[str, ...] = ()
+    data_root: Path | None = None
+    output: Path | None = None
+    scale: float = 1.0
+    flags: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    jobs: int = 1
+    report_only: bool = False
+    json: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The output folder. Shortened runs have one of their own, so that they never pass for whole ones."""
+        if self.output is not None:
+            return self.output
+        return DEFAULT_OUTPUT if self.scale == 1 else Path(f"{DEFAULT_OUTPUT}_scale_{self.scale:g}")
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+
+def reproduce(request: Request, say: Callable[[str], None]) -> bool:
+    """Run what the rows lack, gather their records and write the report; return whether no row failed.
+
+    Raises:
+        ConfigError, DataError: a flag or a key is wrong, the data root does not exist, or a run in the folder is of
+            another config; nothing was run.
+        RunError: each row that was tried ended for a user's mistake, such as data that is not there.
+    """
+    rows = choose(request.table, request.rows)
+    calls = make_calls(request, rows)
+    outcomes: list[Outcome] = []
+    if not request.report_only:
+        outcomes = Runner(calls, say, jobs=request.jobs).run(rows)
+        if outcomes and all(outcome.status == MISTAKE for outcome in outcomes):
+            raise RunError(f"{outcomes[0].row.name}: {outcomes[0].message}")
+    failures = {outcome.row.name: outcome for outcome in outcomes if outcome.status}
+    records = [_with_failure(gather(row, request.runs), failures.get(row.name)) for row in request.table.rows]
+    for path in write_reports(request, records):
+        say(f"report       {path}")
+    for outcome in failures.values():
+        say(f"failed       {outcome.row.name}: {outcome.message} (status {outcome.status})")
+    return not failures
+
+
+def _with_failure(record: Record, outcome: Outcome | None) -> Record:
+    if outcome is None:
+        return record
+    return dataclasses.replace(record, failure=f"{outcome.message} (status {outcome.status})")
+
+
+def write_reports(request: Request, records: Sequence[Record]) -> list[Path]:
+    """Write table<N>.md and table<N>.html into the output folder, and the JSON file if one is asked for."""
+    base = request.folder / f"table{request.table.number}"
+    files = [base.with_suffix(".md"), base.with_suffix(".html")]
+    write_text(files[0], markdown(request.table, records))
+    write_text(files[1], page(request.table, records))
+    if request.json is not None:
+        write_json(request.json, to_json(request.table, records))
+        files.append(request.json)
+    return files
+
+
+def make_calls(request: Request, rows: Sequence[Row]) -> Calls:
+    """Check what can be known before anything runs, and return how the commands are made.
+
+    Raises:
+        ConfigError: a key or a value is wrong, or a run in the folder is of another config.
+        DataError: the data root does not exist.
+    """
+    check_pairs(request.overrides)
+    if request.data_root is not None and not request.data_root.exists():
+        raise DataError(f"--data-root {request.data_root}: does not exist")
+    root = () if request.data_root is None else ("--data-root", str(request.data_root))
+    train = {}
+    for row in rows:
+        overrides = settled(row, request)
+        if not request.report_only:
+            _check_run(row, request, overrides)
+        train[row.config] = tuple(map(str, overrides))
+    return Calls(runs=request.runs, flags=(*root, *request.flags), train=train, test=request.overrides)
+
+
+def settled(row: Row, request: Request) -> list[object]:
+    """Return the overrides of a row's training: the user's, and those of a shortened schedule."""
+    given = set(request.overrides[::2])
+    if request.scale == 1:
+        return list(request.overrides)
+    config, _ = scale_schedule(row.kind.load(row.config, request.overrides), given)
+    return [*request.overrides, *shorten(config, request.scale, given)]
+
+
+def _check_run(row: Row, request: Request, overrides: Sequence[object]) -> None:
+    expected = _expected(row, overrides)
+    run = read_run(request.runs / row.train.folder)
+    if run.config is None:
+        return
+    found = different(run.config, expected, row.kind.free_keys)
+    if found:
+        shown = ", ".join(f"{key} {ours} (now {theirs})" for key, ours, theirs in found[:3])
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        raise ConfigError(
+            f"{run.folder} is a run of another config: {shown}{more}; give the flags that it was begun with, another "
+            "--output-dir, or --report-only"
+        )
+
+
+def _expected(row: Row, overrides: Sequence[object]) -> Any:
+    return scale_schedule(row.kind.load(row.config, overrides), set(overrides[::2]))[0]

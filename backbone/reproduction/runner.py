@@ -1,0 +1,181 @@
+"""Runs the commands of rows: each in a process of its own, several at once, skipping what is done."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine.checkpoint import FINAL
+from .records import Run, read_run, source_of
+from .rows import Row, Step
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+MISTAKE = 2
+TERMINATED = 128 + signal.SIGTERM
+LAST_LINES = 40
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How commands are made from steps.
+
+    Attributes:
+        runs: folder of the run folders.
+        flags: those that every command gets, such as --device.
+        train: KEY VALUE overrides of trainings, by config; tests get `test`.
+        test: KEY VALUE overrides of tests.
+    """
+
+    runs: Path
+    flags: tuple[str, ...]
+    train: dict[str, tuple[str, ...]]
+    test: tuple[str, ...]
+
+    def command(self, row: Row, step: Step, *, resume: bool) -> list[str]:
+        """Return the command line of one step."""
+        parts = [sys.executable, str(TOOLS / row.kind.tool), *step.arguments]
+        parts += ["--output-dir", str(self.runs / step.folder)]
+        if step.weights_of is not None:
+            parts += ["--weights", str(self.runs / step.weights_of / FINAL)]
+        if resume:
+            parts.append("--resume")
+        overrides = self.train[row.config] if step.weights_of is None else self.test
+        return [*parts, *self.flags, *overrides]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the commands of a row ended: status 0, or that of the one that failed with its last line."""
+
+    row: Row
+    status: int = 0
+    message: str = ""
+
+
+class Runner:
+    """Runs rows.
+
+    Args:
+        say: takes one line of progress; called from several threads, one line at a time.
+        jobs: rows at once.
+    """
+
+    def __init__(self, calls: Calls, say: Callable[[str], None], *, jobs: int = 1) -> None:
+        self.calls = calls
+        self.jobs = jobs
+        self._say = say
+        self._lock = threading.Lock()
+        self._folders: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._processes: set[subprocess.Popen] = set()
+        self._stopped = False
+
+    def run(self, rows: Sequence[Row]) -> list[Outcome]:
+        """Run what the rows lack, and return how the rows ended.
+
+        Once as many rows as run at once have ended, all for a user's mistake, the others are not begun: they would make
+        the same one.
+        """
+        outcomes: list[Outcome] = []
+
+        def run_row(row: Row) -> None:
+            with self._lock:
+                hopeless = len(outcomes) >= self.jobs and all(done.status == MISTAKE for done in outcomes)
+            if hopeless or self._stopped:
+                return
+            outcome = self._row(row)
+            with self._lock:
+                outcomes.append(outcome)
+
+        with ThreadPoolExecutor(self.jobs) as pool, self._ending():
+            for future in [pool.submit(run_row, row) for row in rows]:
+                future.result()
+        return outcomes
+
+    def _row(self, row: Row) -> Outcome:
+        with self._folders[row.train.folder]:
+            run = read_run(self.calls.runs / row.train.folder)
+            if run.ended:
+                self.say(row, f"trained already: {run.folder}")
+            else:
+                status, message = self._call(row, row.train, resume=run.begun)
+                if status:
+                    return Outcome(row, status, message)
+        for step in row.tests:
+            run = read_run(self.calls.runs / row.train.folder)
+            if not self._lacking(row, run):
+                break
+            with self._folders[step.folder]:
+                status, message = self._call(row, step, resume=False)
+            if status:
+                return Outcome(row, status, message)
+        lacking = self._lacking(row, read_run(self.calls.runs / row.train.folder))
+        if lacking:
+            return Outcome(row, 1, f"its commands ended well, but left no {', '.join(lacking)} in results.json")
+        return Outcome(row)
+
+    def _lacking(self, row: Row, run: Run) -> list[str]:
+        runs = self.calls.runs
+        return ["/".join(figure.path) for figure in row.figures if source_of(figure, row, run, runs) is None]
+
+    def _call(self, row: Row, step: Step, *, resume: bool) -> tuple[int, str]:
+        """Run one command; return its status and the last line that it said."""
+        command = self.calls.command(row, step, resume=resume)
+        self.say(row, "$ " + subprocess.list2cmdline(command))
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        with self._lock:
+            if self._stopped:
+                return TERMINATED, "stopped"
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            self._processes.add(process)
+        for line in process.stdout:
+            last.append(line.rstrip())
+            self.say(row, line.rstrip())
+        status = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        if status < 0:
+            status = 128 - status
+        said = next((line.strip() for line in reversed(last) if line.strip()), "said nothing")
+        return status, said.removeprefix(f"{row.kind.tool}: error: ")
+
+    def say(self, row: Row, line: str) -> None:
+        """Pass a line on, with the row's name before it where several run at once."""
+        with self._lock:
+            self._say(f"{row.name:<12} | {line}" if self.jobs > 1 else line)
+
+    # -- the end of this process is the end of its commands
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """On SIGTERM, Ctrl-C or a defect, end the commands too; each writes a checkpoint first."""
+        former = None
+        if threading.current_thread() is threading.main_thread():
+            former = signal.signal(signal.SIGTERM, _leave)
+        try:
+            yield
+        except BaseException:
+            self._stop()
+            raise
+        finally:
+            if former is not None:
+                signal.signal(signal.SIGTERM, former)
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.terminate()
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(TERMINATED)

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Run or resume the rows of one of the paper's tables, and write paper against measured with the curves.
+
+Runs stand in OUTPUT/runs/<config>, reports in OUTPUT/table<N>.md and .html. What is done is not run again."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Namespace
+from pathlib import Path
+
+from backbone.cli import Parser, run
+
+EXAMPLE = """tools/reproduce.py --table 6 --data-root /data/cifar10 --rows ResNet-20 --rows plain-20
+  tools/reproduce.py --table 3 --data-root /data/imagenet --num-gpus 8
+  tools/reproduce.py --table 6 --data-root /data/cifar10 --scale 0.01 --jobs 4
+  tools/reproduce.py --table 2 --report-only"""
+TABLES = ("2", "3", "4", "6")
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text!r}")
+    return value
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
+    return int(text)
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE)
+    parser.add_argument("--table", required=True, choices=TABLES, help="of the paper")
+    parser.add_argument(
+        "--rows", action="append", metavar="NAME", help="run this row alone; may be given several times (else all)"
+    )
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="root of the data set, for all rows")
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="(else output/reproduce, or output/reproduce_scale_<S>)"
+    )
+    parser.add_argument("--scale", type=share, default=1.0, metavar="S", help="shorten every schedule, as 0.01")
+    parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="N", help="rows at once, on the same device")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    processes = parser.add_mutually_exclusive_group()
+    processes.add_argument("--num-gpus", type=positive, metavar="N", help="processes of each row, one a GPU")
+    processes.add_argument("--num-processes", type=positive, metavar="N", help="the same, on a CPU too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys of every row")
+    return parser
+
+
+def passed_on(arguments: Namespace) -> tuple[str, ...]:
+    """Return the flags that every row's command gets as they are."""
+    flags = {
+        "--device": arguments.device,
+        "--num-gpus": arguments.num_gpus,
+        "--num-processes": arguments.num_processes,
+    }
+    return tuple(part for flag, value in flags.items() if value is not None for part in (flag, str(value)))
+
+
+def main() -> int:
+    arguments = make_parser().parse_intermixed_args()
+    # Behind the parser: --help and a wrong flag answer at once.
+    from backbone.reproduction import Request, reproduce
+    from backbone.reproduction.classification import classification_table
+
+    request = Request(
+        table=classification_table(arguments.table),
+        rows=tuple(arguments.rows or ()),
+        data_root=arguments.data_root,
+        output=arguments.output_dir,
+        scale=arguments.scale,
+        flags=passed_on(arguments),
+        overrides=tuple(arguments.overrides),
+        jobs=arguments.jobs,
+        report_only=arguments.report_only,
+        json=arguments.json,
+    )
+    return 0 if reproduce(request, lambda line: print(line, flush=True)) else 1
+
+
+if __name__ == "__main__":
+    run(main)
