@@ -1,23 +1,42 @@
 #!/usr/bin/env python3
 """Evaluate predictions with COCO's figures: twelve for boxes and masks, ten for keypoints, and AP of each class.
 
-The figures are those of pycocotools to the last digit. Does not need detectron2.
+The figures are those of pycocotools to the last digit. With --voc-root, PASCAL VOC's: AP by 11 points and by area, as
+the development kit and detectron2 compute them. Does not need detectron2.
 
 Example:
     python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json
     python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --iou-type bbox,segm
     python tools/evaluate.py --gt person_keypoints_val2017.json --predictions people.json --iou-type keypoints
+    python tools/evaluate.py --gt instances_val2017.json --predictions dets.json --images val2017 --report out.html
+    python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split val --predictions dets --metric voc10
+    python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split test --predictions dets.json --submission results
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+from typing import Any
 
 from backbone.cli import Parser, run
 from backbone.engine.files import write_json
 from backbone.errors import DataError, UserError
-from detection.evaluation import ENGINES, IOU_TYPES, CocoMetrics, evaluate_coco
+from detection.analysis import Case, analyze, case_of_coco, case_of_voc, with_images, write_report
+from detection.data.voc import read_split, split_of_folder
+from detection.data.voc.layout import read_ids
+from detection.evaluation import (
+    ENGINES,
+    IOU_TYPES,
+    CocoMetrics,
+    evaluate_coco,
+    evaluate_voc,
+    load_ground_truth,
+    load_predictions,
+)
+from detection.evaluation.voc import METRICS
+from detection.evaluation.voc_detections import load_detections, write_submission
 
 EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json"
 
@@ -25,8 +44,10 @@ EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions de
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser("Evaluate predictions with COCO's figures, identical to pycocotools's.", EXAMPLE)
-    parser.add_argument("--gt", type=Path, required=True, help="ground truth: a COCO JSON file")
-    parser.add_argument("--predictions", type=Path, required=True, help="a JSON file in COCO's results form")
+    parser.add_argument("--gt", type=Path, help="ground truth: a COCO JSON file")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, help="a JSON file in COCO's results form; see --voc-root"
+    )
     parser.add_argument(
         "--iou-type",
         action="append",
@@ -40,10 +61,52 @@ def parse() -> argparse.Namespace:
         help="limits of detections per image and class (default: 1,10,100; keypoints: 20)",
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as JSON")
+    add_report_flags(parser)
+    add_voc_arguments(parser)
     args = parser.parse_args()
+    if (args.gt is None) == (args.voc_root is None):
+        parser.error("give the ground truth: either --gt FILE (COCO) or --voc-root DIR (PASCAL VOC)")
+    check_voc_arguments(parser, args)
     args.iou_type = list(dict.fromkeys(",".join(args.iou_type or IOU_TYPES[:1]).split(",")))
     args.max_detections = args.max_detections and [_limit(text) for text in args.max_detections.split(",")]
     return args
+
+
+def add_voc_arguments(parser: Parser) -> None:
+    """Add the flags of PASCAL VOC."""
+    voc = parser.add_argument_group(
+        "PASCAL VOC, in place of --gt; --predictions is then a folder of comp4_det_<split>_<class>.txt, or a COCO "
+        "results JSON whose image_id is the file's id (or the number of its digits) and whose category_id counts the "
+        "classes from 1 in the order of the alphabet"
+    )
+    voc.add_argument("--voc-root", type=Path, metavar="DIR", help="a year's folder, such as VOCdevkit/VOC2012")
+    voc.add_argument("--split", help="a list in ImageSets/Main, such as val or test")
+    voc.add_argument("--metric", choices=METRICS, help="11 points or area (default: voc07 for VOC2007, else voc10)")
+    voc.add_argument("--submission", type=Path, metavar="DIR", help="write the predictions as comp4_det_*.txt there")
+
+
+def check_voc_arguments(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuse flags of one kind of ground truth beside the other."""
+    if args.voc_root is None:
+        wrong = [name for name in ("split", "metric", "submission") if getattr(args, name) is not None]
+        if wrong:
+            parser.error(f"--{wrong[0]} belongs to --voc-root, not to --gt")
+        return
+    if args.split is None:
+        parser.error("--voc-root needs --split, such as --split val")
+    if args.iou_type or args.max_detections or args.engine != "auto":
+        parser.error("--iou-type, --max-detections and --engine belong to --gt, not to --voc-root")
+
+
+def add_report_flags(parser: Parser) -> None:
+    """Add the flags of the error analysis."""
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT", help="write an error analysis of the boxes as one HTML page"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="with --report: the images, to draw the worst ones")
+    parser.add_argument(
+        "--score", type=float, metavar="S", help="with --report: least score to show (default: that of the best F1)"
+    )
 
 
 def _limit(text: str) -> int:
@@ -54,9 +117,17 @@ def _limit(text: str) -> int:
 
 def check_output(args: argparse.Namespace) -> None:
     """Refuse, before any work, to write over an input or a folder."""
-    inputs = {path.resolve() for path in (args.gt, args.predictions)}
-    if args.json is not None and (args.json.is_dir() or args.json.resolve() in inputs):
-        raise DataError(f"--json {args.json}: is a folder or an input; give the name of a new file")
+    inputs = {path.resolve() for path in (args.gt, args.predictions) if path is not None}
+    for flag, path in (("--json", args.json), ("--report", args.report)):
+        if path is not None and (path.is_dir() or path.resolve() in inputs):
+            raise DataError(f"{flag} {path}: is a folder or an input; give the name of a new file")
+    if args.report is not None and args.json is not None and args.report.resolve() == args.json.resolve():
+        raise DataError(f"--report {args.report}: is the file of --json too; give them different names")
+    for flag, value in (("--images", args.images), ("--score", args.score)):
+        if args.report is None and value is not None:
+            raise UserError(f"{flag} belongs to the error analysis; give --report OUT too, or leave {flag} out")
+    if args.score is not None and not math.isfinite(args.score):
+        raise UserError(f"--score: {args.score} is no score; give a number such as 0.5")
 
 
 def evaluate(args: argparse.Namespace) -> list[CocoMetrics]:
@@ -67,15 +138,67 @@ def evaluate(args: argparse.Namespace) -> list[CocoMetrics]:
     ]
 
 
+def evaluate_split(args: argparse.Namespace) -> None:
+    """Evaluate on a split of PASCAL VOC; without annotations there, or with --submission, write the server's files."""
+    split = split_of_folder(args.voc_root, args.split)
+    ids = read_ids(split)
+    found = load_detections(args.predictions, ids, args.split)
+    if found.without_file:
+        print(f"note: no file of {', '.join(found.without_file)}; taken as never detected")
+    if args.submission is not None:
+        files = write_submission(found, args.submission, ids, args.split)
+        print(f"submission: {len(files)} files, {args.submission}/comp4_det_{args.split}_<class>.txt")
+        if not split.annotated:
+            print(f"{split.list_file} has no annotations: nothing to evaluate")
+            return
+    truth = read_split(split, need_images=False)
+    case = args.report and with_folder(case_of_voc(truth, found), args.images)
+    metrics = evaluate_voc(truth, found, metric=args.metric)
+    print(f"{args.predictions} on {split.list_file}: {len(ids):,} images\n\n{metrics.table()}\n")
+    figures = metrics.to_json()
+    if case is not None:
+        figures |= report(args, case, f"{args.voc_root.resolve().name} {args.split}")
+    if args.json is not None:
+        write_json(args.json, figures)
+        print(f"figures: {args.json}")
+
+
+def coco_case(args: argparse.Namespace) -> Case:
+    """Return the boxes of the ground truth and of the predictions for the error analysis."""
+    ground_truth = load_ground_truth(args.gt)
+    case = case_of_coco(ground_truth, load_predictions(args.predictions, ground_truth), args.gt)
+    return with_folder(case, args.images)
+
+
+def with_folder(case: Case, images: Path | None) -> Case:
+    """Return the case with the folder of --images, where it is given."""
+    return case if images is None else with_images(case, images)
+
+
+def report(args: argparse.Namespace, case: Case, truth: str) -> dict[str, Any]:
+    """Write the error analysis and return its figures."""
+    analysis = analyze(case, score=args.score)
+    write_report(args.report, analysis, title=f"Error analysis: {args.predictions.name} on {truth}")
+    print(f"{analysis.table()}\n\nreport: {args.report}\n")
+    return {"errors": analysis.to_json()}
+
+
 def main() -> None:
     """Run the command line."""
     args = parse()
     check_output(args)
+    if args.voc_root is not None:
+        evaluate_split(args)
+        return
+    case = args.report and coco_case(args)
     results = evaluate(args)
     for metrics in results:
         print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")
+    figures = {kind: of for metrics in results for kind, of in metrics.to_json().items()}
+    if case is not None:
+        figures |= report(args, case, args.gt.name)
     if args.json is not None:
-        write_json(args.json, {kind: figures for metrics in results for kind, figures in metrics.to_json().items()})
+        write_json(args.json, figures)
         print(f"figures: {args.json}")
 
 

@@ -18,11 +18,12 @@ def make_parser() -> Parser:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
     return parser
 
 
 def main() -> None:
-    arguments = make_parser().parse_args()
+    arguments = make_parser().parse_intermixed_args()
     import detection
 
     detection.register()
@@ -30,7 +31,7 @@ def main() -> None:
     from detection.engine.predict import load_trained_detector, predict
 
     start_logging(None)
-    detector = load_trained_detector(arguments.weights, arguments.device)
+    detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides)
     outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score)
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
     print(f"{count(outcome.images, 'image')}, {count(outcome.detections, 'detection')}{skipped}")

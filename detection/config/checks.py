@@ -10,6 +10,7 @@ from backbone.text import nearest
 
 from ..evaluation import ENGINES
 from ..modeling.backbone import NORM_NAMES, architecture_of
+from .methods import check_methods, check_paper_rows, settle_context_head
 
 DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
@@ -27,11 +28,12 @@ CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
+    "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
 }
 POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 NOT_NEGATIVE = (
     *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
-    "SEED",
+    *("SEED", "TEST.SOFT_NMS.LEAST_SCORE"),
 )
 # Keys of detectron2 that nothing here reads, and what stands in for them. To change one in silence would mislead.
 UNUSED = {
@@ -71,6 +73,8 @@ def check_values(config: CfgNode, source: str) -> None:
     sizes = config.INPUT.MIN_SIZE_TRAIN
     if not sizes or min(sizes) < 0:
         raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
+    check_methods(config, source)
+    check_paper_rows(config, source)
 
 
 def refuse_unused(config: CfgNode, defaults: CfgNode, source: str) -> None:
@@ -84,7 +88,7 @@ def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -
     """Set the keys by which detectron2's own heads know the backbone (MODEL.RESNETS.DEPTH, ...) from its name.
 
     Raises:
-        ConfigError: one of them was given, and does not fit MODEL.BACKBONE.NAME.
+        ConfigError: one of them was given, and does not fit MODEL.BACKBONE.NAME; or the head has no global context.
     """
     name, table = architecture_of(config)
     derived = {
@@ -101,3 +105,4 @@ def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -
                 "leave the key out, the name decides"
             )
         config.MODEL.RESNETS[key] = derived[key]
+    settle_context_head(config, source)

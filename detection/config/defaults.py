@@ -26,6 +26,8 @@ def add_defaults(config: CfgNode) -> None:
     model.RESNETS.NORM = "FrozenBN"
     # Images of the training set from which frozen BN takes its statistics when there are no weights to take them from.
     model.BACKBONE.CALIBRATION_IMAGES = 8
+    # Pool the whole image as one more region; its feature stands beside each region's in the sibling layers.
+    model.ROI_BOX_HEAD.GLOBAL_CONTEXT = False
     # Memory layout of images, features and convolution weights.
     model.CHANNELS_LAST = False
     # Preprocessing of torchvision's weights; a weights file that was made with another sets its own.
@@ -43,6 +45,8 @@ def add_defaults(config: CfgNode) -> None:
     # Boxes without area, with NaN or wholly outside their image: "refuse" the set, "skip" the box and count it, or
     # "auto": skip in the official sets (COCO has such boxes), refuse in one's own.
     config.DATASETS.BAD_BOXES = "auto"
+    # Train on the objects that PASCAL VOC marks difficult; without, they are left out. Evaluation ignores them always.
+    config.DATASETS.VOC_DIFFICULT = False
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
     config.DATALOADER.NUM_WORKERS = -1
 
@@ -67,3 +71,24 @@ def add_defaults(config: CfgNode) -> None:
     config.TEST.PICTURES = 12
     # Least score of a box in those pictures.
     config.TEST.PICTURE_SCORE = 0.5
+    _add_methods(config.TEST)
+
+    # Rows of the paper that this config stands for: [table, row, data, metric, the paper's figure in %].
+    config.PAPER = CfgNode({"ROWS": ()})
+
+
+def _add_methods(test: CfgNode) -> None:
+    """Add what a test may do beyond one forward pass; detectron2's TEST.AUG joins the detections of several sizes."""
+    # A second pass from the regressed boxes; the predictions of both are joined, with this IoU for NMS.
+    test.BOX_REFINEMENT = CfgNode({"ENABLED": False, "NMS": 0.3})
+    # Each kept box becomes the mean, weighted by score, of the boxes of its class with this IoU or more.
+    test.BOX_VOTING = CfgNode({"ENABLED": False, "IOU": 0.5})
+    # Regions are pooled from the two of these shorter sides that bring them nearest to 224 x 224 pixels, and merged by
+    # their maximum; proposals come from INPUT.MIN_SIZE_TEST.
+    test.MULTI_SCALE = CfgNode({"ENABLED": False, "SIDES": (200, 400, 600, 800, 1000)})
+    # Average probabilities and boxes with those of the mirrored image; proposals of both.
+    test.FLIP = False
+    # Checkpoints tested together with the weights: proposals of all, probabilities and boxes averaged.
+    test.ENSEMBLE = ()
+    # In the place of NMS: METHOD "gaussian" or "linear"; boxes whose decayed score is below LEAST_SCORE are dropped.
+    test.SOFT_NMS = CfgNode({"ENABLED": False, "METHOD": "gaussian", "SIGMA": 0.5, "LEAST_SCORE": 0.001})

@@ -10,6 +10,7 @@ from backbone.errors import DataError
 from backbone.text import nearest
 
 from .mini import mini_set_root
+from .voc import VocSplit, find_split
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DEFAULT_ROOT = Path("datasets")
@@ -17,12 +18,18 @@ DEFAULT_ROOT = Path("datasets")
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one set. `official` sets come from their makers; small faults in them are skipped, not refused."""
+    """Files of one set. `official` sets come from their makers; small faults in them are skipped, not refused.
+
+    Attributes:
+        json_file: in COCO form; of a VOC set the list of its images.
+        voc: of a VOC set, where the rest lies.
+    """
 
     name: str
     json_file: Path
     image_folder: Path
     official: bool = False
+    voc: VocSplit | None = None
 
 
 # name -> (annotation file, image folder) under the data root.
@@ -31,12 +38,32 @@ COCO_SETS = {
     for year in (2014, 2017)
     for split in ("train", "val")
 }
+# Images to detect on for the evaluation server: no annotations.
+COCO_SETS |= {
+    f"coco_{year}_test-dev": (f"coco/annotations/image_info_test-dev{year}.json", f"coco/test{year}")
+    for year in (2015, 2017)
+}
+VOC_SETS = {
+    f"voc_{year}_{split}": (year, split) for year in (2007, 2012) for split in ("train", "val", "trainval", "test")
+}
+# Their annotations stay with the evaluation server.
+VOC_WITHOUT_ANNOTATIONS = ("voc_2012_test",)
+# Unions for training, as the literature writes them: 07+12 and 07++12.
+UNIONS = {
+    "voc_0712": ("voc_2007_trainval", "voc_2012_trainval"),
+    "voc_0712plus": ("voc_2007_trainval", "voc_2007_test", "voc_2012_trainval"),
+}
 MINI_SETS = {f"mini_{split}": split for split in ("train", "val")}
 CUSTOM_SETS = ("custom_train", "custom_val")
 
 
 def known_sets() -> list[str]:
-    return [*COCO_SETS, *MINI_SETS, *CUSTOM_SETS]
+    return [*COCO_SETS, *VOC_SETS, *UNIONS, *MINI_SETS, *CUSTOM_SETS]
+
+
+def parts_of(name: str) -> tuple[str, ...]:
+    """Return the sets that a union stands for; of any other name, the name."""
+    return UNIONS.get(name, (name,))
 
 
 def find_data_root(given: str | Path | None) -> Path:
@@ -54,6 +81,10 @@ def locate(name: str, data_root: str | Path | None = None) -> Source:
         root = mini_set_root()
         split = MINI_SETS[name]
         return Source(name, root / "annotations" / f"instances_{split}.json", root / split)
+    if name in VOC_SETS:
+        return _locate_voc(name, find_data_root(data_root))
+    if name in UNIONS:
+        raise DataError(f"{name} is a union for training; name its parts instead: {', '.join(UNIONS[name])}")
     if name not in COCO_SETS:
         raise DataError(f"unknown data set {name!r}{nearest(name, known_sets())}")
     root = find_data_root(data_root)
@@ -65,3 +96,12 @@ def locate(name: str, data_root: str | Path | None = None) -> Source:
                 f"that holds {path.relative_to(root)}"
             )
     return source
+
+
+def _locate_voc(name: str, root: Path) -> Source:
+    year, split = VOC_SETS[name]
+    try:
+        voc = find_split(root, year, split, annotated=name not in VOC_WITHOUT_ANNOTATIONS)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return Source(name, voc.list_file, voc.images, official=True, voc=voc)

@@ -25,6 +25,7 @@ class DetectionSet:
         boxes: (M, 4) float32 XYXY, absolute pixels. labels: (M,) class indices. crowd: (M,) bool.
         segmentations: JSON bytes of each annotation's segmentation; None where masks were not asked for.
         skipped: annotations left out because their box was not usable.
+        difficult: objects left out because PASCAL VOC marks them difficult.
     """
 
     name: str
@@ -40,6 +41,7 @@ class DetectionSet:
     crowd: np.ndarray
     segmentations: list[bytes] | None = None
     skipped: int = 0
+    difficult: int = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -125,4 +127,5 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         crowd=np.concatenate([part.crowd for part in sets]),
         segmentations=segmentations,
         skipped=sum(part.skipped for part in sets),
+        difficult=sum(part.difficult for part in sets),
     )

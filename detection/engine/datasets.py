@@ -11,10 +11,12 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
 
-from ..data.catalog import CUSTOM_SETS, Source, locate
+from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
 from ..data.checks import Fault, check_coco, raise_on_errors, read_json
 from ..data.mapper import Mapper, Resize
 from ..data.sets import DetectionSet, build_set, join_sets
+from ..data.voc import VocObjects, read_split
+from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
 
 # Faults of single boxes. Training can leave such a box out, so DATASETS.BAD_BOXES decides.
@@ -23,10 +25,22 @@ UNUSABLE_BOXES = {"nan-box", "negative-box", "empty-box", "box-outside"}
 
 @dataclass(frozen=True)
 class TestSet:
-    """A set to evaluate on, with its ground truth for each kind of evaluation ("bbox", "segm")."""
+    """A set to evaluate on.
+
+    Attributes:
+        ground_truth: of a set in COCO form, for each kind of evaluation ("bbox", "segm"); {} where it has none.
+        source: the JSON file, or the list of a VOC split.
+        voc: of a VOC set, its objects.
+    """
 
     images: DetectionSet
     ground_truth: dict[str, GroundTruth]
+    source: Path
+    voc: VocObjects | None = None
+
+    @property
+    def has_truth(self) -> bool:
+        return bool(self.ground_truth) or (self.voc is not None and self.voc.split.annotated)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
     if training:
         if not config.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN names no set")
-        train = join_sets([_load(source_of(name, config), config, masks=masks)[0] for name in config.DATASETS.TRAIN])
+        names = [part for name in config.DATASETS.TRAIN for part in parts_of(name)]
+        train = join_sets([_load_train(source_of(name, config), config, masks=masks) for name in names])
         if not len(train.trainable()):
             raise DataError(f"{train.name}: no image has an object to learn from")
     test = [_load_test(source_of(name, config), config) for name in config.DATASETS.TEST]
@@ -93,25 +108,51 @@ def _first_difference(a: list[str], b: list[str]) -> str:
     return f"{(a + b)[min(len(a), len(b))]!r} is in one only"
 
 
-def _load(source: Source, config: CfgNode, *, masks: bool) -> tuple[DetectionSet, dict[str, Any]]:
+def _load_train(source: Source, config: CfgNode, *, masks: bool) -> DetectionSet:
+    if source.voc is None:
+        return _load(source, config, masks=masks)[0]
+    if not source.voc.annotated:
+        raise DataError(f"{source.name} has no annotations to train on; take it out of DATASETS.TRAIN")
+    return build_voc_set(_read_voc(source, config), name=source.name, difficult=config.DATASETS.VOC_DIFFICULT)
+
+
+def _read_voc(source: Source, config: CfgNode) -> VocObjects:
+    if config.MODEL.MASK_ON:
+        raise ConfigError(f"{source.name}: PASCAL VOC's detection sets have no masks; set MODEL.MASK_ON False")
+    return read_split(source.voc, refuse_boxes=config.DATASETS.BAD_BOXES == "refuse")
+
+
+def _load(
+    source: Source, config: CfgNode, *, masks: bool, unlabelled: bool = False
+) -> tuple[DetectionSet, dict[str, Any]]:
+    """Read a set in COCO form; with `unlabelled`, a file without annotations (as test-dev's) has None for them."""
     if not source.image_folder.is_dir():
         raise DataError(f"{source.name}: the image folder {source.image_folder} does not exist")
     data, faults = read_json(source.json_file)
+    lists_images_alone = unlabelled and isinstance(data, dict) and "annotations" not in data
+    if lists_images_alone:
+        data = {**data, "annotations": []}
     if data is not None:
         faults = [*faults, *check_coco(data, source.image_folder, source=str(source.json_file))]
     raise_on_errors(_judge(faults, source, config), str(source.json_file), images=source.image_folder)
-    return build_set(data, name=source.name, folder=source.image_folder, masks=masks), data
+    images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
+    return images, {**data, "annotations": None} if lists_images_alone else data
 
 
 def _load_test(source: Source, config: CfgNode) -> TestSet:
     """Load a set to evaluate on. Its ground truth is read now, so that no fault comes up after the training."""
-    images, data = _load(source, config, masks=False)
+    if source.voc is not None:
+        objects = _read_voc(source, config)
+        return TestSet(build_voc_set(objects, name=source.name, difficult=True), {}, source.json_file, objects)
+    images, data = _load(source, config, masks=False, unlabelled=True)
+    if data["annotations"] is None:
+        return TestSet(images, {}, source.json_file)
     # Of the boxes that DATASETS.BAD_BOXES lets pass, these have no figures; one without area counts as not found.
     kept = [annotation for annotation in data["annotations"] if _can_be_evaluated(annotation["bbox"])]
     data = data if len(kept) == len(data["annotations"]) else {**data, "annotations": kept}
     try:
         kinds = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
-        return TestSet(images, {kind: load_ground_truth(data, kind) for kind in kinds})
+        return TestSet(images, {kind: load_ground_truth(data, kind) for kind in kinds}, source.json_file)
     except DataError as error:
         raise DataError(f"{source.json_file}: {error}") from None
 

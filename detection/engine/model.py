@@ -77,7 +77,7 @@ def prepare_for_training(
 ) -> str:
     """Give a fresh model its first weights, or calibrate its frozen BN; return a line that says which."""
     if weights is not None:
-        return load_initial(model, weights, config)
+        return load_initial(model, weights, config, images.classes)
     if not any(isinstance(module, FrozenBatchNorm2d) for module in network_of(model).modules()):
         return "none: random weights"
     number = min(config.MODEL.BACKBONE.CALIBRATION_IMAGES, len(images))

@@ -53,6 +53,8 @@ def _set(images: DetectionSet) -> str:
     ]
     if images.skipped:
         parts.append(f"{count(images.skipped, 'unusable box', 'unusable boxes')} left out")
+    if images.difficult:
+        parts.append(f"{count(images.difficult, 'difficult object')} left out")
     return ", ".join(parts)
 
 

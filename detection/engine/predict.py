@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,18 @@ from tqdm import tqdm
 
 from backbone import DataError, RunError, WeightsError
 from backbone.engine import checkpoint
-from backbone.engine.config import merge, parse_yaml
+from backbone.engine.config import merge, merge_overrides, parse_yaml
 from backbone.engine.files import write_json, write_whole
 from backbone.engine.record import LOGGER
 from backbone.images import read_image, resize_image
 
 from ..config import default_config
+from ..config.methods import check_methods
 from ..data.mapper import Resize, to_tensor
 from ..visualization import draw_objects
 from .inference import detect, to_coco
 from .model import build
+from .testing import add_views, as_tested
 from .weights import load_detector
 
 log = logging.getLogger(LOGGER)
@@ -43,12 +46,14 @@ class Detector:
 
     Attributes:
         classes: names by class index; category_ids: the ids that predictions carry.
+        tested: the model as its config tests it: itself, or with the methods of Appendix B around it.
     """
 
     model: nn.Module
     config: CfgNode
     classes: list[str]
     category_ids: list[int]
+    tested: nn.Module
 
     def __call__(self, image: np.ndarray) -> Instances:
         """Detect on a BGR uint8 image (H, W, 3); boxes come in its pixels."""
@@ -56,11 +61,14 @@ class Detector:
         resize = Resize((self.config.INPUT.MIN_SIZE_TEST,), self.config.INPUT.MAX_SIZE_TEST)
         resized = resize_image(image, *resize.target(width, height, resize.draw(None)))
         sample = {"image": to_tensor(resized, self.config.INPUT.FORMAT), "height": height, "width": width}
-        return detect(self.model, [sample])[0]
+        return detect(self.tested, [add_views(sample, lambda: image, self.config)])[0]
 
 
-def load_trained_detector(path: str | Path, device: str | None = None) -> Detector:
+def load_trained_detector(path: str | Path, device: str | None = None, overrides: Sequence[object] = ()) -> Detector:
     """Build the detector that a checkpoint of this project holds; its config is in it.
+
+    Args:
+        overrides: KEY, VALUE, ... of the config's TEST section and its like.
 
     Raises:
         WeightsError: no such checkpoint, or it carries no config and classes.
@@ -75,6 +83,8 @@ def load_trained_detector(path: str | Path, device: str | None = None) -> Detect
     names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
     if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
         raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
+    merge_overrides(config, overrides)
+    check_methods(config, "command line")
     if device is not None:
         config.MODEL.DEVICE = device
     elif config.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
@@ -87,7 +97,7 @@ def load_trained_detector(path: str | Path, device: str | None = None) -> Detect
     model = build(config)
     load_detector(model, str(path))
     model.eval()
-    return Detector(model, config, names, ids)
+    return Detector(model, config, names, ids, as_tested(model, config, names))
 
 
 def find_images(pattern: str, output: Path) -> list[Path]:

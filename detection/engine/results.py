@@ -17,6 +17,7 @@ from backbone.engine.record import LOGGER, RESULTS
 
 from ..visualization import montage
 from .pictures import evaluation_pictures
+from .scoring import submit
 from .task import DetectionTask
 
 log = logging.getLogger(LOGGER)
@@ -27,6 +28,7 @@ def report(task: DetectionTask, results: dict[str, Any], config: CfgNode, *, ext
     """Write results.json, results.md, predictions and pictures into OUTPUT_DIR; print the table and where they are."""
     folder = Path(config.OUTPUT_DIR)
     write_json(folder / RESULTS, {**results, **extra, **provenance(torch.device(config.MODEL.DEVICE))})
+    write_submissions(task, folder)
     if not results:
         log.info("results in %s (nothing was evaluated)", folder / RESULTS)
         return
@@ -41,6 +43,16 @@ def report(task: DetectionTask, results: dict[str, Any], config: CfgNode, *, ext
     log.info("results      %s, %s", folder / RESULTS, folder / TABLE)
     if sheet is not None:
         log.info("pictures     %s (detections left, ground truth right; one by one in %s)", sheet, folder / PICTURES)
+
+
+def write_submissions(task: DetectionTask, folder: Path) -> None:
+    """Write what the evaluation servers take, of the test sets without ground truth."""
+    for test in task.sets.test:
+        found = task.predictions.get(test.images.name)
+        if test.has_truth or found is None:
+            continue
+        path = submit(test, found, folder)
+        log.info("%s has no ground truth: no figures; for its evaluation server: %s", test.images.name, path)
 
 
 def write_pictures(task: DetectionTask, config: CfgNode) -> Path | None:

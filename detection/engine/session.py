@@ -14,19 +14,22 @@ from backbone.engine.record import LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, check_request, checkpoint_to_resume, open_folder, train_task
 
+from ..modeling.testing import METHOD_KEYS
 from .adopt import adopt, wanted_by_run
 from .datasets import Sets, load_sets
 from .model import build, fit_classes, load_trained, prepare_for_training
 from .plan import plan
 from .results import PICTURES, SHEET, TABLE, report
+from .scoring import best_of
 from .task import DetectionTask
+from .testing import check_ensemble
 from .weights import StartingWeights, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 # Keys of detection that a resumed run may have otherwise.
-FREE_KEYS = {"DATASETS.ROOT", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE"}
+FREE_KEYS = {"DATASETS.ROOT", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE", "PAPER.ROWS", *METHOD_KEYS}
 # What detection writes into a run folder.
-RUN_FILES = (TABLE, SHEET, PICTURES, "predictions_*.json")
+RUN_FILES = (TABLE, SHEET, PICTURES, "predictions_*.json", "detections_*_results.json", "results/VOC*/Main/comp4_*.txt")
 
 
 def run(request: Request, setup: distributed.Launch) -> None:
@@ -50,6 +53,7 @@ def run_process(request: Request) -> None:
     start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
     # All processes build the same model; later each draws for itself.
     checkpoint.seed_everything(config.SEED)
+    check_ensemble(config)
 
     sets = load_sets(config, training=not request.eval_only)
     config = fit_classes(config, sets.classes, set(request.given))
@@ -107,8 +111,7 @@ def train(
     shown = plan(model, sets, config, weights=first, processes=distributed.world_size(), notes=[*notes, *resumed])
     open_folder(request, config, shown, RUN_FILES)
     task = DetectionTask(model, sets, config)
-    prefix = f"{config.DATASETS.TEST[0]}/" if len(config.DATASETS.TEST) > 1 else ""
-    state = train_task(task, build_optimizer(config, model), config, best=f"{prefix}bbox/AP", saved=saved)
+    state = train_task(task, build_optimizer(config, model), config, best=best_of(sets.test), saved=saved)
     if distributed.is_main():
         best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
         seconds = time.monotonic() - began

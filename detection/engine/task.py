@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,19 @@ from torch import Tensor, nn
 
 from backbone.engine import distributed
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
+from backbone.engine.record import LOGGER
 from backbone.engine.trainer import Task
 
 from ..data.samples import TrainingSamples, aspect_groups
-from ..evaluation import CocoMetrics, evaluate_coco
+from ..evaluation import CocoMetrics, VocMetrics
 from ..visualization import montage
 from .datasets import Sets, TestSet, test_mapper, training_mapper
 from .inference import run_on_set
 from .pictures import evaluation_pictures, training_picture
+from .scoring import score
+from .testing import ViewMapper, as_tested, cost_line
+
+log = logging.getLogger(LOGGER)
 
 
 class DetectionTask(Task):
@@ -27,7 +34,7 @@ class DetectionTask(Task):
 
     Attributes:
         predictions: {set name: COCO results} of the last evaluation, in the main process.
-        metrics: {(set name, kind): CocoMetrics} of the last evaluation, in the main process.
+        metrics: {(set name, kind): its metrics} of the last evaluation, in the main process.
     """
 
     def __init__(self, model: nn.Module, sets: Sets, config: CfgNode) -> None:
@@ -35,7 +42,13 @@ class DetectionTask(Task):
         self.sets = sets
         self.config = config
         self.predictions: dict[str, list[dict[str, Any]]] = {}
-        self.metrics: dict[tuple[str, str], CocoMetrics] = {}
+        self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
+        self._cost_is_known = False
+
+    @cached_property
+    def tested(self) -> nn.Module:
+        """The model as the config tests it: itself, or with the methods of Appendix B around it."""
+        return as_tested(self.model, self.config, self.sets.classes)
 
     @property
     def workers(self) -> int:
@@ -66,20 +79,20 @@ class DetectionTask(Task):
         results = {}
         for test in self.sets.test:
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
-            for kind, metrics in self._evaluate_set(test).items():
-                results[prefix + kind] = metrics.to_json()[kind]
+            for metrics in self._evaluate_set(test).values():
+                results |= {prefix + kind: figures for kind, figures in metrics.to_json().items()}
         return distributed.share(results)
 
-    def _evaluate_set(self, test: TestSet) -> dict[str, CocoMetrics]:
-        mapper = test_mapper(test.images, self.config)
-        predictions = run_on_set(self.model, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
+    def _evaluate_set(self, test: TestSet) -> dict[str, CocoMetrics | VocMetrics]:
+        mapper = ViewMapper(test_mapper(test.images, self.config), self.config)
+        predictions = run_on_set(self.tested, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
         if not distributed.is_main():
             return {}
-        name, engine = test.images.name, self.config.TEST.EVAL_ENGINE
-        metrics = {
-            kind: evaluate_coco(truth, _of_kind(predictions, kind), kind, engine=engine)
-            for kind, truth in test.ground_truth.items()
-        }
+        if self.tested is not self.model and not self._cost_is_known:
+            log.info(cost_line(self.model, self.tested, mapper))
+            self._cost_is_known = True
+        name = test.images.name
+        metrics = score(test, predictions, self.config.TEST.EVAL_ENGINE)
         self.predictions[name] = predictions
         self.metrics.update({(name, kind): value for kind, value in metrics.items()})
         return metrics
@@ -100,10 +113,3 @@ class DetectionTask(Task):
     def metadata(self) -> dict[str, Any]:
         images = self.sets.any
         return {"classes": list(images.classes), "category_ids": list(images.category_ids)}
-
-
-def _of_kind(predictions: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Return the records for one kind of evaluation; masks go by their own area, so their boxes are left out."""
-    if kind != "segm":
-        return predictions
-    return [{key: value for key, value in record.items() if key != "bbox"} for record in predictions]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -15,7 +15,9 @@ from backbone.weights import find_state_dict, match, open_weights, read_file
 
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
+from ..modeling.fast_rcnn import VGGROIHeads
 from .adopt import wanted_by_backbone, wanted_by_detector
+from .classes import map_classes, map_heads
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
@@ -84,8 +86,11 @@ def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadRepor
     return _fill(model, weights.tensors, weights.source, "the detector of this config")
 
 
-def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode) -> str:
+def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, classes: Sequence[str] = ()) -> str:
     """Load what training starts from: a detector's checkpoint, or a backbone's weights.
+
+    Args:
+        classes: names of the model's classes; the heads of a detector that was trained on others are mapped by name.
 
     Returns:
         A line that says what was loaded.
@@ -95,8 +100,9 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode) ->
     """
     source = weights.source
     if weights.detector:
+        weights, mapped = _for_classes(weights, model, classes)
         report = load_detector(model, weights)
-        return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}"
+        return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}{mapped}"
     network = network_of(model)
     wanted, rest = _split(weights.tensors, network)
     head = getattr(model, "roi_heads", None)
@@ -105,6 +111,8 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode) ->
         last_stage = f"layer{len(network.stage_names)}."
         in_head = {key.removeprefix(last_stage): value for key, value in rest.items() if key.startswith(last_stage)}
         parts.append((head.res5, in_head))
+    elif isinstance(head, VGGROIHeads):
+        parts.append((head.box_head, {key: value for key, value in rest.items() if key in head.box_head.state_dict()}))
     reports = [match(module, tensors, source) for module, tensors in parts]
     for report in reports:
         if not report.fits:
@@ -116,6 +124,19 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode) ->
     return f"{source}: {weights.says}backbone, {count(sum(len(report.loaded) for report in reports), 'tensor')}"
 
 
+def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[str]) -> tuple[StartingWeights, str]:
+    """Return the weights with heads for `classes`, and the end of the plan's line that says how many were mapped."""
+    if not classes or not weights.classes or list(classes) == weights.classes:
+        return weights, ""
+    mapping = map_classes(weights.classes, classes)
+    tensors = map_heads(weights.tensors, model.state_dict(), mapping, len(weights.classes))
+    anew = [name for name, place in zip(classes, mapping) if place is None]
+    said = f"; {len(classes) - len(anew)} of {len(classes)} classes mapped by name from {len(weights.classes)}"
+    if anew:
+        said += f", initialised anew: {', '.join(anew[:5])}{', ...' if len(anew) > 5 else ''}"
+    return replace(weights, tensors=tensors), said
+
+
 def _split(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Part the tensors into those of the network's own modules, and those of deeper stages and the classifier."""
     tops = {name.split(".")[0] for name in network.state_dict()}
@@ -124,7 +145,7 @@ def _split(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Te
 
 
 def _beyond(network: nn.Module) -> set[str]:
-    return {"fc", *(f"layer{index}" for index in range(1, 5))}
+    return {"fc", "classifier", *(f"layer{index}" for index in range(1, 5))}
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], path: str, what: str) -> LoadReport:

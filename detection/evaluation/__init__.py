@@ -5,6 +5,7 @@ from .engines import ENGINES, Curves
 from .ground_truth import GroundTruth, load_ground_truth
 from .metrics import CocoMetrics
 from .predictions import Predictions, load_predictions
+from .voc import VocMetrics, evaluate_voc
 
 __all__ = [
     "ENGINES",
@@ -14,7 +15,9 @@ __all__ = [
     "Curves",
     "GroundTruth",
     "Predictions",
+    "VocMetrics",
     "evaluate_coco",
+    "evaluate_voc",
     "load_ground_truth",
     "load_predictions",
 ]

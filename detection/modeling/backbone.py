@@ -131,10 +131,12 @@ def _named(build: Callable[..., Backbone], name: str) -> Callable[..., Backbone]
 def register_all() -> None:
     """Register networks and heads; what is registered already is left as it is."""
     from .c4 import C4ROIHeads
+    from .fast_rcnn import RegionROIHeads, VGGROIHeads
 
     builders = {"": build_network, FPN_SUFFIX: build_fpn, FPN_SUFFIX + P6P7_SUFFIX: build_fpn_p6p7}
     for key, build in ((name + suffix, build) for name in list_backbones() for suffix, build in builders.items()):
         if key not in BACKBONE_REGISTRY:
             BACKBONE_REGISTRY.register(_named(build, key))
-    if C4ROIHeads.__name__ not in ROI_HEADS_REGISTRY:
-        ROI_HEADS_REGISTRY.register(C4ROIHeads)
+    for head in (C4ROIHeads, RegionROIHeads, VGGROIHeads):
+        if head.__name__ not in ROI_HEADS_REGISTRY:
+            ROI_HEADS_REGISTRY.register(head)

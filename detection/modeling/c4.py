@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
-from detectron2.modeling.roi_heads import Res5ROIHeads
-from torch import nn
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.roi_heads import Res5ROIHeads, select_foreground_proposals
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
 
 from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage
 
 from .backbone import NORM_NAMES, architecture_of
+from .regions import context_predictor, wants_context, with_context
 
 
 class C4ROIHeads(Res5ROIHeads):
@@ -17,8 +23,22 @@ class C4ROIHeads(Res5ROIHeads):
 
     Appendix A of the paper: RoI pooling before conv5_1, conv5_x on every region in the role of VGG-16's fc layers,
     global average pooling, then the two sibling layers. The stage stands at `roi_heads.res5`, its blocks named as in
-    the backbone's `layer4`.
+    the backbone's `layer4`. With MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT the whole image is pooled as one more region, and
+    the sibling layers see its feature beside each region's (Appendix B).
     """
+
+    @configurable
+    def __init__(self, *, global_context: bool = False, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.global_context = global_context
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        parts = super().from_config(cfg, input_shape)
+        if wants_context(cfg):
+            parts["box_predictor"] = context_predictor(cfg, parts["box_predictor"])
+            parts["global_context"] = True
+        return parts
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
@@ -33,3 +53,33 @@ class C4ROIHeads(Res5ROIHeads):
         )
         initialise(stage)
         return stage, table.channels[last]
+
+    def forward(
+        self,
+        images: ImageList,
+        features: dict[str, Tensor],
+        proposals: list[Instances],
+        targets: list[Instances] | None = None,
+    ) -> tuple[list[Instances], dict[str, Tensor]]:
+        """See detectron2's ROIHeads.forward."""
+        if not self.global_context:
+            return super().forward(images, features, proposals, targets)
+        if self.training:
+            proposals = self.label_and_sample_proposals(proposals, targets)
+        boxes = [image.proposal_boxes for image in proposals]
+        maps = self._shared_roi_transform([features[name] for name in self.in_features], boxes)
+        sizes = [image.image_size for image in proposals]
+        regions = with_context(self, features, maps.mean(dim=[2, 3]), boxes, sizes)
+        predictions = self.box_predictor(regions)
+        if self.training:
+            losses = self.box_predictor.losses(predictions, proposals)
+            return [], {**losses, **self._mask_losses(maps, proposals)}
+        found, _ = self.box_predictor.inference(predictions, proposals)
+        return self.forward_with_given_boxes(features, found), {}
+
+    def _mask_losses(self, maps: Tensor, proposals: list[Instances]) -> dict[str, Tensor]:
+        """Return the losses of the mask head on the foreground among the regions, whose conv5 maps are given."""
+        if not self.mask_on:
+            return {}
+        foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
+        return self.mask_head(maps[torch.cat(chosen)], foreground)

@@ -17,7 +17,8 @@ from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
 from detection.data.catalog import known_sets
 from detection.data.mini import CLASSES
 
-NAMES = sorted(path.name for path in CONFIG_FOLDER.glob("*.yaml"))
+# cifar10_* and imagenet_* are of pretraining.
+NAMES = sorted(path.name for kind in ("coco", "mini", "voc") for path in CONFIG_FOLDER.glob(f"{kind}_*.yaml"))
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
 # He et al., "Deep Residual Learning for Image Recognition", Sec. 4.3 and Appendix A, with the hyper-parameters of
@@ -187,13 +188,13 @@ def test_model_builds_and_fits_together(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_name_says_what_it_is(name):
     settings = config(name)
-    depth = re.search(r"_r(\d+)", name)[1]
+    network = re.search(r"_(r\d+|vgg16)", name)[1].replace("r", "resnet")
     tail = "_fpn" if "_fpn" in name or name.startswith("mini") else ""
-    assert f"resnet{depth}{tail}" == settings.MODEL.BACKBONE.NAME
+    assert f"{network}{tail}" == settings.MODEL.BACKBONE.NAME
     assert settings.MODEL.MASK_ON is ("mask" in name)
     source = name.split("_")[0]
     assert all(entry.startswith(source) for entry in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
-    classes = {"coco": 80, "mini": len(CLASSES)}
+    classes = {"coco": 80, "mini": len(CLASSES), "voc": 20}
     assert classes[source] == settings.MODEL.ROI_HEADS.NUM_CLASSES
 
 

@@ -1,0 +1,64 @@
+"""Which classes are taken for which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .case import Case
+from .errors import FOREGROUND
+from .overlaps import Pairs, match, places
+from .precision import FALSE, TRUE, Figures
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """Detections with a least score against objects, at IoU .5.
+
+    Attributes:
+        matrix: (K + 1, K + 1) int64: [true class, detected class]. The last row holds detections of no object, which
+            includes duplicates; the last column objects that were not detected.
+        score: least score of the detections.
+    """
+
+    matrix: np.ndarray
+    score: float
+
+    def parts(self) -> np.ndarray:
+        """Return each row over its sum, (K + 1, K + 1) float64; 0 in a row of nothing."""
+        total = self.matrix.sum(axis=1, keepdims=True)
+        return np.divide(self.matrix, total, out=np.zeros(self.matrix.shape), where=total > 0)
+
+    def most(self, number: int) -> list[tuple[int, int, int]]:
+        """Return the most frequent (true class, detected class, how often), no background; equal ones in order."""
+        wrong = self.matrix[:-1, :-1].copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:number]
+        rows, columns = (index.tolist() for index in np.unravel_index(order, wrong.shape))
+        return [(row, column, int(wrong[row, column])) for row, column in zip(rows, columns) if wrong[row, column]]
+
+
+def confuse(case: Case, pairs: Pairs, figures: Figures, score: float) -> Confusion:
+    """Count confusions: each object belongs to the detection of its own class that found it; the objects left go to
+    detections of other classes, the highest score first, at the highest IoU.
+    """
+    objects, detections = case.objects, case.detections
+    classes = len(case.class_names)
+    shown = detections.scores >= score
+    right = shown & (figures.outcome == TRUE)
+    left = ~objects.ignored
+    left[figures.taken[right]] = False
+    wrong = shown & (figures.outcome == FALSE)
+    near = pairs.take((pairs.iou >= FOREGROUND) & wrong[pairs.detection] & left[pairs.object])
+    turn = places(detections.scores, detections.image)
+    nothing = np.zeros(len(objects), dtype=bool)
+    taken = match(near, turn, np.array([FOREGROUND]), nothing[:, None], nothing)[:, 0]
+    confused = taken >= 0
+    matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+    np.add.at(matrix, (detections.label[right], detections.label[right]), 1)
+    np.add.at(matrix, (objects.label[taken[confused]], detections.label[confused]), 1)
+    np.add.at(matrix, (classes, detections.label[wrong & ~confused]), 1)
+    left[taken[confused]] = False
+    np.add.at(matrix, (objects.label[left], classes), 1)
+    return Confusion(matrix, score)

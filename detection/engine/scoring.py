@@ -1,0 +1,68 @@
+"""Figures of a test set's predictions; where there is no ground truth, the files for its evaluation server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from backbone.engine.files import write_json
+
+from ..evaluation import CocoMetrics, VocMetrics, evaluate_coco, evaluate_voc
+from ..evaluation.voc_detections import load_detections, write_submission
+from .datasets import TestSet
+
+# Where PASCAL VOC's server looks inside the archive that is sent to it.
+VOC_FOLDER = "results/VOC{year}/Main"
+IMAGE_INFO = "image_info_"
+
+
+def score(test: TestSet, predictions: list[dict[str, Any]], engine: str) -> dict[str, CocoMetrics | VocMetrics]:
+    """Return the metrics of each kind ("bbox", "segm"; "bbox" has VOC's for a VOC set); {} without ground truth.
+
+    Args:
+        engine: of COCO's evaluation, as TEST.EVAL_ENGINE.
+    """
+    if not test.has_truth:
+        return {}
+    if test.voc is not None:
+        return {"bbox": evaluate_voc(test.voc, predictions)}
+    return {
+        kind: evaluate_coco(truth, _of_kind(predictions, kind), kind, engine=engine)
+        for kind, truth in test.ground_truth.items()
+    }
+
+
+def _of_kind(predictions: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return the records for one kind of evaluation; masks go by their own area, so their boxes are left out."""
+    if kind != "segm":
+        return predictions
+    return [{key: value for key, value in record.items() if key != "bbox"} for record in predictions]
+
+
+def submit(test: TestSet, predictions: list[dict[str, Any]], folder: Path) -> Path:
+    """Write the predictions of a set without ground truth as its evaluation server takes them.
+
+    Returns:
+        The file detections_<set>_<name of `folder`>_results.json for COCO; for PASCAL VOC the folder of
+        comp4_det_<split>_<class>.txt.
+    """
+    if test.voc is None:
+        path = folder / f"detections_{_server_name(test)}_{folder.resolve().name}_results.json"
+        write_json(path, predictions)
+        return path
+    split = test.voc.split
+    target = folder / VOC_FOLDER.format(year=split.year or "")
+    write_submission(load_detections(predictions, test.voc.ids, split.split), target, test.voc.ids, split.split)
+    return target
+
+
+def _server_name(test: TestSet) -> str:
+    """Return COCO's name of the set: image_info_test-dev2017.json lists "test-dev2017"."""
+    stem = test.source.stem
+    return stem.removeprefix(IMAGE_INFO) if stem.startswith(IMAGE_INFO) else test.images.name
+
+
+def best_of(tests: list[TestSet]) -> str:
+    """Return the figure by which the best weights are chosen: AP on the first test set with ground truth."""
+    known = [test.images.name for test in tests if test.has_truth]
+    return f"{known[0]}/bbox/AP" if known and len(tests) > 1 else "bbox/AP"

@@ -1,0 +1,85 @@
+"""From images to a backbone file, and from it to a detector."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import runs
+
+import backbone
+from backbone.engine.config import read_yaml
+from backbone.images import read_image
+from detection.data.mini import mini_set_root
+
+SIDE = 64  # of the pictures around single objects
+
+
+def cut_objects(root: Path) -> Path:
+    """Write the mini set's objects, as large as the detector sees them, as an image folder, a folder a class."""
+    mini = mini_set_root()
+    for split, file in (("train", "instances_train.json"), ("val", "instances_val.json")):
+        content = json.loads((mini / "annotations" / file).read_text())
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        files = {image["id"]: image["file_name"] for image in content["images"]}
+        for record in content["annotations"]:
+            left, top, width, height = (round(value) for value in record["bbox"])
+            if record["iscrowd"] or min(width, height) < 12:
+                continue
+            image = read_image(mini / split / files[record["image_id"]])
+            x, y = left + width // 2, top + height // 2
+            around = cv2.copyMakeBorder(image, SIDE, SIDE, SIDE, SIDE, cv2.BORDER_REFLECT)
+            part = around[y + SIDE // 2 : y + SIDE // 2 + SIDE, x + SIDE // 2 : x + SIDE // 2 + SIDE]
+            folder = root / split / names[record["category_id"]]
+            folder.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / f"{record['id']}.jpg"), part)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pretrained")
+    keys = {
+        "DATA.NAME": "folder",
+        "INPUT.TRAIN_SIZE": SIDE - 16,
+        "INPUT.SHORTER_SIDE": (SIDE - 8, SIDE + 8),
+        "INPUT.TEST_SIZE": SIDE - 16,
+        "INPUT.TEST_SHORTER_SIDE": SIDE,
+        "MODEL.SHORTCUT": "B",
+        "SOLVER.REFERENCE_BATCH_SIZE": 32,
+        "SOLVER.IMS_PER_BATCH": 32,
+        "SOLVER.BASE_LR": 0.05,
+        "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
+        "SOLVER.MAX_ITER": 60,
+        "TEST.EVAL_PERIOD": 0,
+        "TEST.FINAL_PROTOCOLS": (),
+        "TEST.PRECISE_BN.NUM_IMAGES": 256,
+        "DATALOADER.NUM_WORKERS": 1,
+    }
+    command = [sys.executable, runs.ROOT / "tools" / "pretrain.py", "--config", "imagenet_resnet18.yaml"]
+    command += ["--data-root", cut_objects(folder / "data"), "--output-dir", folder / "run", "--device", "cpu"]
+    command += [str(part) for pair in keys.items() for part in pair]
+    done = subprocess.run(
+        command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder / "run"
+
+
+def test_the_file_says_what_belongs_to_it(pretrained):
+    weights = backbone.weights.open_weights(pretrained / "backbone.safetensors")
+    assert weights.architecture == "resnet18" and weights.metadata["bn_statistics"] == "precise"
+    assert weights.traits.preprocessing.std == (1.0, 1.0, 1.0) and not weights.traits.preprocessing.assumed
+    assert weights.metadata["results"]["1crop"]["top1_error"] < 0.8  # of 8 classes, chance is 0.875
+
+
+def test_the_detector_takes_what_belongs_to_the_file(pretrained, tmp_path):
+    printed = runs.train(tmp_path, "--weights", str(pretrained / "backbone.safetensors"))
+    assert "set as the weights ask: MODEL.PIXEL_STD [58.395, 57.12, 57.375] -> [1.0, 1.0, 1.0]" in printed
+    assert "torchvision layout, backbone, 90 tensors" in printed
+    assert read_yaml(tmp_path / "config.yaml")["MODEL"]["PIXEL_STD"] == [1.0, 1.0, 1.0]
