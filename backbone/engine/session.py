@@ -18,7 +18,8 @@ from .config import differences, dump, read_yaml, to_plain
 from .files import remove_leftovers, write_text, writing
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .solver import make_schedule, make_settings
-from .trainer import Schedule, State, Task, Trainer
+from .task import Schedule, Task
+from .trainer import State, Trainer
 
 log = logging.getLogger(LOGGER)
 # Keys that a resumed run may have otherwise: they change neither weights nor numbers.

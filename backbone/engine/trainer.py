@@ -11,89 +11,24 @@ import logging
 import math
 import signal
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..errors import RunError
 from . import checkpoint, distributed
+from .averages import Averages, diverged
 from .progress import Progress, Speed
 from .record import LOGGER, Events, MetricsFile
+from .task import Schedule, Task
 
 log = logging.getLogger(LOGGER)
 # Exit status of a process that ended on SIGTERM, as a shell would report it.
 TERMINATED = 128 + signal.SIGTERM
-
-
-class Schedule(Protocol):
-    """The learning rate as a multiple of the base one.
-
-    A schedule may watch the run too: `observe(measures)` after every step while `watching` is set, `evaluated(results)`
-    after every evaluation, `state_dict()` and `load_state_dict(state)` for what it remembers of them.
-    """
-
-    def multiplier(self, iteration: int) -> float: ...
-
-
-class Task(ABC):
-    """What is trained. The trainer knows of detection and classification no more than this.
-
-    Attributes:
-        model: the network, on its device.
-    """
-
-    model: nn.Module
-
-    @abstractmethod
-    def batches(self, start: int, end: int) -> Iterable[Any]:
-        """Yield this process's batches of the steps start..end-1."""
-
-    @abstractmethod
-    def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
-        """Return the losses of one batch; their sum is minimised. `model` may be wrapped for several processes."""
-
-    def measures(self) -> dict[str, Tensor]:
-        """Return what of the last step is averaged and shown beside the losses, such as the training error."""
-        return {}
-
-    def stepped(self, iteration: int) -> None:  # noqa: B027 (optional)
-        """Called after each optimizer step; `iteration` is the number of steps done."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside weights and optimizer, in types that a safe reader takes."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
-        """Take back what `state_dict` returned."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the state dict of what was learned: final and best checkpoints hold it."""
-        return self.model.state_dict()
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Return {kind: {metric: value}} on the test sets; called in every process."""
-        return {}
-
-    def pictures(self, batch: Any) -> dict[str, np.ndarray]:
-        """Return {name: (H, W, 3) RGB uint8} of a training batch, for TensorBoard."""
-        return {}
-
-    def evaluation_pictures(self) -> dict[str, np.ndarray]:
-        """Return {name: (H, W, 3) RGB uint8} of the last evaluation, for TensorBoard; called in the main process."""
-        return {}
-
-    def metadata(self) -> dict[str, Any]:
-        """Return what belongs to the weights in a checkpoint, in plain types."""
-        return {}
-
-    def finish(self) -> None:  # noqa: B027 (optional)
-        """Called once after the last step and before the last evaluation."""
 
 
 @dataclass(frozen=True)
@@ -242,7 +177,7 @@ class Trainer:
 
     def _loop(self, metrics: MetricsFile | None, events: Events | None, progress: Progress) -> None:
         settings, state = self.settings, self.state
-        speed, averages, first = Speed(settings.batch_size), _Averages(), state.iteration
+        speed, averages, first = Speed(settings.batch_size), Averages(), state.iteration
         self.task.model.train()
         batches = iter(self.task.batches(first, settings.max_iter))
         while state.iteration < settings.max_iter:
@@ -292,7 +227,7 @@ class Trainer:
                 losses = self.task.losses(self.model, batch, self.state.iteration)
         except FloatingPointError:
             # detectron2 raises it where region proposals are not finite.
-            raise _diverged("a predicted box or score", self.state.iteration) from None
+            raise diverged("a predicted box or score", self.state.iteration) from None
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.optimizer)
@@ -363,58 +298,6 @@ class Trainer:
     def _leave(self) -> None:
         log.info("SIGTERM: checkpoint written after %d iterations; --resume goes on from it", self.state.iteration)
         raise SystemExit(TERMINATED)
-
-
-class _Averages:
-    """Means of losses and measures since the last report.
-
-    They stay on the device until then, so that no step waits for it.
-
-    Attributes:
-        last: the means of the last report.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self.names: list[str] = []
-        self.last: dict[str, float] = {}
-
-    @property
-    def losses(self) -> dict[str, float]:
-        """The losses of `last`, without the measures."""
-        return {name: self.last[name] for name in self.names if name in self.last}
-
-    def add(self, losses: dict[str, Tensor], measures: dict[str, Tensor]) -> None:
-        self.names = list(losses)
-        values = {**losses, **measures}
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
-        self.count += 1
-        if not self.last:
-            self.last = {name: float(value) for name, value in values.items()}
-
-    def take(self, iteration: int) -> None:
-        """Put the means over steps and processes into `last`, and start anew."""
-        self.check(iteration)
-        names = list(self.sums)
-        if self.count and names:
-            means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
-            self.last = dict(zip(names, means.tolist()))
-        self.sums, self.count = {}, 0
-
-    def check(self, iteration: int) -> None:
-        """Raise RunError if a loss since the last report was not finite."""
-        wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
-        if distributed.anyone(bool(wrong)):
-            raise _diverged(", ".join(wrong) or "a loss in another process", iteration)
-
-
-def _diverged(what: str, iteration: int) -> RunError:
-    return RunError(
-        f"{what} is not finite near iteration {iteration}; "
-        "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
-    )
 
 
 def wrap(model: nn.Module, device: torch.device) -> nn.Module:

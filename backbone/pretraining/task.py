@@ -16,7 +16,7 @@ from ..bn_statistics import recompute_bn
 from ..engine import distributed
 from ..engine.loading import settle_workers
 from ..engine.solver import device_of
-from ..engine.trainer import Task
+from ..engine.task import Task
 from ..networks import Backbone
 from ..weights import Preprocessing
 from .average import MovingAverage

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from backbone.engine import distributed
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
 from backbone.engine.record import LOGGER
-from backbone.engine.trainer import Task
+from backbone.engine.task import Task
 
 from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from backbone.engine import checkpoint
 from backbone.engine.schedule import MultiStep
-from backbone.engine.trainer import Settings, Task, Trainer
+from backbone.engine.task import Task
+from backbone.engine.trainer import Settings, Trainer
 from backbone.errors import RunError
 
 

@@ -1,0 +1,63 @@
+"""Losses and measures between two reports."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..errors import RunError
+from . import distributed
+
+
+class Averages:
+    """Means of losses and measures since the last report.
+
+    They stay on the device until then, so that no step waits for it.
+
+    Attributes:
+        last: the means of the last report.
+    """
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.names: list[str] = []
+        self.last: dict[str, float] = {}
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The losses of `last`, without the measures."""
+        return {name: self.last[name] for name in self.names if name in self.last}
+
+    def add(self, losses: dict[str, Tensor], measures: dict[str, Tensor]) -> None:
+        self.names = list(losses)
+        values = {**losses, **measures}
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
+        self.count += 1
+        if not self.last:
+            self.last = {name: float(value) for name, value in values.items()}
+
+    def take(self, iteration: int) -> None:
+        """Put the means over steps and processes into `last`, and start anew."""
+        self.check(iteration)
+        names = list(self.sums)
+        if self.count and names:
+            means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
+            self.last = dict(zip(names, means.tolist()))
+        self.sums, self.count = {}, 0
+
+    def check(self, iteration: int) -> None:
+        """Raise RunError if a loss since the last report was not finite."""
+        wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
+        if distributed.anyone(bool(wrong)):
+            raise diverged(", ".join(wrong) or "a loss in another process", iteration)
+
+
+def diverged(what: str, iteration: int) -> RunError:
+    return RunError(
+        f"{what} is not finite near iteration {iteration}; "
+        "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
+    )

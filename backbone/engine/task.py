@@ -1,0 +1,75 @@
+"""What the trainer trains: the interface of detectors and classifiers, and of learning-rate schedules."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+
+class Schedule(Protocol):
+    """The learning rate as a multiple of the base one.
+
+    A schedule may watch the run too: `observe(measures)` after every step while `watching` is set, `evaluated(results)`
+    after every evaluation, `state_dict()` and `load_state_dict(state)` for what it remembers of them.
+    """
+
+    def multiplier(self, iteration: int) -> float: ...
+
+
+class Task(ABC):
+    """What is trained. The trainer knows of detection and classification no more than this.
+
+    Attributes:
+        model: the network, on its device.
+    """
+
+    model: nn.Module
+
+    @abstractmethod
+    def batches(self, start: int, end: int) -> Iterable[Any]:
+        """Yield this process's batches of the steps start..end-1."""
+
+    @abstractmethod
+    def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
+        """Return the losses of one batch; their sum is minimised. `model` may be wrapped for several processes."""
+
+    def measures(self) -> dict[str, Tensor]:
+        """Return what of the last step is averaged and shown beside the losses, such as the training error."""
+        return {}
+
+    def stepped(self, iteration: int) -> None:  # noqa: B027 (optional)
+        """Called after each optimizer step; `iteration` is the number of steps done."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs beside weights and optimizer, in types that a safe reader takes."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 (optional)
+        """Take back what `state_dict` returned."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the state dict of what was learned: final and best checkpoints hold it."""
+        return self.model.state_dict()
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Return {kind: {metric: value}} on the test sets; called in every process."""
+        return {}
+
+    def pictures(self, batch: Any) -> dict[str, np.ndarray]:
+        """Return {name: (H, W, 3) RGB uint8} of a training batch, for TensorBoard."""
+        return {}
+
+    def evaluation_pictures(self) -> dict[str, np.ndarray]:
+        """Return {name: (H, W, 3) RGB uint8} of the last evaluation, for TensorBoard; called in the main process."""
+        return {}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what belongs to the weights in a checkpoint, in plain types."""
+        return {}
+
+    def finish(self) -> None:  # noqa: B027 (optional)
+        """Called once after the last step and before the last evaluation."""
