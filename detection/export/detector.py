@@ -66,6 +66,10 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
+    if detector.config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT:
+        raise ExportError(
+            f"{path}: detectors with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph yet"
+        )
     require(("onnx", "onnxruntime"), f"{path}: ONNX")
     graph = DetectorGraph(detector.model)
     metadata = _metadata(detector, graph)
@@ -122,7 +126,10 @@ def _metadata(detector: Detector, graph: DetectorGraph) -> dict[str, Any]:
 
 
 def _notes(graph: DetectorGraph) -> tuple[str, ...]:
-    notes = ["one image at a time; resize it first as the metadata says, and scale the boxes back afterwards"]
+    notes = [
+        "one image at a time; resize it first as the metadata says, and scale the boxes back afterwards",
+        "the plain test: flip, several scales, refinement, voting, Soft-NMS and ensembles stay outside",
+    ]
     if MASKS in graph.outputs:
         notes.append("masks are probabilities inside each box (28 x 28); pasting them into the image stays outside")
     return tuple(notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,15 @@ def test_nothing_is_kept_of_a_graph_that_differs(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match="d.onnx in ONNX Runtime"):
         export_detector(untrained("fpn"), path)
     assert path.read_bytes() == b"the former file" and list(tmp_path.iterdir()) == [path]
+
+
+def test_global_context_is_refused(tmp_path):
+    detector = untrained("fpn")
+    config = detector.config.clone()
+    config.defrost()
+    config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT = True
+    with pytest.raises(ExportError, match="GLOBAL_CONTEXT cannot be written"):
+        export_detector(replace(detector, config=config), tmp_path / "d.onnx")
 
 
 def test_other_formats_are_refused(tmp_path):
