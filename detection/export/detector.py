@@ -68,7 +68,7 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
     if detector.config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT:
         raise ExportError(
-            f"{path}: detectors with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph yet"
+            f"{path}: a detector with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph"
         )
     require(("onnx", "onnxruntime"), f"{path}: ONNX")
     graph = DetectorGraph(detector.model)
