@@ -67,9 +67,7 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
     if detector.config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT:
-        raise ExportError(
-            f"{path}: a detector with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph"
-        )
+        raise ExportError(f"{path}: a detector with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph")
     require(("onnx", "onnxruntime"), f"{path}: ONNX")
     graph = DetectorGraph(detector.model)
     metadata = _metadata(detector, graph)
