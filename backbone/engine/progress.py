@@ -92,16 +92,18 @@ class Progress:
         log.info(text, extra={"file_only": not self.bar.disable})
 
     def line(self, speed: Speed, iteration: int, losses: dict[str, float], rate: float, short: bool = False) -> str:
-        total = sum(losses.values())
-        shown = "" if short else " (" + ", ".join(f"{_short(name)} {value:.3f}" for name, value in losses.items()) + ")"
+        """Return where the run stands; `short` for a terminal, whose edge cuts the single losses off first."""
+        each = ", ".join(f"{_short(name)} {value:.3f}" for name, value in losses.items()) if len(losses) > 1 else ""
         memory = gpu_memory()
+        total = f"loss {sum(losses.values()):.3f}"
         parts = [
-            f"loss {total:.3f}{shown if len(losses) > 1 else ''}",
+            total if short or not each else f"{total} ({each})",
             f"lr {rate:.3g}",
             f"{speed.images_per_second:.1f} img/s",
             f"data {100 * speed.data_share:.0f}%",
             *([f"{memory:.1f} GiB"] if memory is not None else []),
             f"ETA {duration(speed.time_left(self.total - iteration))}",
+            *([each] if short and each else []),
         ]
         return "  ".join(parts)
 
