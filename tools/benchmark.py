@@ -8,7 +8,7 @@ from pathlib import Path
 from backbone.cli import Parser, run
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
-BENCHMARKS = ("inference", "training", "evaluation", "input")
+BENCHMARKS = ("inference", "training", "evaluation", "input", "loader")
 
 
 def make_parser() -> Parser:
@@ -21,6 +21,12 @@ def make_parser() -> Parser:
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     parser.add_argument("--no-exports", action="store_true", help="leave ONNX Runtime and OpenVINO out")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="of image files, for input")
+    parser.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="DIR",
+        help="that holds coco, for loader (else $DETECTRON2_DATASETS, ./datasets)",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the sections into this Markdown file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     return parser
@@ -49,6 +55,7 @@ def main() -> None:
         device=device,
         exports=not arguments.no_exports and device == "cpu",
         images=arguments.images,
+        data_root=arguments.data_root,
     )
     figures = {}
     for section in sections:

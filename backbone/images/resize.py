@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 
 def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8: bilinear, smoothed as Pillow and torchvision do where the image shrinks."""
+    """Resize (H, W, 3) uint8 by Pillow's bilinear filter: smoothed where the image shrinks.
+
+    Enlarged, 1 of 1,000 values is one level off Pillow's; the result may share memory with `image`.
+    """
     if image.shape[1::-1] == (width, height):
         return image
-    if width >= image.shape[1] and height >= image.shape[0]:
-        return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    # OpenCV's own for shrinking, INTER_AREA, is up to 5 levels off these in the mean, and slower.
-    # In this order the result is channels_last, and comes back as (H, W, 3) without a copy.
-    planes = torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2)
+    if not image.flags.c_contiguous or not image.flags.writeable:
+        image = image.copy()  # torch takes no negative strides, and warns of arrays that it may not write
+    # OpenCV takes as long and is 0.2 levels off Pillow in the mean where the image grows; INTER_AREA, up to 5 where
+    # it shrinks. In this order the result is channels_last, and comes back as (H, W, 3) without a copy.
+    planes = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy()

@@ -8,7 +8,7 @@ from pathlib import Path
 from backbone.benchmarks import input as input_pipeline
 from backbone.benchmarks.report import Section
 
-from . import evaluation, inference, training
+from . import evaluation, inference, loader, training
 
 INFERENCE_SIZE, TRAINING_SIZE = (800, 1216), (480, 640)
 
@@ -23,6 +23,7 @@ def run_all(
     device: str,
     exports: bool,
     images: Path | None,
+    data_root: Path | None = None,
 ) -> Iterator[Section]:
     """Run the benchmarks one after the other, and yield each result as it comes."""
     for benchmark in benchmarks:
@@ -31,6 +32,9 @@ def run_all(
             continue
         if benchmark == "input":
             yield input_pipeline.measure(images, rounds=rounds)
+            continue
+        if benchmark == "loader":
+            yield loader.measure(data_root, rounds=rounds)
             continue
         for name in names:
             if benchmark == "inference":

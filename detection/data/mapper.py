@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -18,6 +19,8 @@ from .sets import DetectionSet
 
 # Shorter than this, in pixels after resizing, a box is no target.
 LEAST_SIDE = 1e-5
+# OpenCV's codes of the axes.
+FLIPS = {"vertical": 0, "horizontal": 1}
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,21 @@ class Resize:
         return (short, long) if width < height else (long, short)
 
 
-def to_tensor(image: np.ndarray, channel_order: str, *, flip: bool = False) -> Tensor:
+def to_tensor(image: np.ndarray, channel_order: str) -> Tensor:
     """Turn (H, W, 3) BGR uint8 into a contiguous (3, H, W) uint8 tensor in `channel_order` ("RGB" or "BGR")."""
-    planes = image.transpose(2, 0, 1)
-    planes = planes[::-1] if channel_order == "RGB" else planes
-    planes = planes[:, :, ::-1] if flip else planes
-    return torch.from_numpy(np.ascontiguousarray(planes))
+    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
+    # Five times as fast as NumPy's or torch's copy of a transposed array.
+    cv2.split(np.ascontiguousarray(image), list(planes[::-1] if channel_order == "RGB" else planes))
+    return torch.from_numpy(planes)
+
+
+def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "none") -> np.ndarray:
+    """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels."""
+    if flip == "none":
+        return resize_image(image, width, height)
+    if width * height < image.shape[0] * image.shape[1]:
+        return cv2.flip(resize_image(image, width, height), FLIPS[flip])
+    return resize_image(cv2.flip(image, FLIPS[flip]), width, height)
 
 
 class Mapper:
@@ -89,21 +101,20 @@ class Mapper:
             DataError: the image cannot be decoded, or is not of the size that its record says.
         """
         width, height = self.images.size(index)
-        image = read_image(self.images.path(index), size=(width, height))
+        path = str(self.images.path(index))
+        image = read_image(path, size=(width, height))
         new_width, new_height = self.resize.target(width, height, self.resize.draw(rng if self.training else None))
-        image = resize_image(image, new_width, new_height)
         flipped = self.training and self.flip != "none" and rng is not None and rng.random() < 0.5
-        if flipped and self.flip == "vertical":
-            image = image[::-1]
+        flip = self.flip if flipped else "none"
         sample = {
-            "image": to_tensor(image, self.channel_order, flip=flipped and self.flip == "horizontal"),
-            "file_name": str(self.images.path(index)),
+            "image": to_tensor(resize_and_flip(image, new_width, new_height, flip), self.channel_order),
+            "file_name": path,
             "image_id": self.images.image_ids[index].item(),
             "height": height,
             "width": width,
         }
         if self.training:
-            sample["instances"] = self.targets(index, new_width, new_height, self.flip if flipped else "none")
+            sample["instances"] = self.targets(index, new_width, new_height, flip)
         return sample
 
     def targets(self, index: int, width: int, height: int, flip: str) -> Instances:
@@ -117,21 +128,28 @@ class Mapper:
         elif flip == "vertical":
             boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
         kept = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE).all(axis=1)
-        instances = Instances((height, width))
-        instances.gt_boxes = Boxes(torch.from_numpy(boxes[kept].astype(np.float32)))
-        instances.gt_classes = torch.from_numpy(self.images.labels[rows[kept]])
+        rows, boxes = rows[kept], boxes[kept]
+        masks = None
         if self.images.segmentations is not None:
-            instances.gt_masks = self._masks(rows[kept], (height, width), scale, flip)
+            segmentations = [_drawn(orjson.loads(self.images.segmentations[row])) for row in rows]
             # As in detectron2: an object without a mask would teach that its box holds nothing.
-            instances = instances[instances.gt_masks.nonempty()]
+            drawn = np.array([bool(item) for item in segmentations], dtype=bool)
+            rows, boxes = rows[drawn], boxes[drawn]
+            masks = self._masks([item for item in segmentations if item], (height, width), scale, flip)
+        instances = Instances((height, width))
+        instances.gt_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
+        instances.gt_classes = torch.from_numpy(self.images.labels[rows])
+        if masks is not None:
+            instances.gt_masks = masks
+            if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
+                instances = instances[masks.nonempty()]
         return instances
 
-    def _masks(self, rows: np.ndarray, size: tuple[int, int], scale: np.ndarray, flip: str) -> PolygonMasks | BitMasks:
-        segmentations = [_drawn(orjson.loads(self.images.segmentations[row])) for row in rows]
-        moved = [
-            _move_polygons(item, size, scale, flip) if isinstance(item, list) else _move_rle(item, size, flip)
-            for item in segmentations
-        ]
+    def _masks(
+        self, segmentations: list[Any], size: tuple[int, int], scale: np.ndarray, flip: str
+    ) -> PolygonMasks | BitMasks:
+        shapes = iter(_move_polygons([item for item in segmentations if isinstance(item, list)], size, scale, flip))
+        moved = [next(shapes) if isinstance(item, list) else _move_rle(item, size, flip) for item in segmentations]
         if self.mask_format == "polygon" and all(isinstance(item, list) for item in moved):
             return PolygonMasks(moved)
         masks = [polygons_to_bitmask(item, *size) if isinstance(item, list) else item for item in moved]
@@ -147,17 +165,18 @@ def _drawn(segmentation: Any) -> Any:
 
 
 def _move_polygons(
-    polygons: list[list[float]], size: tuple[int, int], scale: np.ndarray, flip: str
-) -> list[np.ndarray]:
-    moved = []
-    for polygon in polygons:
-        points = np.asarray(polygon, dtype=np.float64).reshape(-1, 2) * scale
-        if flip == "horizontal":
-            points[:, 0] = size[1] - points[:, 0]
-        elif flip == "vertical":
-            points[:, 1] = size[0] - points[:, 1]
-        moved.append(points.reshape(-1))
-    return moved
+    objects: list[list[list[float]]], size: tuple[int, int], scale: np.ndarray, flip: str
+) -> list[list[np.ndarray]]:
+    """Move the polygons of all objects in one go."""
+    polygons = list(chain.from_iterable(objects))
+    points = np.array(list(chain.from_iterable(polygons)), dtype=np.float64).reshape(-1, 2) * scale
+    if flip == "horizontal":
+        points[:, 0] = size[1] - points[:, 0]
+    elif flip == "vertical":
+        points[:, 1] = size[0] - points[:, 1]
+    flat, ends = points.reshape(-1), np.cumsum([0, *map(len, polygons)])
+    parts = iter([flat[start:end] for start, end in zip(ends[:-1], ends[1:])])
+    return [[next(parts) for _ in polygons] for polygons in objects]
 
 
 def _move_rle(segmentation: dict[str, Any], size: tuple[int, int], flip: str) -> np.ndarray:

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from ...errors import ConfigError, DataError
 from ...images.headers import read_header
+from ...images.resize import resize_image
 from ...text import nearest
 from .jpeg import Box, Frame, decode, decode_region, read_frame
 
@@ -179,18 +178,8 @@ def resize(image: np.ndarray, width: int, height: int, *, antialias: bool = True
     if image.shape[1::-1] == (width, height):
         return image
     if antialias and (width < image.shape[1] or height < image.shape[0]):
-        return resize_exactly(image, width, height)
+        return resize_image(image, width, height)
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def resize_exactly(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize (H, W, 3) uint8 by Pillow's bilinear filter, larger or smaller; 2 of 1000 values are one level off."""
-    if not image.flags.writeable:
-        image = image.copy()  # torch warns of others
-    # In this order of views torch sees the channels_last layout, and its result needs no copy.
-    planes = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
-    resized = F.interpolate(planes, (height, width), mode="bilinear", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
 
 
 def evaluation_image(content: np.ndarray, shorter_side: int) -> np.ndarray:
@@ -209,7 +198,7 @@ def evaluation_image(content: np.ndarray, shorter_side: int) -> np.ndarray:
     image = content if content.ndim == 3 else _decode_upright(content)
     height, width = image.shape[:2]
     shorter = min(height, width)
-    return resize_exactly(image, shorter_side * width // shorter, shorter_side * height // shorter)
+    return resize_image(image, shorter_side * width // shorter, shorter_side * height // shorter)
 
 
 def _decode_upright(content: np.ndarray) -> np.ndarray:

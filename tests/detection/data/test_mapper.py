@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from backbone.errors import DataError
 from backbone.images import resize_image
-from detection.data.mapper import Mapper, Resize, to_tensor
+from detection.data.mapper import Mapper, Resize, resize_and_flip, to_tensor
 from detection.data.sets import DetectionSet, build_set
 
 FLIPS = ("none", "horizontal", "vertical")
@@ -105,9 +105,8 @@ def test_samples_equal_detectron2(coco, shorter, longest, flip):
             assert_same_polygons(target.gt_masks, peer.gt_masks)
         else:
             assert len(target.gt_masks) == 0
-    # OpenCV and Pillow round differently by a level here and there.
-    assert max(upscaled, default=0) < 0.5
-    assert max(downscaled, default=0) < 0.3
+    # A level here and there; OpenCV's own resizing would be 0.2 levels off in the mean.
+    assert max(upscaled + downscaled) < 0.02
 
 
 def assert_same_polygons(masks: PolygonMasks, expected: PolygonMasks) -> None:
@@ -313,9 +312,9 @@ def test_sampling_of_the_shorter_side():
     assert Resize((600, 700), 1333).draw(None) == 600
 
 
-@pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.0, 1.6])
+@pytest.mark.parametrize("scale", [0.3, 0.5, 0.77, 1.0, 1.25, 1.6, 2.1])
 def test_resizing_equals_pillow(coco, scale):
-    """Bilinear, smoothed where the image shrinks; without, these are 5 levels off at a third of the size."""
+    """To a level here and there; not smoothed, these would be 5 levels off at a third of the size."""
     data, folder = coco
     apart = []
     for record in data["images"][:6]:
@@ -323,10 +322,30 @@ def test_resizing_equals_pillow(coco, scale):
         width, height = int(record["width"] * scale), int(record["height"] * scale)
         expected = T.ResizeTransform(*image.shape[:2], height, width).apply_image(image)
         apart.append(np.abs(resize_image(image, width, height).astype(int) - expected).mean())
-    assert np.mean(apart) < 0.3
+    assert np.mean(apart) < 0.02
+
+
+@pytest.mark.parametrize("size", [(100, 75), (133, 300), (900, 700), (64, 48)])
+@pytest.mark.parametrize("flip", FLIPS)
+def test_flip_before_or_after_resizing(size, flip):
+    image = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
+    kept = image.copy()
+    expected = resize_image(image, *size)
+    expected = {"none": expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}[flip]
+    flipped = resize_and_flip(image, *size, flip)
+    assert flipped.shape == (size[1], size[0], 3)
+    assert np.abs(flipped.astype(int) - expected).max() <= 1
+    assert np.array_equal(image, kept)
+
+
+def test_resizing_takes_views():
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    expected = resize_image(np.ascontiguousarray(image[:, ::-1, ::-1]), 70, 60)
+    assert np.array_equal(resize_image(image[:, ::-1, ::-1], 70, 60), expected)
+    assert np.array_equal(resize_image(np.broadcast_to(image[:1, :1], (40, 50, 3)), 70, 60)[5, 5], image[0, 0])
 
 
 def test_to_tensor():
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert np.array_equal(to_tensor(image, "BGR").numpy(), image.transpose(2, 0, 1))
-    assert np.array_equal(to_tensor(image, "RGB", flip=True).numpy(), image[:, ::-1, ::-1].transpose(2, 0, 1))
+    assert np.array_equal(to_tensor(image[:, ::-1], "RGB").numpy(), image[:, ::-1, ::-1].transpose(2, 0, 1))
