@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run or resume the rows of one of the paper's tables, and write paper against measured with the curves.
+"""Run or resume the rows of one of the paper's tables, and write paper against measured with curves.
 
 Runs stand in OUTPUT/runs/<config>, reports in OUTPUT/table<N>.md and .html. What is done is not run again."""
 
@@ -8,14 +8,19 @@ from __future__ import annotations
 import argparse
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backbone.cli import Parser, run
+
+if TYPE_CHECKING:
+    from backbone.reproduction import Table
 
 EXAMPLE = """tools/reproduce.py --table 6 --data-root /data/cifar10 --rows ResNet-20 --rows plain-20
   tools/reproduce.py --table 3 --data-root /data/imagenet --num-gpus 8
   tools/reproduce.py --table 6 --data-root /data/cifar10 --scale 0.01 --jobs 4
-  tools/reproduce.py --table 2 --report-only"""
-TABLES = ("2", "3", "4", "6")
+  tools/reproduce.py --table 2 --report-only
+  tools/reproduce.py --table 9 --data-root /data --weights resnet101=resnet101.pth --num-gpus 8"""
+CLASSIFICATION, DETECTION = ("2", "3", "4", "6"), ("7", "8", "9", "10", "11")
 
 
 def share(text: str) -> float:
@@ -34,15 +39,30 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def network_weights(text: str) -> tuple[str, Path]:
+    network, sign, file = text.partition("=")
+    if not (network and sign and file):
+        raise argparse.ArgumentTypeError(f"must be NETWORK=FILE, such as resnet101=resnet101.pth, not {text!r}")
+    return network, Path(file)
+
+
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("--table", required=True, choices=TABLES, help="of the paper")
+    parser.add_argument("--table", required=True, choices=(*CLASSIFICATION, *DETECTION), help="of the paper")
     parser.add_argument(
         "--rows", action="append", metavar="NAME", help="run this row alone; may be given several times (else all)"
     )
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="root of the data set, for all rows")
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="(else output/reproduce, or output/reproduce_scale_<S>)"
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        type=network_weights,
+        default=[],
+        metavar="NETWORK=FILE",
+        help="Tables 7 to 11: pretrained weights to start from, as resnet101=FILE, vgg16=FILE (else random weights)",
     )
     parser.add_argument("--scale", type=share, default=1.0, metavar="S", help="shorten every schedule, as 0.01")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
@@ -66,20 +86,31 @@ def passed_on(arguments: Namespace) -> tuple[str, ...]:
     return tuple(part for flag, value in flags.items() if value is not None for part in (flag, str(value)))
 
 
+def table_of(number: str) -> Table:
+    """Return a table; detectron2 is needed for those of detection alone."""
+    if number in DETECTION:
+        from detection.reproduction import detection_table
+
+        return detection_table(number)
+    from backbone.reproduction.classification import classification_table
+
+    return classification_table(number)
+
+
 def main() -> int:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.reproduction import Request, reproduce
-    from backbone.reproduction.classification import classification_table
 
     request = Request(
-        table=classification_table(arguments.table),
+        table=table_of(arguments.table),
         rows=tuple(arguments.rows or ()),
         data_root=arguments.data_root,
         output=arguments.output_dir,
         scale=arguments.scale,
         flags=passed_on(arguments),
         overrides=tuple(arguments.overrides),
+        weights=dict(arguments.weights),
         jobs=arguments.jobs,
         report_only=arguments.report_only,
         json=arguments.json,

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from ..text import table as text_table
 from .records import Record
-from .rows import Table
+from .rows import NO_DETAILS, Details, Table
 from .summary import headline, notes, results_table, runs_table, summary
 
 
-def markdown(table: Table, records: Sequence[Record]) -> str:
+def markdown(table: Table, records: Sequence[Record], details: Details = NO_DETAILS) -> str:
     """Return paper against measured, the runs behind it, and what they had otherwise than their configs."""
     parts = [f"# {headline(table)}", f"Paper against measured, in per cent. {summary(records)}"]
     parts.append(_table(*results_table(table, records)))
+    for title, rows, header in details.tables:
+        parts += [f"## {title}", _table(rows, header)]
     rows, header = runs_table(records)
     if rows:
         parts += ["## Runs", _table(rows, header)]

@@ -9,16 +9,20 @@ from ..pages.document import document, json_for_script
 from .chart import Scale, Series, chart_data, draw, fit_scale, thin_out
 from .page_parts import SCRIPT, STYLE
 from .records import Record
-from .rows import Panel, Table
+from .rows import NO_DETAILS, Details, Panel, Table
 from .summary import headline, notes, results_table, runs_table, summary
 
 COLORS = 8
 
 
-def page(table: Table, records: Sequence[Record]) -> str:
+def page(table: Table, records: Sequence[Record], details: Details = NO_DETAILS) -> str:
     """Return the page: paper against measured, the curves, the runs and their deviations from the configs."""
     rows, header = results_table(table, records)
     parts = [_table(rows, header, measured=True), *_drawings(table, records)]
+    for title, rows, header in details.tables:
+        parts += [f"<h2>{escape(title)}</h2>", _table(rows, header, measured=True)]
+    for title, section in details.sections:
+        parts += [f"<h2>{escape(title)}</h2>", section]
     rows, header = runs_table(records)
     if rows:
         parts += ["<h2>Runs</h2>", _table(rows, header)]
@@ -26,7 +30,7 @@ def page(table: Table, records: Sequence[Record]) -> str:
     if said:
         parts += ["<h2>Not as in the config</h2>", f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in said)}</ul>"]
     parts.insert(0, f"<p>Paper against measured, in per cent. {escape(summary(records))}</p>")
-    return document(headline(table), "\n".join(parts), style=STYLE, script=SCRIPT)
+    return document(headline(table), "\n".join(parts), style=STYLE + details.style, script=SCRIPT)
 
 
 def _table(rows: Sequence[Sequence[str]], header: Sequence[str], *, measured: bool = False) -> str:
@@ -41,7 +45,7 @@ def _table(rows: Sequence[Sequence[str]], header: Sequence[str], *, measured: bo
 def _kind(name: str, measured: bool) -> str:
     if name.startswith("date"):
         return ' class="date"'
-    return ' class="number"' if measured and name not in ("row", "run") else ""
+    return ' class="number"' if measured and name not in ("row", "run", "class") else ""
 
 
 def _drawings(table: Table, records: Sequence[Record]) -> list[str]:

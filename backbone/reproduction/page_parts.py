@@ -18,7 +18,9 @@ STYLE = (
 SCRIPT = """
 "use strict";
 for (const chart of document.querySelectorAll(".chart")) {
-  const data = JSON.parse(chart.querySelector("script").textContent);
+  const source = chart.querySelector("script");
+  if (!source) continue;
+  const data = JSON.parse(source.textContent);
   const svg = chart.querySelector("svg"), cursor = svg.querySelector(".cursor");
   if (!data.series.length) continue;
   const tip = chart.appendChild(document.createElement("div"));

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,8 @@ from .rows import Figure, Row, Step
 from .schedule import share_of_schedule
 
 NOT_RUN, UNFINISHED, UNTESTED, DONE = "not run", "unfinished", "untested", "done"
+FOR_SERVER = "for the evaluation server"
+CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
 Curve = list[tuple[int, float]]
 
 
@@ -55,12 +59,14 @@ class Record:
     """A row, and what was measured of it.
 
     Attributes:
-        state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks) or DONE.
+        state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks), FOR_SERVER (tested; an evaluation server has
+            its figures) or DONE.
         measured: {name of a figure: share}; of a row that is not DONE, those that are there.
         images: test images behind the first measured figure.
         iteration: steps done, as far as the run folder says.
         schedule_share: training images of the run's schedule over those of the config's.
         data: its data root.
+        weights: what the run began with; "" for random weights.
         changes: "KEY value (config: value)" for all that the run had otherwise than its config file.
         made: results that the figures were read from, for device, versions and date; empty before there are any.
         failure: why the command of this row failed just now, else "".
@@ -76,6 +82,7 @@ class Record:
     schedule_share: float | None = None
     seed: int | None = None
     data: str = ""
+    weights: str = ""
     changes: tuple[str, ...] = ()
     curves: dict[str, Curve] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
@@ -92,10 +99,10 @@ def read_run(folder: Path) -> Run:
     config = read_yaml(path) if path.is_file() else None
     if config is not None and not isinstance(config.get("SOLVER", {}).get("MAX_ITER"), int):
         raise ConfigError(f"{path}: not the config of a run: it has no SOLVER.MAX_ITER; remove the folder, or mend it")
-    return Run(folder, config, _read_results(folder / RESULTS))
+    return Run(folder, config, read_results(folder / RESULTS))
 
 
-def _read_results(path: Path) -> dict[str, Any] | None:
+def read_results(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -112,16 +119,30 @@ def value_in(results: dict[str, Any] | None, path: tuple[str, ...]) -> Any:
 
 
 def test_results(step: Step, run: Run, runs: Path) -> dict[str, Any] | None:
-    """Return the results of a test of `run`, unless they are older than its training."""
-    results = _read_results(runs / step.folder / RESULTS)
-    if results is None or run.results is None:
+    """Return the results of a test of `run`, unless they are older than it or another training that they are of."""
+    results = read_results(runs / step.folder / RESULTS)
+    trained = [run.results, *(read_results(runs / name / RESULTS) for name in step.needs if name != run.folder.name)]
+    if results is None or None in trained:
         return None
-    return results if str(results.get("date", "")) >= str(run.results.get("date", "")) else None
+    return results if str(results.get("date", "")) >= max(str(one.get("date", "")) for one in trained) else None
+
+
+def results_of(row: Row, run: Run, runs: Path) -> list[dict[str, Any]]:
+    """Return the results that a row's figures may stand in: of its training, unless it is another row's, and tests."""
+    own = [] if row.test_only else [run.results]
+    return [results for results in (*own, *(test_results(step, run, runs) for step in row.tests)) if results]
+
+
+def lacking(row: Row, run: Run, runs: Path) -> list[str]:
+    """Return the places of the figures that are not there; of a tested row for an evaluation server, none."""
+    if row.server and results_of(row, run, runs):
+        return []
+    return ["/".join(figure.path) for figure in row.figures if source_of(figure, row, run, runs) is None]
 
 
 def source_of(figure: Figure, row: Row, run: Run, runs: Path) -> dict[str, Any] | None:
     """Return the results that hold this figure, of the training or of one of the row's tests."""
-    for results in (run.results, *(test_results(step, run, runs) for step in row.tests)):
+    for results in results_of(row, run, runs):
         value = value_in(results, figure.path)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return results
@@ -138,16 +159,16 @@ def gather(row: Row, runs: Path) -> Record:
     if not run.begun:
         return Record(row, run.folder)
     config = run.config or {}
-    reference = row.kind.load(row.config, ())
+    reference = row.kind.load(row.config_of(row.train), ())
     sources = {figure.name: source_of(figure, row, run, runs) for figure in row.figures} if run.ended else {}
     found = {figure: sources[figure.name] for figure in row.figures if sources.get(figure.name)}
     lines = read_metrics(run.folder / METRICS)
     first = next(iter(found), None)
-    state = UNFINISHED if not run.ended else DONE if len(found) == len(row.figures) else UNTESTED
+    tested = results_of(row, run, runs)
     return Record(
         row=row,
         folder=run.folder,
-        state=state,
+        state=_state(row, run, runs, complete=len(found) == len(row.figures)),
         measured={figure.name: float(value_in(source, figure.path)) for figure, source in found.items()},
         images=value_in(found[first], (*first.path[:-1], "images")) if first else None,
         iteration=_iteration(run, lines),
@@ -155,10 +176,21 @@ def gather(row: Row, runs: Path) -> Record:
         schedule_share=share_of_schedule(config, reference) if config else None,
         seed=config.get("SEED"),
         data=str(value_in(config, tuple(row.kind.root_key.split("."))) or ""),
-        changes=changes(config, reference, row) if config else (),
+        weights=str(value_in(config, tuple(row.kind.weights_key.split("."))) or ""),
+        changes=tuple(
+            dict.fromkeys([*(changes(config, reference, row) if config else ()), *_changes_of_tests(row, tested)])
+        ),
         curves={name: curve_of(lines, key) for name, key in row.curves.items()},
-        made=found[first] if first else run.results or {},
+        made=found[first] if first else next(iter(tested), None) or run.results or {},
     )
+
+
+def _state(row: Row, run: Run, runs: Path, *, complete: bool) -> str:
+    if not run.ended:
+        return UNFINISHED
+    if complete:
+        return DONE
+    return UNTESTED if lacking(row, run, runs) else FOR_SERVER
 
 
 def _iteration(run: Run, lines: list[dict[str, Any]]) -> int:
@@ -172,6 +204,37 @@ def changes(config: dict[str, Any], reference: Any, row: Row) -> tuple[str, ...]
     """Return what a run's config has otherwise than the file that names the row, in words; the seed stands apart."""
     free = {*row.kind.free_keys, "SEED"} - set(row.kind.telling_keys)
     return tuple(f"{key} {ours} (config: {theirs})" for key, ours, theirs in different(config, reference, free))
+
+
+def _changes_of_tests(row: Row, tested: list[dict[str, Any]]) -> list[str]:
+    """Return what the tests of a row that is tested alone had otherwise than its config, by their commands.
+
+    Schedules do not count, nor do the weights that the step itself asks for.
+    """
+    if not row.test_only:
+        return []
+    own = {key for step in row.tests for key, _ in step.weights_in}
+    found = []
+    for results in tested:
+        words = shlex.split(str(results.get("command", "")))
+        pairs = [part for place in _places_of_keys(words) for part in words[place : place + 2]]
+        try:
+            config = to_plain(row.kind.load(row.config, pairs))
+        except ConfigError as error:
+            found.append(f"tested with keys that are refused now ({error})")
+            continue
+        free = {*row.kind.free_keys, "SEED", *own} - (set(row.kind.telling_keys) - own)
+        said = different(config, row.kind.load(row.config, ()), free)
+        found += [f"{key} {ours} (config: {theirs})" for key, ours, theirs in said if not key.startswith("SOLVER.")]
+    return found
+
+
+def _places_of_keys(words: list[str]) -> range:
+    """Return where KEY VALUE pairs begin: they stand at the end of a command."""
+    start = len(words)
+    while start >= 2 and CONFIG_KEY.fullmatch(words[start - 2]):
+        start -= 2
+    return range(start, len(words), 2)
 
 
 def different(config: dict[str, Any], other: Any, free: Collection[str]) -> list[tuple[str, Any, Any]]:

@@ -5,13 +5,17 @@ Nothing here knows of classification: other tables are other lists of rows.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..text import nearest
+
+if TYPE_CHECKING:
+    from .records import Record
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Kind:
         free_keys: config keys that a resumed run may have otherwise.
         telling_keys: those of them that a report names all the same, since they decide what is measured.
         root_key: config key of --data-root.
+        counts_images: results say how many images were tested.
+        weights_key: config key of the initial weights; "" where runs begin without.
     """
 
     tool: str
@@ -31,6 +37,8 @@ class Kind:
     free_keys: Collection[str]
     telling_keys: Collection[str]
     root_key: str
+    counts_images: bool = True
+    weights_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,13 +49,11 @@ class Figure:
         name: heading of its column, with its unit.
         paper: the paper's value, None where it gives none.
         path: keys that lead to the measured value in results.json, a share.
-        lower_is_better: of errors.
     """
 
     name: str
     paper: float | None
     path: tuple[str, ...]
-    lower_is_better: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,27 @@ class Step:
         folder: its name beside the other runs; steps of two rows with the same name are the same step.
         arguments: beside those of folder, data, device and overrides.
         weights_of: for a test, the folder of the training whose final weights are tested; None for a training.
+        config: of a training, file name in configs/ ("": the row's own).
+        overrides: KEY VALUE pairs, behind the user's.
+        starts_from: for a training, the folder of the one whose final weights it starts from.
+        network: for a training, the architecture whose pretrained weights it starts from.
+        weights_in: (config key, folders) of keys that take the final weights of other trainings.
     """
 
     folder: str
     arguments: tuple[str, ...]
     weights_of: str | None = None
+    config: str = ""
+    overrides: tuple[str, ...] = ()
+    starts_from: str | None = None
+    network: str = ""
+    weights_in: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Folders of the trainings that must have ended before it."""
+        first = self.weights_of or self.starts_from
+        return (*((first,) if first else ()), *(folder for _, folders in self.weights_in for folder in folders))
 
 
 @dataclass(frozen=True)
@@ -72,7 +94,12 @@ class Row:
     Attributes:
         config: file name in configs/.
         family, member: what the curves are told apart by: panel ("ResNet") and colour ("34 A").
+        before: further trainings that the row needs, run before its own.
         tests: run, after the training, for those figures that it has not left itself.
+        test_only: the row's figures are those of its tests; its training is another row's, with figures of its own.
+        alias: a shorter name, that rows of one table may share.
+        data: the same for rows on the same data: if that is missing for one, the others are not begun either.
+        server: where figures come from an evaluation server alone, what it takes, as a path in the run folder.
         curves: name of a curve ("train", "test") -> its key in metrics.jsonl.
     """
 
@@ -81,7 +108,12 @@ class Row:
     kind: Kind
     train: Step
     figures: tuple[Figure, ...]
+    before: tuple[Step, ...] = ()
     tests: tuple[Step, ...] = ()
+    test_only: bool = False
+    data: str = ""
+    alias: str = ""
+    server: str = ""
     curves: dict[str, str] = field(default_factory=dict)
     family: str = ""
     member: str = ""
@@ -90,6 +122,20 @@ class Row:
     def stem(self) -> str:
         """The config's name without its suffix."""
         return Path(self.config).stem
+
+    @property
+    def trainings(self) -> tuple[Step, ...]:
+        """All trainings, in the order in which they run."""
+        return (*self.before, self.train)
+
+    @property
+    def result_folder(self) -> str:
+        """Name of the folder with what was detected or classified."""
+        return self.tests[-1].folder if self.test_only else self.train.folder
+
+    def config_of(self, step: Step) -> str:
+        """Return the file name of a step's config."""
+        return step.config or self.config
 
     @property
     def paper_only_curve(self) -> bool:
@@ -114,12 +160,31 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Details:
+    """What a report shows beside the figures.
+
+    Attributes:
+        tables: (title, rows, header), in Markdown and on the page.
+        sections: (title, HTML), on the page.
+        style: CSS of the sections.
+    """
+
+    tables: tuple[tuple[str, list[list[str]], list[str]], ...] = ()
+    sections: tuple[tuple[str, str], ...] = ()
+    style: str = ""
+
+
+NO_DETAILS = Details()
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
     Attributes:
         drawings: the paper's figures that are drawn from the same runs, {caption: panels}.
         curves_note: what the curves show, in a sentence.
+        details: makes what the report shows beside the figures from the records and the folder of the runs.
     """
 
     number: str
@@ -127,6 +192,7 @@ class Table:
     rows: tuple[Row, ...]
     drawings: dict[str, tuple[Panel, ...]] = field(default_factory=dict)
     curves_note: str = ""
+    details: Callable[[Sequence[Record], Path], Details] | None = None
 
 
 def choose(table: Table, names: Sequence[str]) -> tuple[Row, ...]:
@@ -137,12 +203,15 @@ def choose(table: Table, names: Sequence[str]) -> tuple[Row, ...]:
     """
     if not names:
         return table.rows
-    known = {spelling.lower(): row for row in table.rows for spelling in (row.name, row.config, row.stem)}
+    known: dict[str, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        for spelling in {spelling.lower() for spelling in (row.name, row.alias, row.config, row.stem) if spelling}:
+            known[spelling].append(row)
     chosen = set()
     for name in names:
-        row = known.get(name.strip().lower())
-        if row is None:
+        found = known.get(name.strip().lower())
+        if found is None:
             spellings = [spelling for row in table.rows for spelling in (row.name, row.stem)]
             raise ConfigError(f"--rows {name}: no such row in Table {table.number}{nearest(name, spellings)}")
-        chosen.add(row.name)
+        chosen |= {row.name for row in found}
     return tuple(row for row in table.rows if row.name in chosen)

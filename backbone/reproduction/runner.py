@@ -10,11 +10,11 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.checkpoint import FINAL
-from .records import Run, read_run, source_of
+from .records import lacking, read_run
 from .rows import Row, Step
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -32,23 +32,35 @@ class Calls:
         flags: those that every command gets, such as --device.
         train: KEY VALUE overrides of trainings, by config; tests get `test`.
         test: KEY VALUE overrides of tests.
+        weights: files of pretrained weights, by architecture.
     """
 
     runs: Path
     flags: tuple[str, ...]
     train: dict[str, tuple[str, ...]]
     test: tuple[str, ...]
+    weights: dict[str, str] = field(default_factory=dict)
 
     def command(self, row: Row, step: Step, *, resume: bool) -> list[str]:
         """Return the command line of one step."""
         parts = [sys.executable, str(TOOLS / row.kind.tool), *step.arguments]
         parts += ["--output-dir", str(self.runs / step.folder)]
-        if step.weights_of is not None:
-            parts += ["--weights", str(self.runs / step.weights_of / FINAL)]
+        weights = self._weights(step)
+        if weights is not None:
+            parts += ["--weights", weights]
         if resume:
             parts.append("--resume")
-        overrides = self.train[row.config] if step.weights_of is None else self.test
-        return [*parts, *self.flags, *overrides]
+        overrides = self.train[row.config_of(step)] if step.weights_of is None else self.test
+        for key, folders in step.weights_in:
+            overrides = (*overrides, key, str(tuple(self._final(folder) for folder in folders)))
+        return [*parts, *self.flags, *overrides, *step.overrides]
+
+    def _weights(self, step: Step) -> str | None:
+        of = step.weights_of or step.starts_from
+        return self.weights.get(step.network) if of is None else self._final(of)
+
+    def _final(self, folder: str) -> str:
+        return str(self.runs / folder / FINAL)
 
 
 @dataclass(frozen=True)
@@ -76,18 +88,20 @@ class Runner:
         self._folders: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._processes: set[subprocess.Popen] = set()
         self._stopped = False
+        # Trainings that failed just now: a row that needs one of them fails with it.
+        self._failed: dict[str, tuple[int, str]] = {}
 
     def run(self, rows: Sequence[Row]) -> list[Outcome]:
         """Run what the rows lack, and return how the rows ended.
 
-        Once as many rows as run at once have ended, all for a user's mistake, the others are not begun: they would make
-        the same one.
+        Once as many rows as run at once have ended, all for a user's mistake, the others are not begun, if they are on
+        the same data: they would make the same one.
         """
         outcomes: list[Outcome] = []
 
         def run_row(row: Row) -> None:
             with self._lock:
-                hopeless = len(outcomes) >= self.jobs and all(done.status == MISTAKE for done in outcomes)
+                hopeless = len(outcomes) >= self.jobs and all(_same_mistake(done, row) for done in outcomes)
             if hopeless or self._stopped:
                 return
             outcome = self._row(row)
@@ -100,30 +114,39 @@ class Runner:
         return outcomes
 
     def _row(self, row: Row) -> Outcome:
-        with self._folders[row.train.folder]:
-            run = read_run(self.calls.runs / row.train.folder)
-            if run.ended:
-                self.say(row, f"trained already: {run.folder}")
-            else:
-                status, message = self._call(row, row.train, resume=run.begun)
-                if status:
-                    return Outcome(row, status, message)
+        for step in row.trainings:
+            status, message = self._train(row, step)
+            if status:
+                return Outcome(row, status, message)
         for step in row.tests:
-            run = read_run(self.calls.runs / row.train.folder)
-            if not self._lacking(row, run):
+            if not self._lacking(row):
                 break
             with self._folders[step.folder]:
                 status, message = self._call(row, step, resume=False)
             if status:
                 return Outcome(row, status, message)
-        lacking = self._lacking(row, read_run(self.calls.runs / row.train.folder))
-        if lacking:
-            return Outcome(row, 1, f"its commands ended well, but left no {', '.join(lacking)} in results.json")
+        missing = self._lacking(row)
+        if missing:
+            return Outcome(row, 1, f"its commands ended well, but left no {', '.join(missing)} in results.json")
         return Outcome(row)
 
-    def _lacking(self, row: Row, run: Run) -> list[str]:
+    def _train(self, row: Row, step: Step) -> tuple[int, str]:
+        """Run or resume a training unless it has ended; return its status and the last line that it said."""
+        with self._folders[step.folder]:
+            if step.folder in self._failed:
+                return self._failed[step.folder]
+            run = read_run(self.calls.runs / step.folder)
+            if run.ended:
+                self.say(row, f"trained already: {run.folder}")
+                return 0, ""
+            status, message = self._call(row, step, resume=run.begun)
+            if status:
+                self._failed[step.folder] = (status, message)
+            return status, message
+
+    def _lacking(self, row: Row) -> list[str]:
         runs = self.calls.runs
-        return ["/".join(figure.path) for figure in row.figures if source_of(figure, row, run, runs) is None]
+        return lacking(row, read_run(runs / row.train.folder), runs)
 
     def _call(self, row: Row, step: Step, *, resume: bool) -> tuple[int, str]:
         """Run one command; return its status and the last line that it said."""
@@ -175,6 +198,10 @@ class Runner:
             self._stopped = True
             for process in self._processes:
                 process.terminate()
+
+
+def _same_mistake(done: Outcome, row: Row) -> bool:
+    return done.status == MISTAKE and done.row.data == row.data
 
 
 def _leave(number: int, frame: object) -> None:

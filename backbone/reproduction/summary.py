@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..text import count
-from .records import DONE, NOT_RUN, UNFINISHED, UNTESTED, Record
-from .rows import Figure, Table
+from .records import DONE, FOR_SERVER, NOT_RUN, UNFINISHED, UNTESTED, Record
+from .rows import Figure, Row, Table
 
 # Of the versions in results.json, those that decide about numbers and speed.
 VERSIONS = ("python", "torch", "torchvision", "detectron2")
@@ -23,8 +23,11 @@ def summary(records: Sequence[Record]) -> str:
     """Return in a sentence how much of the table was measured."""
     cited = [record for record in records if not record.row.paper_only_curve]
     done = sum(record.state == DONE for record in cited)
+    waiting = sum(record.state == FOR_SERVER for record in cited)
     text = f"{done} of {count(len(cited), 'row')} with a figure in the paper measured"
-    short = sorted({share_text(record) for record in records if record.state == DONE and share_text(record)})
+    text += f", {waiting} more with results for an evaluation server" if waiting else ""
+    ended = [record for record in records if record.state in (DONE, FOR_SERVER)]
+    short = sorted({share_text(record) for record in ended} - {""})
     return f"{text}; with shortened or changed schedules among them: {', '.join(short)}." if short else f"{text}."
 
 
@@ -32,13 +35,14 @@ def results_table(table: Table, records: Sequence[Record]) -> tuple[list[list[st
     """Return rows and header: paper against measured, in per cent, the difference behind the measured value."""
     names = list(dict.fromkeys(figure.name for row in table.rows for figure in row.figures))
     header = ["row", *(part for name in names for part in (f"paper {name}", f"measured {name}"))]
+    counted = any(record.row.kind.counts_images for record in records)
     rows = []
     for record in records:
         figures = {figure.name: figure for figure in record.row.figures}
         cells = [part for name in names for part in _figure_cells(record, figures.get(name))]
-        images = f"{record.images:,}" if record.images else NOTHING
-        rows.append([record.row.name, *cells, images, state_text(record)])
-    return rows, [*header, "test images", "run"]
+        images = [f"{record.images:,}" if record.images else NOTHING] if counted else []
+        rows.append([record.row.name, *cells, *images, state_text(record)])
+    return rows, [*header, *(["test images"] if counted else []), "run"]
 
 
 def _figure_cells(record: Record, figure: Figure | None) -> tuple[str, str]:
@@ -49,6 +53,8 @@ def _figure_cells(record: Record, figure: Figure | None) -> tuple[str, str]:
         value = 100 * record.measured[figure.name]
         difference = "" if figure.paper is None else f" ({value - figure.paper:+.2f})"
         return paper, f"{value:.2f}{difference}"
+    if record.state == FOR_SERVER:
+        return paper, "server"
     return paper, "not run" if record.state == NOT_RUN else NOTHING
 
 
@@ -64,6 +70,7 @@ def state_text(record: Record) -> str:
     texts = {
         NOT_RUN: "not run",
         UNFINISHED: f"stopped at iteration {record.iteration:,} of {record.total:,}{share}, or still running",
+        FOR_SERVER: f"{count(record.iteration, 'iteration')}{share}, {record.row.server} for the evaluation server",
         UNTESTED: f"{count(record.iteration, 'iteration')}{share}, not tested as the table asks",
         DONE: f"{count(record.iteration, 'iteration')}{share}",
     }
@@ -81,12 +88,23 @@ def runs_table(records: Sequence[Record]) -> tuple[list[list[str]], list[str]]:
             _versions(record),
             _date(record),
             record.data or NOTHING,
-            str(record.folder),
+            _folder(record),
         ]
         for record in records
         if record.state != NOT_RUN
     ]
-    return rows, ["row", "seed", "device", "versions", "date (UTC)", "data", "run folder"]
+    header = ["row", "seed", "device", "versions", "date (UTC)", "data", "run folder"]
+    if any(record.row.kind.weights_key for record in records):
+        begun = [record for record in records if record.state != NOT_RUN]
+        rows = [[*row, record.weights or "none: random"] for row, record in zip(rows, begun)]
+        header.append("initial weights")
+    return rows, header
+
+
+def _folder(record: Record) -> str:
+    if not record.row.test_only:
+        return str(record.folder)
+    return f"{record.folder.parent / record.row.result_folder}, weights of {record.folder}"
 
 
 def _versions(record: Record) -> str:
@@ -102,10 +120,15 @@ def _date(record: Record) -> str:
 def notes(records: Sequence[Record]) -> list[str]:
     """Return a line for each row that was run otherwise than its config file says."""
     return [
-        f"{record.row.name}: otherwise than in {record.row.config}: {'; '.join(record.changes)}"
+        f"{record.row.name}: otherwise than in {_configs(record.row)}: {'; '.join(record.changes)}"
         for record in records
         if record.changes
     ]
+
+
+def _configs(row: Row) -> str:
+    trained = row.config_of(row.train)
+    return f"{trained}, tested as {row.config}" if row.test_only else trained
 
 
 def to_json(table: Table, records: Sequence[Record]) -> dict[str, Any]:
@@ -137,5 +160,6 @@ def _row_json(record: Record) -> dict[str, Any]:
         "date": record.made.get("date"),
         "command": record.made.get("command"),
         "data": record.data or None,
+        "weights": record.weights or None,
         "folder": str(record.folder),
     }

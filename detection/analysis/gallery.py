@@ -1,8 +1,9 @@
-"""The worst images, drawn: objects and false detections as SVG over a JPEG, all inside the page."""
+"""The worst and the best images, drawn: objects and false detections as SVG over a JPEG, all inside the page."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -16,6 +17,7 @@ from backbone.text import count
 
 from .analyze import Analysis
 from .errors import FALSE_KINDS, MEANING, Kind
+from .precision import TRUE
 
 NUMBER = 24
 SIDE = 640  # pixels of the longer side
@@ -25,7 +27,7 @@ MOST_BOXES = 60  # false detections drawn on an image, those with the highest sc
 
 
 @dataclass(frozen=True)
-class Worst:
+class Shot:
     """An image and its errors.
 
     Attributes:
@@ -40,7 +42,7 @@ class Worst:
     missed: int
 
 
-def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Worst]:
+def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Shot]:
     """Return the images with the heaviest errors among detections of the analysis' least score; equal ones in order."""
     case = analysis.case
     false = np.flatnonzero(analysis.shown_false)
@@ -53,8 +55,31 @@ def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Worst]:
     for index in chosen:
         mine = false[case.detections.image[false] == index]
         order = np.argsort(-case.detections.scores[mine], kind="stable")
-        result.append(Worst(index, float(weight[index]), mine[order].tolist(), int(missed[index])))
+        result.append(Shot(index, float(weight[index]), mine[order].tolist(), int(missed[index])))
     return result
+
+
+def best_images(analysis: Analysis, number: int) -> list[Shot]:
+    """Return the images whose right detections outweigh their errors most, by the sums of their scores."""
+    case, shown = analysis.case, analysis.case.detections.scores >= analysis.score
+    right = np.flatnonzero(shown & (analysis.figures.outcome == TRUE))
+    images = len(case.image_names)
+    gain = np.bincount(case.detections.image[right], np.clip(case.detections.scores[right], 0, 1), minlength=images)
+    errors = {shot.image: shot for shot in worst_images(analysis, images)}
+    balance = [value - (errors[image].weight if image in errors else 0.0) for image, value in enumerate(gain.tolist())]
+    order = sorted(np.flatnonzero(gain).tolist(), key=lambda image: -balance[image])
+    return [errors.get(image) or Shot(image, 0.0, [], 0) for image in order[:number]]
+
+
+def shots(analysis: Analysis, chosen: Sequence[Shot]) -> str:
+    """Return images with their objects, right detections and errors as HTML, without a script."""
+    figures = []
+    for shot in chosen:
+        name, said = escape(analysis.case.image_names[shot.image]), _errors(analysis, shot) or "no error"
+        drawing = _drawing(analysis, shot, f"{analysis.case.image_names[shot.image]}: {said}")
+        caption = f"<figcaption><strong>{name}</strong><br>{escape(said)}</figcaption>"
+        figures.append(f'<figure class="shot">{drawing}{caption}</figure>')
+    return f'<div class="shots">{"".join(figures)}</div>'
 
 
 def gallery(analysis: Analysis) -> str:
@@ -86,12 +111,10 @@ def _switches() -> str:
     return f'<fieldset class="switches"><legend>Show</legend>{inputs}</fieldset>'
 
 
-def _figure(analysis: Analysis, worst: Worst, rank: int) -> str:
+def _figure(analysis: Analysis, worst: Shot, rank: int) -> str:
     name = analysis.case.image_names[worst.image]
-    kinds = analysis.errors.kind[worst.false].tolist()
-    numbers = {MEANING[kind][0]: kinds.count(kind) for kind in FALSE_KINDS} | {MEANING[Kind.MISS][0]: worst.missed}
-    said = ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number)
-    label = f"{rank}. {name}: {count(len(kinds) + worst.missed, 'error')} ({said})"
+    said = _errors(analysis, worst)
+    label = f"{rank}. {name}: {count(len(worst.false) + worst.missed, 'error')} ({said})"
     return (
         f'<figure class="shot"><button type="button" aria-label="{escape(f"Enlarge {label}")}">'
         f"{_drawing(analysis, worst, label)}</button>"
@@ -99,7 +122,13 @@ def _figure(analysis: Analysis, worst: Worst, rank: int) -> str:
     )
 
 
-def _drawing(analysis: Analysis, worst: Worst, label: str) -> str:
+def _errors(analysis: Analysis, shot: Shot) -> str:
+    kinds = analysis.errors.kind[shot.false].tolist()
+    numbers = {MEANING[kind][0]: kinds.count(kind) for kind in FALSE_KINDS} | {MEANING[Kind.MISS][0]: shot.missed}
+    return ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number)
+
+
+def _drawing(analysis: Analysis, worst: Shot, label: str) -> str:
     case, index = analysis.case, worst.image
     picture = _picture(analysis, index)
     height, width = _size(analysis, index) if picture is None else picture.shape[:2]
@@ -117,7 +146,7 @@ def _drawing(analysis: Analysis, worst: Worst, label: str) -> str:
         kind = "Miss" if analysis.shown_missed[row] else "Ignored" if objects.ignored[row] else "Truth"
         _box(svg, objects.boxes[row] * scale, kind, case.class_names[objects.label[row]], below=True)
     right = (detections.image == index) & (analysis.errors.kind == Kind.NONE) & (detections.scores >= analysis.score)
-    for row in np.flatnonzero(right & (analysis.figures.outcome == 1)).tolist():
+    for row in np.flatnonzero(right & (analysis.figures.outcome == TRUE)).tolist():
         _box(svg, detections.boxes[row] * scale, "Right", _caption(analysis, row))
     # The highest score last, on top.
     for row in reversed(worst.false[:MOST_BOXES]):

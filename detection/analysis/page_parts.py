@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from backbone.pages.style import BASE_STYLE
 
-STYLE = (
-    BASE_STYLE
-    + """
+# Boxes in the colours of their kinds, and images with them.
+SHOT_STYLE = """
 :root { --panel: #f5f6f8; --focus: #0072b2; --kTruth: #18a34a; --kMiss: #18a34a; --kIgnored: #8a8f98;
   --kRight: #58a6ff; --kCls: #ff851b; --kLoc: #e0b400; --kBoth: #c04df0; --kDupe: #12a5b0; --kBkg: #ff4136;
   --kAll: #8a8f98; }
+.dot { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
+  vertical-align: -1px; background: var(--k); }
+.bar { display: block; height: 12px; border-radius: 2px; background: var(--k); }
+.kTruth { --k: var(--kTruth); } .kMiss { --k: var(--kMiss); } .kIgnored { --k: var(--kIgnored); }
+.kRight { --k: var(--kRight); } .kCls { --k: var(--kCls); } .kLoc { --k: var(--kLoc); } .kBoth { --k: var(--kBoth); }
+.kDupe { --k: var(--kDupe); } .kBkg { --k: var(--kBkg); } .kAll { --k: var(--kAll); }
+.dot.kMiss { background: repeating-linear-gradient(45deg, var(--k) 0 2px, transparent 2px 4px); }
+.bar.kMiss { background: repeating-linear-gradient(45deg, var(--k) 0 4px, #18a34a88 4px 8px); }
+.shots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(310px, 100%), 1fr)); gap: 16px; }
+.shot { margin: 0; }
+.shot svg { display: block; width: 100%; height: auto; max-height: 330px;
+  background: var(--panel); border-radius: 4px; }
+figcaption { font-size: 13px; color: var(--weak); margin-top: 4px; overflow-wrap: anywhere; }
+figcaption strong { color: var(--text); font-weight: 600; }
+.blank { fill: var(--panel); stroke: var(--rule); }
+.box rect { fill: none; stroke: var(--k); stroke-width: 2px; vector-effect: non-scaling-stroke; }
+.box.kMiss rect { stroke-dasharray: 6 4; stroke-width: 3px; fill: #18a34a22; }
+.box.kIgnored rect { stroke-dasharray: 2 4; }
+.box .caption { display: none; fill: var(--k); font: 600 10px system-ui, sans-serif; paint-order: stroke;
+  stroke: #000c; stroke-width: 2.5px; stroke-linejoin: round; }
+"""
+
+STYLE = (
+    BASE_STYLE
+    + SHOT_STYLE
+    + """
 @media (prefers-color-scheme: dark) { :root { --panel: #1e2125; --focus: #5ab0f0; } }
 h2 { scroll-margin-top: 12px; }
 h2 a { color: inherit; text-decoration: none; }
@@ -24,14 +49,6 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin
 .tiles dd { margin: 0; font-size: 19px; font-variant-numeric: tabular-nums; }
 tbody th { color: inherit; font-weight: 400; white-space: nowrap; }
 .kinds td, .kinds tbody th { vertical-align: middle; }
-.dot { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
-  vertical-align: -1px; background: var(--k); }
-.bar { display: block; height: 12px; border-radius: 2px; background: var(--k); }
-.kTruth { --k: var(--kTruth); } .kMiss { --k: var(--kMiss); } .kIgnored { --k: var(--kIgnored); }
-.kRight { --k: var(--kRight); } .kCls { --k: var(--kCls); } .kLoc { --k: var(--kLoc); } .kBoth { --k: var(--kBoth); }
-.kDupe { --k: var(--kDupe); } .kBkg { --k: var(--kBkg); } .kAll { --k: var(--kAll); }
-.dot.kMiss { background: repeating-linear-gradient(45deg, var(--k) 0 2px, transparent 2px 4px); }
-.bar.kMiss { background: repeating-linear-gradient(45deg, var(--k) 0 4px, #18a34a88 4px 8px); }
 .dense { font-size: 13px; }
 .dense th, .dense td { padding: 3px 8px 3px 0; }
 .wide thead th { vertical-align: bottom; }
@@ -61,20 +78,8 @@ summary { cursor: pointer; margin: 10px 0; }
 .matrix tbody tr:hover th, .matrix tbody tr:hover td { box-shadow: inset 0 1px var(--weak), inset 0 -1px var(--weak); }
 .switches { border: 0; padding: 0; margin: 8px 0 14px; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 14px; }
 .switches legend { float: left; margin-right: 16px; color: var(--weak); }
-.shots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(310px, 100%), 1fr)); gap: 16px; }
-.shot { margin: 0; }
 .shot button { all: unset; cursor: zoom-in; display: block; width: 100%; }
 .shot button:focus-visible { outline: 3px solid var(--focus); outline-offset: 2px; }
-.shot svg { display: block; width: 100%; height: auto; max-height: 330px;
-  background: var(--panel); border-radius: 4px; }
-figcaption { font-size: 13px; color: var(--weak); margin-top: 4px; overflow-wrap: anywhere; }
-figcaption strong { color: var(--text); font-weight: 600; }
-.blank { fill: var(--panel); stroke: var(--rule); }
-.box rect { fill: none; stroke: var(--k); stroke-width: 2px; vector-effect: non-scaling-stroke; }
-.box.kMiss rect { stroke-dasharray: 6 4; stroke-width: 3px; fill: #18a34a22; }
-.box.kIgnored rect { stroke-dasharray: 2 4; }
-.box .caption { display: none; fill: var(--k); font: 600 10px system-ui, sans-serif; paint-order: stroke;
-  stroke: #000c; stroke-width: 2.5px; stroke-linejoin: round; }
 .hideTruth .kTruth.box, .hideTruth .kIgnored.box, .hideMiss .kMiss.box, .hideCls .kCls.box, .hideLoc .kLoc.box,
 .hideBoth .kBoth.box, .hideDupe .kDupe.box, .hideBkg .kBkg.box, .hideRight .kRight.box { display: none; }
 dialog { border: 0; padding: 0; background: #000; max-width: none; max-height: none; cursor: zoom-out; }
