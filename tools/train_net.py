@@ -14,6 +14,11 @@ EXAMPLE = (
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
+    parser.add_argument(
+        "--scheme",
+        choices=("joint", "alternating"),
+        help="RPN and Fast R-CNN together, or in the four steps of Faster R-CNN (else the config's SOLVER.SCHEME)",
+    )
     own = parser.add_argument_group("your own data, in COCO form; classes follow from the JSON")
     for split in ("train", "val"):
         own.add_argument(f"--{split}-json", metavar="FILE")

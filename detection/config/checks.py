@@ -27,6 +27,7 @@ CHOICES = {
     "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.SCHEME": ("joint", "alternating"),
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
 }
@@ -73,8 +74,18 @@ def check_values(config: CfgNode, source: str) -> None:
     sizes = config.INPUT.MIN_SIZE_TRAIN
     if not sizes or min(sizes) < 0:
         raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
+    _check_scheme(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)
+
+
+def _check_scheme(config: CfgNode, source: str) -> None:
+    parts = (config.MODEL.META_ARCHITECTURE, config.MODEL.PROPOSAL_GENERATOR.NAME)
+    if config.SOLVER.SCHEME == "alternating" and parts != ("GeneralizedRCNN", "RPN"):
+        raise ConfigError(
+            f"{source}: SOLVER.SCHEME alternating trains an RPN and Fast R-CNN in turn, {parts[0]} with "
+            f"{parts[1]} has not both; leave --scheme out"
+        )
 
 
 def refuse_unused(config: CfgNode, defaults: CfgNode, source: str) -> None:

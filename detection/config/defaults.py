@@ -65,6 +65,9 @@ def add_defaults(config: CfgNode) -> None:
     # Iterations between lines in the log, metrics.jsonl and TensorBoard.
     solver.LOG_PERIOD = 20
 
+    # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.
+    solver.SCHEME = "joint"
+
     # "auto", "hotcoco", "faster-coco-eval" or "pycocotools".
     config.TEST.EVAL_ENGINE = "auto"
     # Pictures of detections written after the last evaluation.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from backbone.images import read_image, resize_image
 
+from .proposals import Proposals
 from .sets import DetectionSet
 
 # Shorter than this, in pixels after resizing, a box is no target.
@@ -75,6 +76,7 @@ class Mapper:
         training: flip at random, and add `instances`; otherwise the image alone.
         flip: "horizontal", "vertical" or "none".
         mask_format: "polygon" or "bitmask"; used where the set has segmentations.
+        proposals: of the same images; added to the samples of training.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Mapper:
         training: bool,
         flip: str = "horizontal",
         mask_format: str = "polygon",
+        proposals: Proposals | None = None,
     ) -> None:
         self.images = images
         self.resize = resize
@@ -93,9 +96,11 @@ class Mapper:
         self.training = training
         self.flip = flip
         self.mask_format = mask_format
+        self.given = proposals
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, and in training instances.
+        """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, and in training instances
+        and, where they are given, proposals.
 
         Raises:
             DataError: the image cannot be decoded, or is not of the size that its record says.
@@ -115,6 +120,8 @@ class Mapper:
         }
         if self.training:
             sample["instances"] = self.targets(index, new_width, new_height, flip)
+            if self.given is not None:
+                sample["proposals"] = self.proposals(index, new_width, new_height, flip)
         return sample
 
     def targets(self, index: int, width: int, height: int, flip: str) -> Instances:
@@ -122,11 +129,7 @@ class Mapper:
         rows = np.arange(self.images.starts[index], self.images.starts[index + 1])
         rows = rows[~self.images.crowd[rows]]
         scale = np.array([width, height]) / np.array(self.images.size(index))
-        boxes = self.images.boxes[rows] * np.tile(scale, 2)
-        if flip == "horizontal":
-            boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
-        elif flip == "vertical":
-            boxes[:, [1, 3]] = height - boxes[:, [3, 1]]
+        boxes = _move_boxes(self.images.boxes[rows], (height, width), scale, flip)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE).all(axis=1)
         rows, boxes = rows[kept], boxes[kept]
         masks = None
@@ -143,6 +146,15 @@ class Mapper:
             instances.gt_masks = masks
             if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
                 instances = instances[masks.nonempty()]
+        return instances
+
+    def proposals(self, index: int, width: int, height: int, flip: str) -> Instances:
+        """Return the given proposals of image `index`, placed as in `targets`, all with the same objectness."""
+        scale = np.array([width, height]) / np.array(self.images.size(index))
+        boxes = _move_boxes(self.given.of(index), (height, width), scale, flip)
+        instances = Instances((height, width))
+        instances.proposal_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
+        instances.objectness_logits = torch.zeros(len(boxes))
         return instances
 
     def _masks(
@@ -162,6 +174,16 @@ def _drawn(segmentation: Any) -> Any:
     if isinstance(segmentation, dict) and segmentation:
         return segmentation
     return [polygon for polygon in segmentation or [] if len(polygon) >= 6]
+
+
+def _move_boxes(boxes: np.ndarray, size: tuple[int, int], scale: np.ndarray, flip: str) -> np.ndarray:
+    """Scale XYXY boxes (N, 4) by `scale` (x, y), then mirror them in an image of `size` (height, width)."""
+    moved = boxes * np.tile(scale, 2)
+    if flip == "horizontal":
+        moved[:, [0, 2]] = size[1] - moved[:, [2, 0]]
+    elif flip == "vertical":
+        moved[:, [1, 3]] = size[0] - moved[:, [3, 1]]
+    return moved
 
 
 def _move_polygons(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
@@ -14,6 +15,7 @@ from backbone import ConfigError, DataError
 from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
 from ..data.checks import Fault, check_coco, raise_on_errors, read_json
 from ..data.mapper import Mapper, Resize
+from ..data.proposals import Proposals
 from ..data.sets import DetectionSet, build_set, join_sets
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
@@ -169,7 +171,12 @@ def _judge(faults: list[Fault], source: Source, config: CfgNode) -> list[Fault]:
     return [replace(fault, severity="error") if fault.kind in UNUSABLE_BOXES else fault for fault in faults]
 
 
-def training_mapper(images: DetectionSet, config: CfgNode) -> Mapper:
+def used_for_training(images: DetectionSet, config: CfgNode) -> np.ndarray:
+    """Return the indices of the images that the config trains on."""
+    return images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
+
+
+def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals | None = None) -> Mapper:
     """Return the mapper of training samples."""
     inputs = config.INPUT
     return Mapper(
@@ -179,6 +186,7 @@ def training_mapper(images: DetectionSet, config: CfgNode) -> Mapper:
         training=True,
         flip=inputs.RANDOM_FLIP,
         mask_format=inputs.MASK_FORMAT,
+        proposals=proposals,
     )
 
 

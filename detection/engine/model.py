@@ -52,14 +52,17 @@ def _source_line(error: Exception) -> str:
     return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
 
 
-def build(config: CfgNode) -> nn.Module:
+def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Module:
     """Build the model on its device, in its memory layout.
+
+    Args:
+        architecture: by default the one of MODEL.META_ARCHITECTURE.
 
     Raises:
         ConfigError: keys of the config do not fit together.
     """
     try:
-        model = build_model(config)
+        model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
     except KeyError as error:
         raise ConfigError(f"MODEL: {error} is no feature of {config.MODEL.BACKBONE.NAME}; see IN_FEATURES") from None
     except AssertionError as error:

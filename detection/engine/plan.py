@@ -21,7 +21,11 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, process
         ("weights", weights),
         *([("train", _set(sets.train))] if sets.train is not None else []),
         *(("test", _set(test.images)) for test in sets.test),
-        *([("batch", _batch(config, processes)), *_schedule(config, sets.train)] if sets.train is not None else []),
+        *(
+            [("batch", _batch(config, processes)), ("schedule", schedule_line(config, sets.train))]
+            if sets.train is not None
+            else []
+        ),
         *(("", note) for note in notes),
         ("device", _device(config, processes)),
         ("precision", _precision(config)),
@@ -69,7 +73,8 @@ def _batch(config: CfgNode, processes: int) -> str:
     )
 
 
-def _schedule(config: CfgNode, images: DetectionSet) -> list[tuple[str, str]]:
+def schedule_line(config: CfgNode, images: DetectionSet) -> str:
+    """Return iterations, epochs and learning rate in words."""
     solver = config.SOLVER
     used = len(images.trainable()) if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else len(images)
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, used)
@@ -82,12 +87,7 @@ def _schedule(config: CfgNode, images: DetectionSet) -> list[tuple[str, str]]:
     if not steps and "Cosine" not in solver.LR_SCHEDULER_NAME:
         drops = "constant"
     warm_up = f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else ""
-    return [
-        (
-            "schedule",
-            f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs; lr {solver.BASE_LR:.4g}, {drops}{warm_up}",
-        ),
-    ]
+    return f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs; lr {solver.BASE_LR:.4g}, {drops}{warm_up}"
 
 
 def _device(config: CfgNode, processes: int) -> str:

@@ -20,6 +20,8 @@ def make_request(arguments: Namespace) -> Request:
     """
     given = given_keys(arguments)
     overrides = [*overrides_of(arguments, root_key="DATASETS.ROOT"), *_own_data(arguments)]
+    if arguments.scheme is not None:
+        overrides += ["SOLVER.SCHEME", arguments.scheme]
     return Request(
         config=detection.get_config(arguments.config, overrides),
         given=given,

@@ -10,26 +10,23 @@ from detectron2.solver import build_optimizer
 
 from backbone.engine import checkpoint, distributed
 from backbone.engine.progress import duration
-from backbone.engine.record import LOGGER, start_logging
+from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, check_request, checkpoint_to_resume, open_folder, train_task
 
-from ..modeling.testing import METHOD_KEYS
 from .adopt import adopt, wanted_by_run
+from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
+from .folder import FREE_KEYS, RUN_FILES
 from .model import build, fit_classes, load_trained, prepare_for_training
 from .plan import plan
-from .results import PICTURES, SHEET, TABLE, report
+from .results import report
 from .scoring import best_of
 from .task import DetectionTask
 from .testing import check_ensemble
 from .weights import StartingWeights, open_starting_weights
 
 log = logging.getLogger(LOGGER)
-# Keys of detection that a resumed run may have otherwise.
-FREE_KEYS = {"DATASETS.ROOT", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE", "PAPER.ROWS", *METHOD_KEYS}
-# What detection writes into a run folder.
-RUN_FILES = (TABLE, SHEET, PICTURES, "predictions_*.json", "detections_*_results.json", "results/VOC*/Main/comp4_*.txt")
 
 
 def run(request: Request, setup: distributed.Launch) -> None:
@@ -62,7 +59,8 @@ def run_process(request: Request) -> None:
         evaluate_only(config, sets, weights, notes, began)
         return
     config, scaled = scale_schedule(config, request.given)
-    train(config, sets, weights, request, [*notes, *scaled], began)
+    train_by_scheme = train_alternating if config.SOLVER.SCHEME == "alternating" else train
+    train_by_scheme(config, sets, weights, request, [*notes, *scaled], began)
 
 
 def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, StartingWeights | None, list[str]]:
@@ -71,7 +69,7 @@ def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, Starting
     Returns:
         The config, the weights (None without any, or where a checkpoint takes their place), and notes for the plan.
     """
-    if request.resume and checkpoint.newest(request.folder) is not None:
+    if request.resume and _has_begun(request):
         kept = {key: value for key, value in wanted_by_run(request.folder).items() if key not in request.given}
         return adopt(config, kept, str(request.folder), request.given)[0], None, []
     if not config.MODEL.WEIGHTS:
@@ -79,6 +77,13 @@ def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, Starting
     weights = open_starting_weights(config.MODEL.WEIGHTS)
     config, notes = adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
     return config, weights, notes
+
+
+def _has_begun(request: Request) -> bool:
+    if request.config.SOLVER.SCHEME == "alternating":
+        # Its checkpoints lie in the folders of its steps, which read the weights where they need them.
+        return (request.folder / CONFIG).is_file()
+    return checkpoint.newest(request.folder) is not None
 
 
 def evaluate_only(config: CfgNode, sets: Sets, weights: StartingWeights, notes: list[str], began: float) -> None:

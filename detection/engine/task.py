@@ -17,10 +17,11 @@ from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, set
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
 
+from ..data.proposals import Proposals
 from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
 from ..visualization import montage
-from .datasets import Sets, TestSet, test_mapper, training_mapper
+from .datasets import Sets, TestSet, test_mapper, training_mapper, used_for_training
 from .inference import run_on_set
 from .pictures import evaluation_pictures, training_picture
 from .scoring import score
@@ -32,13 +33,17 @@ log = logging.getLogger(LOGGER)
 class DetectionTask(Task):
     """Trains a detectron2 model on `sets.train` and evaluates it on `sets.test`.
 
+    Args:
+        proposals: of `sets.train`, for a model that trains on given ones.
+
     Attributes:
         predictions: {set name: COCO results} of the last evaluation, in the main process.
         metrics: {(set name, kind): its metrics} of the last evaluation, in the main process.
     """
 
-    def __init__(self, model: nn.Module, sets: Sets, config: CfgNode) -> None:
+    def __init__(self, model: nn.Module, sets: Sets, config: CfgNode, proposals: Proposals | None = None) -> None:
         self.model = model
+        self.proposals = proposals
         self.sets = sets
         self.config = config
         self.predictions: dict[str, list[dict[str, Any]]] = {}
@@ -56,9 +61,8 @@ class DetectionTask(Task):
 
     def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
         config, images = self.config, self.sets.train
-        keep = images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
         batches = BatchSampler(
-            EpochSampler(keep, config.SEED),
+            EpochSampler(used_for_training(images, config), config.SEED),
             batch_size=config.SOLVER.IMS_PER_BATCH,
             groups=aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None,
             start=start,
@@ -66,7 +70,7 @@ class DetectionTask(Task):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        samples = TrainingSamples(training_mapper(images, config), config.SEED)
+        samples = TrainingSamples(training_mapper(images, config, self.proposals), config.SEED)
         on_gpu = config.MODEL.DEVICE.startswith("cuda")
         return until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches))
 

@@ -1,0 +1,139 @@
+"""The four steps one after another, each in a run folder of its own below the run's, and the detector they make."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer
+
+from backbone.engine import checkpoint, distributed
+from backbone.engine.config import dump
+from backbone.engine.environment import provenance
+from backbone.engine.files import write_json
+from backbone.engine.progress import duration
+from backbone.engine.record import LOGGER, RESULTS, start_logging
+from backbone.engine.session import Request, check_unchanged, checkpoint_to_resume, open_folder, train_task
+from backbone.engine.trainer import State
+
+from ...data.proposals import Proposals, load_proposals, save_proposals
+from ..datasets import Sets
+from ..folder import ALL_FREE_KEYS, FREE_KEYS, RUN_FILES
+from ..model import build, prepare_for_training
+from ..plan import plan, schedule_line
+from ..results import report
+from ..scoring import best_of
+from ..task import DetectionTask
+from ..weights import StartingWeights, open_starting_weights
+from .detector import StepRCNN
+from .propose import propose, proposer
+from .steps import STEPS, Step, config_of
+
+log = logging.getLogger(LOGGER)
+
+
+def train_alternating(
+    config: CfgNode, sets: Sets, weights: StartingWeights | None, request: Request, notes: list[str], began: float
+) -> None:
+    """Run the steps that are not done, then write the whole detector and its results into the run folder."""
+    changed = []
+    if request.resume:
+        changed = check_unchanged(config, request.folder, ALL_FREE_KEYS, force=request.force)
+    # The last step is never left out: like a joint run that has ended, it is evaluated again.
+    todo = distributed.share([step for step in STEPS if not (request.resume and step.is_done(request.folder))])
+    todo = todo if STEPS[-1] in todo else [*todo, STEPS[-1]]
+    open_folder(request, config, _overview(config, sets, todo, [*notes, *changed]), RUN_FILES)
+    distributed.barrier()
+    for step in todo:
+        # One detector at a time in memory.
+        task = state = None
+        _log_into(request.folder / step.name)
+        first = weights if not step.shared_fixed else None
+        task, state = _run_step(step, config, sets, first, request)
+        distributed.barrier()
+    _log_into(request.folder)
+    if distributed.is_main():
+        _finish(task, state, config, request.folder, time.monotonic() - began)
+
+
+def _log_into(folder: Path) -> None:
+    main = distributed.is_main()
+    start_logging(folder if main else None, quiet=not main)
+
+
+def _overview(config: CfgNode, sets: Sets, todo: list[Step], notes: list[str]) -> str:
+    rows = [f"  {step.name:<16} {step.says}{'' if step in todo else ' (done)'}" for step in STEPS]
+    lines = [
+        f"each step: {schedule_line(config, sets.train)}",
+        *notes,
+        f"output {config.OUTPUT_DIR}, a folder for each",
+    ]
+    return "\n".join(["Alternating training in four steps", *rows, *(f"  {line}" for line in lines)])
+
+
+def _run_step(
+    step: Step, config: CfgNode, sets: Sets, weights: StartingWeights | None, request: Request
+) -> tuple[DetectionTask, State]:
+    """Train one step, from where it stands; return its task and the state it ended in."""
+    began = time.monotonic()
+    own = config_of(step, config)
+    sets = sets if step == STEPS[-1] else Sets(sets.train, [])
+    mine = replace(request, config=own, overwrite=False)
+    proposals = _proposals_for(step, config, sets, request)
+    # Every step builds the same random network, whether the steps before it ran just now or in a former call.
+    checkpoint.seed_everything(own.SEED)
+    model = build(own, StepRCNN)
+    saved, notes = None, []
+    if request.resume and checkpoint.newest(mine.folder) is not None:
+        saved, notes = checkpoint_to_resume(mine, own, FREE_KEYS | {"MODEL.WEIGHTS"})
+    first = f"resumed from {saved}" if saved else _start_from(model, own, sets, weights)
+    model.begin(step).train()
+    shown = plan(model, sets, own, weights=first, processes=distributed.world_size(), notes=[step.says, *notes])
+    open_folder(mine, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
+    task = DetectionTask(model, sets, own, proposals)
+    state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved)
+    if distributed.is_main():
+        seconds = round(time.monotonic() - began, 1)
+        facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}
+        write_json(mine.folder / RESULTS, {**state.results, **facts})
+        log.info("%s done, took %s", step.name, duration(seconds))
+    return task, state
+
+
+def _start_from(model: StepRCNN, config: CfgNode, sets: Sets, weights: StartingWeights | None) -> str:
+    if weights is None and config.MODEL.WEIGHTS:
+        weights = open_starting_weights(config.MODEL.WEIGHTS)
+    return prepare_for_training(model, config, sets.train, weights)
+
+
+def _proposals_for(step: Step, config: CfgNode, sets: Sets, request: Request) -> Proposals | None:
+    """Return the proposals that a step of Fast R-CNN trains on, made now if they are not there."""
+    if step.part == "rpn":
+        return None
+    path = request.folder / step.before.proposals
+    # Without --resume, a file is of a former run.
+    if not distributed.share(request.resume and path.is_file()):
+        model = proposer(config, str(request.folder / step.before.name / checkpoint.FINAL))
+        proposed = propose(model, sets.train, config, title=f"proposals of {step.before.name}")
+        if proposed is not None:
+            save_proposals(path, proposed.proposals, sets.train)
+            log.info("%s: %s", path, proposed.line())
+        distributed.barrier()
+    return load_proposals(path, sets.train)
+
+
+def _finish(task: DetectionTask, state: State, config: CfgNode, folder: Path, seconds: float) -> None:
+    """Write what a joint training leaves: model_final.pth, model_best.pth and the results of the last step."""
+    last = folder / STEPS[-1].name
+    for name in (checkpoint.FINAL, checkpoint.BEST):
+        if (last / name).is_file():
+            checkpoint.save(folder / name, {**checkpoint.load(last / name), "config": dump(config)})
+    best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
+    extra: dict[str, Any] = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
+    report(task, state.results, config, extra={**extra, "scheme": "alternating"})
+    log.info("took %s", duration(seconds))

@@ -1,0 +1,18 @@
+"""What detection writes into a run folder, and what a resumed run may change."""
+
+from __future__ import annotations
+
+from backbone.engine import session
+
+from ..modeling.testing import METHOD_KEYS
+from .alternating.steps import STEP_FILES
+from .results import PICTURES, SHEET, TABLE
+
+# Keys of detection that a resumed run may have otherwise.
+FREE_KEYS = {"DATASETS.ROOT", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE", "PAPER.ROWS", *METHOD_KEYS}
+ALL_FREE_KEYS = session.FREE_KEYS | FREE_KEYS
+# What detection writes into a run folder.
+RUN_FILES = (
+    *(TABLE, SHEET, PICTURES, "predictions_*.json", "detections_*_results.json", "results/VOC*/Main/comp4_*.txt"),
+    *STEP_FILES,
+)
