@@ -42,7 +42,7 @@ def test_rows_are_trained_reported_and_not_trained_again(call, tmp_path):
     assert "DATA.SYNTHETIC True (config: False)" in markdown
     # Two evaluations and four steps in the curves of the page.
     page = (folder / "table6.html").read_text()
-    assert '"name": "ResNet-20 training"' in page and '"name": "ResNet-20"' in page
+    assert '"name":"ResNet-20 training"' in page and '"name":"ResNet-20"' in page
     again = call(*asked).fine("trained already")
     assert "iter 4/4" not in again
 
