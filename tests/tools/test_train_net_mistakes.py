@@ -196,7 +196,8 @@ def weights_of(tmp_path: Path, name: str, change=lambda name: name, **keywords) 
 
 
 def test_weights_that_fit(train, tmp_path):
-    train("--weights", weights_of(tmp_path, "resnet18", num_classes=1000)).fine("resnet18.pth: torch file, torchvision layout, backbone, 90 tensors")
+    done = train("--weights", weights_of(tmp_path, "resnet18", num_classes=1000))
+    done.fine("resnet18.pth: torch file, torchvision layout, backbone, 90 tensors")
 
 
 @pytest.mark.parametrize(
