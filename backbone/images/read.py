@@ -9,18 +9,20 @@ import numpy as np
 
 from ..errors import DataError
 from .headers import read_header
+from .jpeg import decode_jpeg
 
 
-def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_image(path: str | Path, *, size: tuple[int, int] | None = None, channel_order: str = "BGR") -> np.ndarray:
     """Read an image of any common kind (grayscale, CMYK, 16 bit, with or without transparency).
 
     The EXIF orientation is applied. If `size` says that the annotations were made on the image as stored, it is not.
 
     Args:
         size: (width, height) that the annotations were made for.
+        channel_order: "BGR" or "RGB".
 
     Returns:
-        (H, W, 3) uint8 in BGR order.
+        (H, W, 3) uint8.
 
     Raises:
         DataError: missing, empty, cut off, no image, or of another size than `size`.
@@ -29,21 +31,26 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None) -> np.n
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise DataError(f"{path}: image cannot be read: {error.strerror or error}") from None
-    return decode_image(data, str(path), size=size)
+    return decode_image(data, str(path), size=size, channel_order=channel_order)
 
 
-def decode_image(data: np.ndarray, source: str, *, size: tuple[int, int] | None = None) -> np.ndarray:
+def decode_image(
+    data: np.ndarray, source: str, *, size: tuple[int, int] | None = None, channel_order: str = "BGR"
+) -> np.ndarray:
     """Decode the bytes of an image file; see `read_image`."""
     if data.size == 0:
         raise DataError(f"{source}: the image file is empty (0 bytes); replace it or leave it out")
     # OpenCV would fill the missing part of a JPEG with gray.
-    if read_header(data.tobytes()).fault == "truncated-image":
+    header = read_header(data.tobytes())
+    if header.fault == "truncated-image":
         raise DataError(f"{source}: the image file is cut off; replace it or leave it out")
-    image = _decode(data, cv2.IMREAD_COLOR)
+    image = decode_jpeg(data, channel_order) if header.orientation == 1 else None
+    if image is None:
+        image = _decode(data, cv2.IMREAD_COLOR, channel_order)
     if image is None:
         raise DataError(f"{source}: not an image that OpenCV can decode; replace it or leave it out")
     if size is not None and image.shape[1::-1] != tuple(size):
-        stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, channel_order)
         if stored is None or stored.shape[1::-1] != tuple(size):
             found = "x".join(map(str, image.shape[1::-1]))
             raise DataError(
@@ -54,8 +61,9 @@ def decode_image(data: np.ndarray, source: str, *, size: tuple[int, int] | None 
     return image
 
 
-def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
+def _decode(data: np.ndarray, flags: int, channel_order: str) -> np.ndarray | None:
     try:
-        return cv2.imdecode(data, flags)
+        image = cv2.imdecode(data, flags)
     except cv2.error:
         return None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image is not None and channel_order == "RGB" else image

@@ -23,7 +23,7 @@ from backbone.errors import DataError
 from backbone.images import read_image
 
 from ..data.catalog import locate
-from ..data.mapper import Mapper, Resize, resize_and_flip, to_tensor
+from ..data.mapper import Mapper, Resize, resize_and_flip
 from ..data.samples import TrainingSamples
 from ..data.sets import DetectionSet, build_set
 
@@ -108,12 +108,10 @@ def profile(images: DetectionSet, size: tuple[int, int], *, rounds: int) -> dict
     indices = range(len(images))
     targets = [resize.target(*images.size(index), size[0]) for index in indices]
     decoded = [read_image(images.path(index), size=images.size(index)) for index in indices]
-    resized = [resize_and_flip(image, *target) for image, target in zip(decoded, targets)]
     mapper = our_mapper(images, size)
     parts = {
         "read and decode": lambda i: read_image(images.path(i), size=images.size(i)),
         "resize and flip": lambda i: resize_and_flip(decoded[i], *targets[i], "horizontal"),
-        "to a tensor": lambda i: to_tensor(resized[i], "RGB"),
         "annotations": lambda i: mapper.targets(i, *targets[i], "horizontal"),
     }
     timings = alternate({name: _over(indices, part) for name, part in parts.items()}, rounds=rounds)

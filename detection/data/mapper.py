@@ -53,11 +53,16 @@ class Resize:
 
 
 def to_tensor(image: np.ndarray, channel_order: str) -> Tensor:
-    """Turn (H, W, 3) BGR uint8 into a contiguous (3, H, W) uint8 tensor in `channel_order` ("RGB" or "BGR")."""
-    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
-    # Five times as fast as NumPy's or torch's copy of a transposed array.
-    cv2.split(np.ascontiguousarray(image), list(planes[::-1] if channel_order == "RGB" else planes))
-    return torch.from_numpy(planes)
+    """Turn (H, W, 3) BGR uint8 into a (3, H, W) uint8 tensor in `channel_order` ("RGB" or "BGR"), its memory as the
+    image's: channels last."""
+    image = np.ascontiguousarray(image)
+    return planes_of(cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if channel_order == "RGB" else image)
+
+
+def planes_of(image: np.ndarray) -> Tensor:
+    """Return (H, W, 3) as a (3, H, W) tensor on the same memory. To copy it plane by plane takes a tenth of a sample's
+    time, and the device does it as it normalises."""
+    return torch.from_numpy(image).permute(2, 0, 1)
 
 
 def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "none") -> np.ndarray:
@@ -100,19 +105,19 @@ class Mapper:
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, and in training instances
-        and, where they are given, proposals.
+        and, where they are given, proposals. The image's memory is channels last.
 
         Raises:
             DataError: the image cannot be decoded, or is not of the size that its record says.
         """
         width, height = self.images.size(index)
         path = str(self.images.path(index))
-        image = read_image(path, size=(width, height))
+        image = read_image(path, size=(width, height), channel_order=self.channel_order)
         new_width, new_height = self.resize.target(width, height, self.resize.draw(rng if self.training else None))
         flipped = self.training and self.flip != "none" and rng is not None and rng.random() < 0.5
         flip = self.flip if flipped else "none"
         sample = {
-            "image": to_tensor(resize_and_flip(image, new_width, new_height, flip), self.channel_order),
+            "image": planes_of(resize_and_flip(image, new_width, new_height, flip)),
             "file_name": path,
             "image_id": self.images.image_ids[index].item(),
             "height": height,

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
-from torch import nn
+from torch import Tensor, nn
 
 import backbone
 from backbone import ConfigError, list_backbones, network_class
@@ -47,11 +47,16 @@ def adapted_class(name: str) -> type[Backbone]:
     """Return the class of the network `name` that is a detectron2 Backbone too. Parameter names stay the same."""
     network = network_class(name)
 
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        # The loader's images are channels last in memory, and detectron2 leaves a single one so: it would decide the
+        # layout of every feature, and with it their last bits. The weights' layout decides.
+        return network.forward(self, images.contiguous())
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         infos = {stage: self.feature_info[stage] for stage in self.out_features}
         return {stage: ShapeSpec(channels=info.channels, stride=info.stride) for stage, info in infos.items()}
 
-    return type(network.__name__, (network, Backbone), {"output_shape": output_shape})
+    return type(network.__name__, (network, Backbone), {"forward": forward, "output_shape": output_shape})
 
 
 def architecture_of(config: CfgNode) -> tuple[str, Architecture]:

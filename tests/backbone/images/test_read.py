@@ -11,10 +11,20 @@ import pytest
 from PIL import Image, ImageOps
 
 from backbone.errors import DataError
-from backbone.images import read_image
+from backbone.images import jpeg, read_image
 
 ORIENTATION = 0x0112  # the EXIF tag
 WIDTH, HEIGHT = 90, 60
+
+
+@pytest.fixture(params=["simplejpeg", "opencv"], autouse=True)
+def decoder(request, monkeypatch) -> str:
+    """What decodes JPEG files: every test holds with each."""
+    if request.param == "opencv":
+        monkeypatch.setattr(jpeg, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +116,13 @@ def test_exif_orientation(picture, write, kind, orientation):
 def test_exif_orientation_is_left_where_the_record_has_the_stored_size(picture, write, orientation):
     content = encode(picture, "JPEG", orientation)
     assert apart(read_image(write(content), size=(WIDTH, HEIGHT)), Image.open(io.BytesIO(content))) <= 1
+
+
+@pytest.mark.parametrize("kind, mode", [("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("PNG", "L")])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_rgb_is_bgr_the_other_way_round(picture, write, kind, mode, orientation):
+    path = write(encode(picture.convert(mode), kind, orientation))
+    assert np.array_equal(read_image(path, channel_order="RGB"), read_image(path)[:, :, ::-1])
 
 
 def test_name_beyond_ascii(picture, tmp_path):

@@ -47,7 +47,7 @@ def test_mappers_return_the_same(shared_data, size):
     for index, record in enumerate(records):
         sample, expected = ours(index), peer(record)
         assert sample["image"].shape == expected["image"].shape
-        assert sample["image"].stride() == expected["image"].stride()
+        assert sample["image"].dtype == expected["image"].dtype
         assert torch.equal(sample["instances"].gt_classes, expected["instances"].gt_classes)
         assert len(sample["instances"].gt_masks) == len(expected["instances"].gt_masks)
     mean, largest = loader.apart(images, records, size)
