@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from yacs.config import CfgNode
 
 from ..engine.config import find_config, get, merge, merge_overrides, read_yaml
+from ..engine.defaults import (
+    SCHEDULES,
+    SHARED_CHOICES,
+    SHARED_NOT_NEGATIVE,
+    SHARED_POSITIVE,
+    STEMS,
+    add_shared_defaults,
+    check_choices,
+    check_numbers,
+)
 from ..errors import ConfigError
 from ..networks import ARCHITECTURES
 from ..text import nearest
 
 CHOICES = {
+    **SHARED_CHOICES,
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
-    "MODEL.STEM": ("conv7", "deep"),
+    "MODEL.STEM": STEMS,
     "MODEL.SHORTCUT": ("", "A", "B", "C"),
     "DATA.NAME": ("imagenet", "cifar10", "folder"),
-    "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.CROP": ("shorter_side", "area", "pad"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR", "Plateau"),
-    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.LR_SCHEDULER_NAME": (*SCHEDULES, "Plateau"),
     "SOLVER.MOMENTUM_FORM": ("caffe", "torch"),
-    "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
 }
-POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 NOT_NEGATIVE = (
-    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP", "TEST.EVAL_PERIOD", "SEED"),
-    *(
-        "MODEL.NUM_CLASSES",
-        "DATA.TRAIN_IMAGES",
-        "DATA.VAL_IMAGES",
-        "DATA.MAX_BAD_IMAGES",
-        "INPUT.MIXUP",
-        "INPUT.CUTMIX",
-    ),
+    *SHARED_NOT_NEGATIVE,
+    *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
+    *("INPUT.MIXUP", "INPUT.CUTMIX"),
 )
 SHARES = ("SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
@@ -45,28 +45,18 @@ def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
     config = CfgNode()
     config.OUTPUT_DIR = ""
-    # Of everything random: the same seed gives the same run.
-    config.SEED = 0
-    # The rows of the paper that a config reproduces: [table, row, protocol, top-1 error %, top-5 error %], 0 for a
-    # figure that is not there.
-    config.PAPER = CfgNode({"ROWS": ()})
-    config.MODEL = _model()
+    add_shared_defaults(config)
+    _add_model(config.MODEL)
     config.DATA = _data()
-    config.INPUT = _input()
-    # Worker processes that read files; -1: as many as there are cores for each training process, at most 8.
-    config.DATALOADER = CfgNode({"NUM_WORKERS": -1})
-    config.SOLVER = _solver()
+    _add_input(config.INPUT)
+    _add_solver(config.SOLVER)
     config.TEST = _test()
     return config
 
 
-def _model() -> CfgNode:
-    model = CfgNode()
+def _add_model(model: CfgNode) -> None:
     model.NAME = "resnet50"
-    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-    # A checkpoint or backbone file to start from, or to evaluate.
-    model.WEIGHTS = ""
-    # Several of them, whose probabilities are averaged: an ensemble, for evaluation.
+    # Several weights files, whose probabilities are averaged: an ensemble, for evaluation.
     model.ENSEMBLE = ()
     # 0: as many as the data has.
     model.NUM_CLASSES = 0
@@ -78,17 +68,12 @@ def _model() -> CfgNode:
     model.AVERAGE_DOWN = False
     # Recompute each block in the backward pass: less memory, more time.
     model.CHECKPOINTING = False
-    model.CHANNELS_LAST = False
     # torch.compile of the training step's network.
     model.COMPILE = False
     # Last BN of each residual block begins at 0, so that blocks begin as identity (Goyal et al., 2017).
     model.ZERO_INIT_RESIDUAL = False
-    # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT.
-    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
-    model.PIXEL_STD = [58.395, 57.12, 57.375]
     # Subtract the training set's mean image instead of MODEL.PIXEL_MEAN; images of one size alone.
     model.MEAN_IMAGE = False
-    return model
 
 
 def _data() -> CfgNode:
@@ -111,9 +96,7 @@ def _data() -> CfgNode:
     return data
 
 
-def _input() -> CfgNode:
-    node = CfgNode()
-    node.FORMAT = "RGB"
+def _add_input(node: CfgNode) -> None:
     # "shorter_side": resize it to a length in SHORTER_SIDE, random crop of TRAIN_SIZE (the paper).
     # "area": a random part of the image (torchvision's RandomResizedCrop).
     # "pad": PAD zeros around, random crop (CIFAR).
@@ -132,22 +115,15 @@ def _input() -> CfgNode:
     node.PROGRESSIVE = ()
     node.TEST_SIZE = 224
     node.TEST_SHORTER_SIDE = 256
-    return node
 
 
-def _solver() -> CfgNode:
-    solver = CfgNode()
+def _add_solver(solver: CfgNode) -> None:
     solver.IMS_PER_BATCH = 256
     # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 256
-    # Follow the real batch: rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
-    solver.AUTO_SCALE = True
     solver.BASE_LR = 0.1
-    solver.MOMENTUM = 0.9
     # "caffe": v = m v + lr g, so a drop of the rate reaches the update slowly; "torch": v = m v + g, update lr v.
     solver.MOMENTUM_FORM = "caffe"
-    solver.NESTEROV = False
-    solver.WEIGHT_DECAY = 1e-4
     # Of BN's parameters and biases.
     solver.WEIGHT_DECAY_NORM = 1e-4
     solver.LABEL_SMOOTHING = 0.0
@@ -156,19 +132,12 @@ def _solver() -> CfgNode:
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     solver.MAX_ITER = 600000
     solver.STEPS = (150000, 300000, 450000)
-    solver.GAMMA = 0.1
     # Of Plateau: evaluations without a lower error before the rate drops.
     solver.PLATEAU_PATIENCE = 3
     solver.WARMUP_ITERS = 0
     solver.WARMUP_FACTOR = 0.1
-    solver.WARMUP_METHOD = "linear"
     # Stay at WARMUP_FACTOR until the training error is below this share (ResNet-110: 0.8); 0 for no such warm-up.
     solver.WARMUP_ERROR = 0.0
-    solver.AMP = CfgNode({"ENABLED": False, "DTYPE": "bfloat16"})
-    solver.CHECKPOINT_PERIOD = 5000
-    solver.CHECKPOINTS_TO_KEEP = 2
-    solver.LOG_PERIOD = 20
-    return solver
 
 
 def _test() -> CfgNode:
@@ -203,21 +172,8 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
 def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value that cannot be."""
     choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
-    for key, allowed in choices.items():
-        if get(config, key) not in allowed:
-            shown = f"; one of {', '.join(map(repr, allowed))}" if len(allowed) <= 4 else ""
-            raise ConfigError(
-                f"{source}: {key} is {get(config, key)!r}{shown or nearest(str(get(config, key)), allowed)}"
-            )
-    for key in POSITIVE:
-        if not get(config, key) > 0:
-            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
-    for key in NOT_NEGATIVE:
-        if not get(config, key) >= 0:
-            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
-    for key in SHARES:
-        if not 0 <= get(config, key) < 1:
-            raise ConfigError(f"{source}: {key} must be from 0 to below 1, not {get(config, key)}")
+    check_choices(config, choices, source)
+    check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES)
     _check_protocols(config, source)
     _check_paper(config, source)
     _check_input(config, source)
@@ -235,6 +191,7 @@ def _check_protocols(config: CfgNode, source: str) -> None:
 
 
 def _check_paper(config: CfgNode, source: str) -> None:
+    """Refuse rows that are not [table, row, protocol, top-1 error %, top-5 error %], 0 for a figure not there."""
     for row in config.PAPER.ROWS:
         kinds = (str, str, str, (int, float), (int, float))
         fits = isinstance(row, (list, tuple)) and len(row) == 5 and all(map(isinstance, row, kinds))

@@ -6,7 +6,15 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
 from backbone.engine.config import get
-from backbone.text import nearest
+from backbone.engine.defaults import (
+    SCHEDULES,
+    SHARED_CHOICES,
+    SHARED_NOT_NEGATIVE,
+    SHARED_POSITIVE,
+    STEMS,
+    check_choices,
+    check_numbers,
+)
 
 from ..evaluation import ENGINES
 from ..modeling.backbone import NORM_NAMES, architecture_of
@@ -15,27 +23,20 @@ from .methods import check_methods, check_paper_rows, settle_context_head
 DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
 CHOICES = {
+    **SHARED_CHOICES,
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
     "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
-    "MODEL.BACKBONE.STEM": ("conv7", "deep"),
+    "MODEL.BACKBONE.STEM": STEMS,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
-    "INPUT.FORMAT": ("RGB", "BGR"),
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
-    "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
-    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
-    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+    "SOLVER.LR_SCHEDULER_NAME": SCHEDULES,
     "SOLVER.SCHEME": ("joint", "alternating"),
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
 }
-POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
-NOT_NEGATIVE = (
-    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "TEST.EVAL_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
-    *("SEED", "TEST.SOFT_NMS.LEAST_SCORE"),
-)
 # Keys of detectron2 that nothing here reads, and what stands in for them. To change one in silence would mislead.
 UNUSED = {
     "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 dilates the last stage",
@@ -58,19 +59,9 @@ def check_values(config: CfgNode, source: str) -> None:
     choices["MODEL.ROI_HEADS.NAME"] = [name for name, _ in ROI_HEADS_REGISTRY]
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
-    for key, allowed in choices.items():
-        value = get(config, key)
-        if value not in allowed:
-            shown = ", ".join(map(str, allowed)) if len(allowed) <= 4 else ""
-            hint = f"; one of {shown}" if shown else nearest(str(value), allowed)
-            raise ConfigError(f"{source}: {key} is {value!r}{hint}")
-    for key in POSITIVE:
-        # Not `<= 0`: NaN is neither.
-        if not get(config, key) > 0:
-            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
-    for key in NOT_NEGATIVE:
-        if get(config, key) < 0:
-            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
+    check_choices(config, choices, source)
+    not_negative = (*SHARED_NOT_NEGATIVE, "TEST.SOFT_NMS.LEAST_SCORE")
+    check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=not_negative)
     sizes = config.INPUT.MIN_SIZE_TRAIN
     if not sizes or min(sizes) < 0:
         raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")

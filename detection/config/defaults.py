@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
+
+from backbone.engine.defaults import add_shared_defaults
 
 
 def add_defaults(config: CfgNode) -> None:
     """Add our keys, with their defaults, to a detectron2 config in place."""
+    add_shared_defaults(config)
     model = config.MODEL
-    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # A backbone of `backbone.list_backbones()`, or one with `_fpn` behind its name.
     model.BACKBONE.NAME = "resnet50_fpn"
     # 32, 16 or 8: dilation stands in for the strides left out.
@@ -28,13 +29,8 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.CALIBRATION_IMAGES = 8
     # Pool the whole image as one more region; its feature stands beside each region's in the sibling layers.
     model.ROI_BOX_HEAD.GLOBAL_CONTEXT = False
-    # Memory layout of images, features and convolution weights.
-    model.CHANNELS_LAST = False
-    # Preprocessing of torchvision's weights; a weights file that was made with another sets its own.
-    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
-    model.PIXEL_STD = [58.395, 57.12, 57.375]
+    # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.
     model.RESNETS.STRIDE_IN_1X1 = False
-    config.INPUT.FORMAT = "RGB"
 
     # Root of the data sets in their official layouts; `--data-root` sets it.
     config.DATASETS.ROOT = ""
@@ -47,24 +43,10 @@ def add_defaults(config: CfgNode) -> None:
     config.DATASETS.BAD_BOXES = "auto"
     # Train on the objects that PASCAL VOC marks difficult; without, they are left out. Evaluation ignores them always.
     config.DATASETS.VOC_DIFFICULT = False
-    # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
-    config.DATALOADER.NUM_WORKERS = -1
-
-    # Of everything random: the same seed gives the same run.
-    config.SEED = 0
 
     solver = config.SOLVER
-    # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen.
+    # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 16
-    # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
-    solver.AUTO_SCALE = True
-    # With AMP.ENABLED: "bfloat16" or "float16".
-    solver.AMP.DTYPE = "bfloat16"
-    # Checkpoints kept beside the best one.
-    solver.CHECKPOINTS_TO_KEEP = 2
-    # Iterations between lines in the log, metrics.jsonl and TensorBoard.
-    solver.LOG_PERIOD = 20
-
     # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.
     solver.SCHEME = "joint"
 
@@ -75,9 +57,6 @@ def add_defaults(config: CfgNode) -> None:
     # Least score of a box in those pictures.
     config.TEST.PICTURE_SCORE = 0.5
     _add_methods(config.TEST)
-
-    # Rows of the paper that this config stands for: [table, row, data, metric, the paper's figure in %].
-    config.PAPER = CfgNode({"ROWS": ()})
 
 
 def _add_methods(test: CfgNode) -> None:

@@ -1,0 +1,112 @@
+"""Config keys that every kind of training has, with their defaults, and the checks of values that all kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+from ..text import nearest
+from .config import get
+
+SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
+STEMS = ("conv7", "deep")
+# Of the keys of `add_shared_defaults`; a task puts its own beside them.
+SHARED_CHOICES = {
+    "INPUT.FORMAT": ("RGB", "BGR"),
+    "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
+    "SOLVER.WARMUP_METHOD": ("linear", "constant"),
+}
+# Of the keys of `add_shared_defaults`, and of those that every task has with a default of its own.
+SHARED_POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
+SHARED_NOT_NEGATIVE = (
+    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
+    *("TEST.EVAL_PERIOD", "SEED"),
+)
+
+
+def add_shared_defaults(config: Any) -> None:
+    """Add the shared keys to a CfgNode in place: a fresh one, or one whose defaults (detectron2's) they stand over."""
+    # Of everything random: the same seed gives the same run.
+    config.SEED = 0
+    # Rows of the paper that a config stands for; what a row holds is the task's.
+    _section(config, "PAPER").ROWS = ()
+    # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
+    _section(config, "DATALOADER").NUM_WORKERS = -1
+    _section(config, "INPUT").FORMAT = "RGB"
+    _add_model(_section(config, "MODEL"))
+    _add_solver(_section(config, "SOLVER"))
+
+
+def _section(config: Any, name: str) -> Any:
+    if name not in config:
+        config[name] = type(config)()
+    return config[name]
+
+
+def _add_model(model: Any) -> None:
+    model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+    # A checkpoint or backbone file to start from, or to evaluate.
+    model.WEIGHTS = ""
+    # Memory layout of images, features and convolution weights.
+    model.CHANNELS_LAST = False
+    # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights.
+    model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    model.PIXEL_STD = [58.395, 57.12, 57.375]
+
+
+def _add_solver(solver: Any) -> None:
+    # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
+    solver.AUTO_SCALE = True
+    solver.MOMENTUM = 0.9
+    solver.NESTEROV = False
+    solver.WEIGHT_DECAY = 1e-4
+    solver.GAMMA = 0.1
+    solver.WARMUP_METHOD = "linear"
+    amp = _section(solver, "AMP")
+    amp.ENABLED = False
+    # With AMP.ENABLED.
+    amp.DTYPE = "bfloat16"
+    solver.CHECKPOINT_PERIOD = 5000
+    # Checkpoints kept beside the best one.
+    solver.CHECKPOINTS_TO_KEEP = 2
+    # Iterations between lines in the log, metrics.jsonl and TensorBoard.
+    solver.LOG_PERIOD = 20
+
+
+def check_choices(config: Any, choices: Mapping[str, Collection[Any]], source: str) -> None:
+    """Raise ConfigError for the first key of `choices` whose value is none of its own, with those or the nearest."""
+    for key, allowed in choices.items():
+        value = get(config, key)
+        if value not in allowed:
+            shown = ", ".join(str(choice) or "''" for choice in allowed) if len(allowed) <= 4 else ""
+            hint = f"; one of {shown}" if shown else nearest(str(value), allowed)
+            raise ConfigError(f"{source}: {key} is {value!r}{hint}")
+
+
+def check_numbers(
+    config: Any,
+    source: str,
+    *,
+    positive: Collection[str] = (),
+    not_negative: Collection[str] = (),
+    shares: Collection[str] = (),
+) -> None:
+    """Raise ConfigError for the first key whose number is out of range; NaN is in none.
+
+    Args:
+        positive: keys whose value is above 0.
+        not_negative: keys whose value is 0 or more.
+        shares: keys whose value is from 0 to below 1.
+    """
+    for key in positive:
+        if not get(config, key) > 0:
+            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
+    for key in not_negative:
+        if not get(config, key) >= 0:
+            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
+    for key in shares:
+        if not 0 <= get(config, key) < 1:
+            raise ConfigError(f"{source}: {key} must be from 0 to below 1, not {get(config, key)}")
