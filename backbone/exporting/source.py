@@ -12,7 +12,7 @@ import torch
 from ..errors import ExportError
 from ..networks import Backbone, create, keywords_of
 from ..text import count
-from ..weights import WeightsFile, candidates, load_weights, open_weights, read_file
+from ..weights import WeightsFile, candidates, interpret, load_weights, read_file
 from ..weights.identify import build, keywords_for
 
 
@@ -40,8 +40,9 @@ def open_network(
         ArchitectureError: unknown name or stage.
         ExportError: it is a whole detector's checkpoint, with a config.
     """
-    weights = open_weights(path, part=True)
-    if weights.beside and _carries_config(path):
+    content, text = read_file(path)
+    weights = interpret(content, text, path, part=True)
+    if weights.beside and isinstance(content, Mapping) and "config" in content:
         raise ExportError(
             f"{path}: a detector's checkpoint, whose config says what its backbone is; give it as --checkpoint of "
             "tools/export_backbone.py"
@@ -64,11 +65,6 @@ def open_network(
     if network.preprocessing is not None and network.preprocessing.assumed:
         notes.append(f"the file does not say its preprocessing; the usual one is taken: {network.preprocessing}")
     return network, notes
-
-
-def _carries_config(path: str | Path) -> bool:
-    content, _ = read_file(path)
-    return isinstance(content, Mapping) and "config" in content
 
 
 def _keywords(weights: WeightsFile, name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, WeightsError
 from ..networks import Backbone, create, keywords_of
 from ..networks.blocks import ResidualBlock
 from ..text import nearest
-from ..weights import Preprocessing, load_weights, open_weights, read_file
+from ..weights import Preprocessing, load_weights, open_weights
 from .data import ImagesInMemory, LabelledImages
 
 
@@ -101,14 +101,8 @@ def load_into(network: Backbone, path: str, *, new_classifier: bool = False) -> 
     """
     weights = open_weights(path)
     load_weights(network, weights, new_classifier=new_classifier)
-    content, _ = read_file(path)
-    metadata = content.get("metadata") if isinstance(content, dict) else None
-    metadata = metadata if isinstance(metadata, dict) else {}
-    preprocessing = weights.traits.preprocessing
-    if metadata.get("preprocessing"):
-        preprocessing = Preprocessing.from_dict(metadata["preprocessing"])
-    image = metadata.get("mean_image")
+    image = weights.metadata.get("mean_image")
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")
-    classes = metadata.get("classes") or weights.metadata.get("classes") or []
-    return Trained(image, preprocessing, [str(name) for name in classes])
+    classes = weights.metadata.get("classes") or []
+    return Trained(image, weights.traits.preprocessing, [str(name) for name in classes])

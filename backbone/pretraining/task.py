@@ -19,6 +19,7 @@ from ..engine.solver import device_of
 from ..engine.task import Task
 from ..networks import Backbone
 from ..weights import Preprocessing
+from ..weights.traits import traits_of
 from .average import MovingAverage
 from .data import LabelledImages
 from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
@@ -131,6 +132,7 @@ class ClassificationTask(Task):
         return {
             "classes": self.classes,
             "architecture": model.NAME,
+            **traits_of(self.model),
             "preprocessing": self.preprocessing().to_dict(),
             "mean_image": self.mean_image,
             "bn_statistics": "precise" if self._precise else "moving",

@@ -1,6 +1,6 @@
 """Weights in and out of the networks."""
 
-from .content import WeightsFile, open_weights, read_traits
+from .content import WeightsFile, interpret, open_weights, read_traits
 from .convert import Conversion, convert
 from .files import read_file
 from .identify import candidates
@@ -25,6 +25,7 @@ __all__ = [
     "compare",
     "convert",
     "find_state_dict",
+    "interpret",
     "load_weights",
     "match",
     "open_weights",

@@ -27,7 +27,7 @@ class WeightsFile:
         layout: name of the layout of its names; None for an unknown one, whose names are kept.
         tensors: by our names.
         traits: what is known beside the shapes.
-        metadata: what `save_weights` wrote, the architecture among it; {} in other files.
+        metadata: what `save_weights` or a run's checkpoint says, the architecture among it; {} in other files.
         beside: names of tensors that belong to something else, such as a detector's heads.
         prefix: what stood before the names of a backbone inside a greater model.
     """
@@ -61,9 +61,20 @@ def open_weights(path: str | Path, *, part: bool = False) -> WeightsFile:
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
+    return interpret(*read_file(path), path, part=part)
+
+
+def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: bool = False) -> WeightsFile:
+    """Return what `open_weights` returns, of a file that is read already.
+
+    Args:
+        content, text: what `read_file` returned for `path`.
+
+    Raises:
+        WeightsError: it holds no named tensors, or those of a layout in strange shapes.
+    """
     source = str(path)
     kind = file_kind(Path(path))
-    content, text = read_file(path)
     tensors = strip_prefixes(find_state_dict(content, source))
     prefix, layout = "", find_layout(tensors)
     beside: tuple[str, ...] = ()

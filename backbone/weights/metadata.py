@@ -50,7 +50,7 @@ def norm_of(network: nn.Module) -> str | None:
 
 
 def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[str, Any]:
-    """Return the metadata of a file that `save_weights` wrote; {} for other files.
+    """Return the metadata of a file that `save_weights` wrote, or of a run's checkpoint; {} for other files.
 
     Args:
         content, text: what `read_file` returned.
@@ -60,7 +60,7 @@ def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[st
     """
     found = text.get(KEY) or getattr(innermost(content), KEY, None)
     if found is None and isinstance(content, Mapping):
-        found = content.get(KEY)
+        found = content.get(KEY, _of_run(content))
     if found is None:
         return {}
     if not isinstance(found, (str, Mapping)):
@@ -71,6 +71,12 @@ def find_metadata(content: Any, text: Mapping[str, str], source: str) -> dict[st
     except (ValueError, RecursionError):
         raise WeightsError(f"{source}: its metadata is not JSON; save the weights again") from None
     return values if isinstance(values, dict) else {}
+
+
+def _of_run(content: Mapping[Any, Any]) -> Mapping[str, Any] | None:
+    """Return what a run's checkpoint says of the one network in it; a detector's names no architecture."""
+    found = content.get("metadata")
+    return found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else None
 
 
 def traits_in(metadata: Mapping[str, Any], source: str) -> Traits:

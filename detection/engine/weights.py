@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
 from backbone.text import count
-from backbone.weights import find_state_dict, match, open_weights, read_file
+from backbone.weights import find_state_dict, interpret, match, read_file
 
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
@@ -57,15 +57,14 @@ def open_starting_weights(path: str) -> StartingWeights:
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    content, _ = read_file(path)
+    content, text = read_file(path)
     tensors = find_state_dict(content, path)
     if is_detector(tensors):
         metadata = content.get("metadata")
         classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
         wants = wanted_by_detector(content, path)
         return StartingWeights(path, True, tensors, wants, classes=list(map(str, classes)))
-    del content, tensors
-    weights = open_weights(path)
+    weights = interpret(content, text, path)
     usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
     says = f"{weights.kind} file, {weights.layout} layout, " if weights.layout else ""
     wants = wanted_by_backbone(weights.traits, weights.tensors)

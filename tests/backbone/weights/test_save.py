@@ -189,3 +189,25 @@ def test_metadata_of_another_shape_is_ignored(tmp_path):
         torch.save({"state_dict": network().state_dict(), KEY: found}, tmp_path / f"{number}.pth")
         assert open_weights(tmp_path / f"{number}.pth").architecture is None
     assert isinstance(read_file(tmp_path / "0.pth")[0], dict)
+
+
+def test_a_checkpoint_of_a_run_tells_what_its_metadata_say(tmp_path):
+    source = network()
+    facts = {"architecture": source.architecture, "preprocessing": BGR.to_dict(), "classes": ["a"]}
+    torch.save({"model": source.state_dict(), "metadata": facts}, tmp_path / "a.pth")
+    weights = open_weights(tmp_path / "a.pth")
+    assert weights.architecture == source.architecture and weights.metadata["classes"] == ["a"]
+    assert weights.traits.preprocessing == BGR
+
+
+@pytest.mark.parametrize("facts", [3, {"classes": ["a"]}, {"architecture": 7, "preprocessing": 7}])
+def test_metadata_that_name_no_architecture_are_another_tools(facts, tmp_path):
+    torch.save({"model": network().state_dict(), "metadata": facts}, tmp_path / "a.pth")
+    assert open_weights(tmp_path / "a.pth").metadata == {}
+
+
+def test_a_checkpoint_with_broken_metadata_is_named(tmp_path):
+    facts = {"architecture": network().architecture, "preprocessing": {"channel_order": "RGB"}}
+    torch.save({"model": network().state_dict(), "metadata": facts}, tmp_path / "a.pth")
+    with pytest.raises(backbone.WeightsError, match="a.pth: metadata: "):
+        open_weights(tmp_path / "a.pth")

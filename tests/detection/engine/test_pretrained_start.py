@@ -15,7 +15,10 @@ import runs
 import backbone
 from backbone.engine.config import read_yaml
 from backbone.images import read_image
+from backbone.pretraining.networks import load_into
+from backbone.weights import files
 from detection.data.mini import mini_set_root
+from detection.engine.weights import open_starting_weights
 
 SIDE = 64  # of the pictures around single objects
 
@@ -78,8 +81,36 @@ def test_the_file_says_what_belongs_to_it(pretrained):
     assert weights.metadata["results"]["1crop"]["top1_error"] < 0.8  # of 8 classes, chance is 0.875
 
 
-def test_the_detector_takes_what_belongs_to_the_file(pretrained, tmp_path):
-    printed = runs.train(tmp_path, "--weights", str(pretrained / "backbone.safetensors"))
+def test_the_runs_checkpoint_says_the_same(pretrained):
+    file, checkpoint = (
+        backbone.weights.open_weights(pretrained / name) for name in ("backbone.safetensors", "model_final.pth")
+    )
+    assert checkpoint.architecture == "resnet18" and checkpoint.metadata["classes"] == file.metadata["classes"]
+    assert checkpoint.traits == file.traits and checkpoint.traits.average_down is False
+    assert backbone.weights.convert(
+        pretrained / "model_final.pth", pretrained / "converted.safetensors", "torchvision"
+    ).read.traits == backbone.weights.read_traits(pretrained / "converted.safetensors")
+
+
+@pytest.mark.parametrize("name", ["backbone.safetensors", "model_final.pth"])
+def test_the_detector_takes_what_belongs_to_the_file(name, pretrained, tmp_path):
+    printed = runs.train(tmp_path, "--weights", str(pretrained / name))
     assert "set as the weights ask: MODEL.PIXEL_STD [58.395, 57.12, 57.375] -> [1.0, 1.0, 1.0]" in printed
     assert "torchvision layout, backbone, 90 tensors" in printed
     assert read_yaml(tmp_path / "config.yaml")["MODEL"]["PIXEL_STD"] == [1.0, 1.0, 1.0]
+
+
+def test_a_file_is_read_once(pretrained, monkeypatch):
+    reads = []
+
+    def counted(path, kind, read=files._read):
+        reads.append(path)
+        return read(path, kind)
+
+    monkeypatch.setattr(files, "_read", counted)
+    weights = open_starting_weights(str(pretrained / "model_final.pth"))
+    assert not weights.detector and weights.wants["MODEL.PIXEL_STD"] == [1.0, 1.0, 1.0]
+    network = backbone.create("resnet18", num_classes=8, shortcut="B")
+    trained = load_into(network, str(pretrained / "model_final.pth"))
+    assert len(trained.classes) == 8 and trained.preprocessing.std == (1.0, 1.0, 1.0)
+    assert len(reads) == 2
