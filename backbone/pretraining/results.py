@@ -22,7 +22,11 @@ TABLE, BACKBONE = "results.md", "backbone.safetensors"
 
 
 def results_table(results: dict[str, dict[str, Any]], config: Any) -> str:
-    """Return top-1 and top-5 error in per cent by protocol, the paper's beside those of its protocol."""
+    """Return top-1 and top-5 error in per cent by protocol, the paper's beside those of its protocol.
+
+    Images that could not be read have a column where there are any; they count neither as right nor as wrong.
+    """
+    unread = any(values["left_out"] for values in results.values())
     rows = []
     for protocol, values in results.items():
         figures = next((row[3:] for row in config.PAPER.ROWS if row[2] == protocol), (0, 0))
@@ -33,9 +37,11 @@ def results_table(results: dict[str, dict[str, Any]], config: Any) -> str:
                 f"{100 * values['top5_error']:.2f}",
                 *(f"{figure:.2f}" if figure else "-" for figure in figures),
                 f"{values['images']:,}",
+                *([f"{len(values['left_out']):,}"] if unread else []),
             )
         )
-    headings = ("protocol", "top-1 error %", "top-5 error %", "paper top-1 %", "paper top-5 %", "images")
+    headings = ["protocol", "top-1 error %", "top-5 error %", "paper top-1 %", "paper top-5 %", "images"]
+    headings += ["left out"] if unread else []
     return table(rows, headings)
 
 

@@ -2,6 +2,6 @@
 
 from .evaluate import evaluate
 from .protocols import PROTOCOLS, Protocol
-from .results import Errors, table
+from .results import Errors
 
-__all__ = ["PROTOCOLS", "Errors", "Protocol", "evaluate", "table"]
+__all__ = ["PROTOCOLS", "Errors", "Protocol", "evaluate"]

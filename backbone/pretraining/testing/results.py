@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-
-from ...text import table as text_table
-
-PaperErrors = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
@@ -45,23 +40,3 @@ class Errors:
             "left_out": list(self.left_out),
             "seconds": round(self.seconds, 3),
         }
-
-
-def table(rows: Sequence[tuple[Errors, PaperErrors | None]]) -> str:
-    """Return a Markdown table of errors in percent.
-
-    Args:
-        rows: each with the paper's top-1 and top-5 error in percent, or None; without any, their columns are missing.
-    """
-    header = ["protocol", "images", "top-1 error %", "paper", "top-5 error %", "paper"]
-    cells = []
-    for errors, paper in rows:
-        paper1, paper5 = paper or (None, None)
-        cells.append([errors.protocol, errors.images, 100 * errors.top1, paper1, 100 * errors.top5, paper5])
-    if all(row[3] is None and row[5] is None for row in cells):
-        kept = (0, 1, 2, 4)
-        header, cells = [header[i] for i in kept], [[row[i] for i in kept] for row in cells]
-    if any(errors.left_out for errors, _ in rows):
-        header.append("left out")
-        cells = [[*row, len(errors.left_out)] for row, (errors, _) in zip(cells, rows)]
-    return text_table(cells, header)

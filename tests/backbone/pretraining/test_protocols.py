@@ -18,7 +18,7 @@ from randomize import randomize
 import backbone
 from backbone.errors import ArchitectureError, ConfigError, DataError, RunError
 from backbone.pretraining.data import ImageFiles, ImagesInMemory
-from backbone.pretraining.testing import Errors, Protocol, evaluate, table
+from backbone.pretraining.testing import Protocol, evaluate
 from backbone.pretraining.testing.progress import ImageProgress
 from backbone.pretraining.testing.scoring import Scorer
 from backbone.pretraining.testing.views import Views, join_chunks, load_views
@@ -311,19 +311,6 @@ def test_two_processes_find_what_one_finds(sample, tmp_path):
     assert first == second and torch.equal(guesses, others)
     assert torch.equal(guesses, alone.guesses)
     assert {**first, "seconds": 0} == {**alone.to_json(), "seconds": 0}
-
-
-def test_the_table_shows_the_paper_beside_ours():
-    errors = [
-        Errors(name, top1, top5, 50000, left_out, 1.0, torch.empty(0))
-        for name, top1, top5, left_out in [("10crop", 0.2291, 0.067, ()), ("dense", 0.2081, 0.0532, ("x.JPEG",))]
-    ]
-    lines = table([(errors[0], (22.85, 6.71)), (errors[1], None)]).splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["protocol", "images", "top-1 error %", "paper", "top-5 error %", "paper", "left out"]
-    assert cells[2] == ["10crop", "50000", "22.91", "22.85", "6.70", "6.71", "0"]
-    assert cells[3] == ["dense", "50000", "20.81", "-", "5.32", "-", "1"]
-    assert "paper" not in table([(errors[0], None)])
 
 
 def test_views_of_all_sizes_are_grouped(sample):
