@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import Res5ROIHeads, select_foreground_proposals
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
@@ -15,10 +12,10 @@ from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage
 
 from .backbone import NORM_NAMES, architecture_of
-from .regions import context_predictor, wants_context, with_context
+from .regions import ContextMixin, with_context
 
 
-class C4ROIHeads(Res5ROIHeads):
+class C4ROIHeads(ContextMixin, Res5ROIHeads):
     """detectron2's Res5ROIHeads with our last stage: fused frozen BN, any depth, the backbone's stride placement.
 
     Appendix A of the paper: RoI pooling before conv5_1, conv5_x on every region in the role of VGG-16's fc layers,
@@ -26,19 +23,6 @@ class C4ROIHeads(Res5ROIHeads):
     the backbone's `layer4`. With MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT the whole image is pooled as one more region, and
     the sibling layers see its feature beside each region's (Appendix B).
     """
-
-    @configurable
-    def __init__(self, *, global_context: bool = False, **parts: Any) -> None:
-        super().__init__(**parts)
-        self.global_context = global_context
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        parts = super().from_config(cfg, input_shape)
-        if wants_context(cfg):
-            parts["box_predictor"] = context_predictor(cfg, parts["box_predictor"])
-            parts["global_context"] = True
-        return parts
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:

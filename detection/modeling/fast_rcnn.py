@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
@@ -14,30 +14,17 @@ from torch import Tensor, nn
 from backbone import ConfigError
 from backbone.networks.vgg import FC_WIDTH, make_fc_layers
 
-from .regions import context_predictor, pool_regions, wants_context, with_context
+from .regions import ContextMixin, pool_regions, with_context
 
 FC6_SIDE = 7  # cells of the pooled region that fc6 takes
 
 
-class RegionROIHeads(StandardROIHeads):
+class RegionROIHeads(ContextMixin, StandardROIHeads):
     """detectron2's StandardROIHeads, its tensors named alike, with global context where the config asks for it.
 
     With MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT the whole image is pooled as one more region, and the sibling layers see its
     feature beside each region's (Appendix B of the paper).
     """
-
-    @configurable
-    def __init__(self, *, global_context: bool = False, **parts: Any) -> None:
-        super().__init__(**parts)
-        self.global_context = global_context
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        parts = super().from_config(cfg, input_shape)
-        if wants_context(cfg):
-            parts["box_predictor"] = context_predictor(cfg, parts["box_predictor"])
-            parts["global_context"] = True
-        return parts
 
     def _forward_box(
         self, features: dict[str, Tensor], proposals: list[Instances]

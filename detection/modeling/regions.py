@@ -7,18 +7,36 @@ its feature is concatenated with that of each region of the image. It is trained
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 
-def wants_context(config: CfgNode) -> bool:
-    """Whether the config asks for global context; detectron2's own configs have no such key."""
-    return bool(config.MODEL.ROI_BOX_HEAD.get("GLOBAL_CONTEXT", False))
+class ContextMixin:
+    """Before one of detectron2's ROIHeads among a class's bases: sibling layers that take the global context too.
+
+    Attributes:
+        global_context: as MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT says.
+    """
+
+    @configurable
+    def __init__(self, *, global_context: bool = False, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.global_context = global_context
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        parts = super().from_config(cfg, input_shape)
+        # detectron2's own configs have no such key.
+        if cfg.MODEL.ROI_BOX_HEAD.get("GLOBAL_CONTEXT", False):
+            parts["box_predictor"] = context_predictor(cfg, parts["box_predictor"])
+            parts["global_context"] = True
+        return parts
 
 
 def context_predictor(config: CfgNode, plain: FastRCNNOutputLayers) -> FastRCNNOutputLayers:
