@@ -30,6 +30,8 @@ from detection.evaluation import (
     ENGINES,
     IOU_TYPES,
     CocoMetrics,
+    GroundTruth,
+    Predictions,
     evaluate_coco,
     evaluate_voc,
     load_ground_truth,
@@ -38,6 +40,7 @@ from detection.evaluation import (
 from detection.evaluation.voc import METRICS
 from detection.evaluation.voc_detections import load_detections, write_submission
 
+Boxes = tuple[GroundTruth, Predictions]
 EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json"
 
 
@@ -130,10 +133,15 @@ def check_output(args: argparse.Namespace) -> None:
         raise UserError(f"--score: {args.score} is no score; give a number such as 0.5")
 
 
-def evaluate(args: argparse.Namespace) -> list[CocoMetrics]:
-    """Evaluate the predictions once for each kind."""
+def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]:
+    """Evaluate the predictions once for each kind; `boxes` are those of the report, read already."""
     return [
-        evaluate_coco(args.gt, args.predictions, kind, engine=args.engine, max_detections=args.max_detections)
+        evaluate_coco(
+            *(boxes if boxes is not None and kind == "bbox" else (args.gt, args.predictions)),
+            kind,
+            engine=args.engine,
+            max_detections=args.max_detections,
+        )
         for kind in args.iou_type
     ]
 
@@ -146,6 +154,11 @@ def evaluate_split(args: argparse.Namespace) -> None:
     if found.without_file:
         print(f"note: no file of {', '.join(found.without_file)}; taken as never detected")
     if args.submission is not None:
+        if args.report is not None and not split.annotated:
+            raise UserError(
+                f"--report: {split.list_file} has no annotations to compare with; leave --report out, or give another "
+                "--split"
+            )
         files = write_submission(found, args.submission, ids, args.split)
         print(f"submission: {len(files)} files, {args.submission}/comp4_det_{args.split}_<class>.txt")
         if not split.annotated:
@@ -163,11 +176,10 @@ def evaluate_split(args: argparse.Namespace) -> None:
         print(f"figures: {args.json}")
 
 
-def coco_case(args: argparse.Namespace) -> Case:
-    """Return the boxes of the ground truth and of the predictions for the error analysis."""
+def read_boxes(args: argparse.Namespace) -> Boxes:
+    """Read the boxes of the ground truth and of the predictions."""
     ground_truth = load_ground_truth(args.gt)
-    case = case_of_coco(ground_truth, load_predictions(args.predictions, ground_truth), args.gt)
-    return with_folder(case, args.images)
+    return ground_truth, load_predictions(args.predictions, ground_truth)
 
 
 def with_folder(case: Case, images: Path | None) -> Case:
@@ -190,8 +202,9 @@ def main() -> None:
     if args.voc_root is not None:
         evaluate_split(args)
         return
-    case = args.report and coco_case(args)
-    results = evaluate(args)
+    boxes = read_boxes(args) if args.report else None
+    case = boxes and with_folder(case_of_coco(*boxes, args.gt), args.images)
+    results = evaluate(args, boxes)
     for metrics in results:
         print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")
     figures = {kind: of for metrics in results for kind, of in metrics.to_json().items()}

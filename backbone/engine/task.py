@@ -55,8 +55,12 @@ class Task(ABC):
         """Return the state dict of what was learned: final and best checkpoints hold it."""
         return self.model.state_dict()
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Return {kind: {metric: value}} on the test sets; called in every process."""
+    def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
+        """Return {kind: {metric: value}} on the test sets; called in every process.
+
+        Args:
+            final: the training has ended; what its end alone needs, such as submissions, is left out before.
+        """
         return {}
 
     def pictures(self, batch: Any) -> dict[str, np.ndarray]:

@@ -259,7 +259,7 @@ class Trainer:
             self._leave()
         self.task.model.eval()
         distributed.share_buffers(self.task.model)
-        results = self.task.evaluate()
+        results = self.task.evaluate(final=self.state.iteration == self.settings.max_iter)
         self.task.model.train()
         self._in_evaluation = False
         checkpoint.set_rng_state(generators)

@@ -177,7 +177,7 @@ class ClassificationTask(Task):
                 pixels = pad_crop_flip(pixels, random, pad=self.config.INPUT.PAD, flip=self.config.INPUT.FLIP)
             yield self.prepare(pixels.float())
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
+    def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
         return self.test_with((self.config.TEST.PROTOCOL,))
 
     def test_with(self, protocols: Iterable[str]) -> dict[str, dict[str, Any]]:

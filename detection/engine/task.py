@@ -79,9 +79,12 @@ class DetectionTask(Task):
         with EventStorage(iteration):
             return model(batch)
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
+    def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
+        """See Task.evaluate. Of sets without ground truth only the last predictions are of use."""
         results = {}
         for test in self.sets.test:
+            if not (final or test.has_truth):
+                continue
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
             for metrics in self._evaluate_set(test).values():
                 results |= {prefix + kind: figures for kind, figures in metrics.to_json().items()}
@@ -108,7 +111,9 @@ class DetectionTask(Task):
     def evaluation_pictures(self) -> dict[str, np.ndarray]:
         sheets = {}
         for test in self.sets.test:
-            found = self.predictions.get(test.images.name, [])
+            if test.images.name not in self.predictions:
+                continue
+            found = self.predictions[test.images.name]
             drawn = [picture for _, picture in evaluation_pictures(test.images, found, self.config)]
             if drawn:
                 sheets[f"detections {test.images.name}"] = montage(drawn, columns=2, width=640)[:, :, ::-1]

@@ -11,7 +11,7 @@ from backbone.errors import UserError
 from .engines import run_engine
 from .ground_truth import GroundTruth, load_ground_truth
 from .metrics import CocoMetrics
-from .predictions import load_predictions
+from .predictions import Predictions, load_predictions
 
 MAX_DETECTIONS = {"bbox": (1, 10, 100), "segm": (1, 10, 100), "keypoints": (20,)}
 IOU_TYPES = tuple(MAX_DETECTIONS)
@@ -19,7 +19,7 @@ IOU_TYPES = tuple(MAX_DETECTIONS)
 
 def evaluate_coco(
     ground_truth: str | Path | dict[str, Any] | GroundTruth,
-    predictions: str | Path | list[dict[str, Any]],
+    predictions: str | Path | list[dict[str, Any]] | Predictions,
     iou_type: str = "bbox",
     *,
     engine: str = "auto",
@@ -30,7 +30,8 @@ def evaluate_coco(
     Args:
         ground_truth: a COCO JSON file, what it holds, or what `load_ground_truth` returned for this `iou_type`.
         predictions: a JSON file in COCO's results form, or its list; it may be empty. Boxes are [x, y, width, height]
-            in absolute pixels. Where masks come with boxes, see `load_predictions`.
+            in absolute pixels. Where masks come with boxes, see `load_predictions`. Or what that returned for this
+            ground truth and `iou_type`.
         iou_type: "bbox", "segm" or "keypoints".
         engine: "auto" (hotcoco, or pycocotools when that is missing or fails), "hotcoco", "faster-coco-eval" (may
             differ in the last bit) or "pycocotools".
@@ -48,7 +49,8 @@ def evaluate_coco(
         ground_truth = load_ground_truth(ground_truth, iou_type)
     elif ground_truth.iou_type != iou_type:
         raise UserError(f"ground truth loaded for {ground_truth.iou_type!r} cannot serve {iou_type!r}; load it again")
-    found = load_predictions(predictions, ground_truth, iou_type)
+    read = isinstance(predictions, Predictions)
+    found = predictions if read else load_predictions(predictions, ground_truth, iou_type)
     curves, used = run_engine(ground_truth, found, limits, engine)
     return CocoMetrics(
         iou_type=iou_type, engine=used, class_names=ground_truth.class_names, max_detections=limits, curves=curves

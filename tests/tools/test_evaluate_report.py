@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "detection" / "analysi
 from planted import plant
 
 from detection.data.voc import VocObjects, read_split, split_of_folder
+from detection.evaluation import ground_truth, predictions
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,36 @@ def test_voc_report(tool, shared_data, tmp_path):
     }
     # The split knows where its images are.
     assert "data:image/jpeg" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_boxes_are_read_once(tool, files, monkeypatch):
+    """For the figures and for the report, and again for another kind alone."""
+    reads = []
+
+    def counted(source, what, read=ground_truth.read_source):
+        reads.append(what)
+        return read(source, what)
+
+    for module in (ground_truth, predictions):
+        monkeypatch.setattr(module, "read_source", counted)
+    given = ("--gt", files[0], "--predictions", files[1], "--engine", "pycocotools")
+    tool("evaluate.py", *given, "--report", "out.html", "--json", "a.json").fine("report: out.html")
+    assert reads == ["ground truth", "predictions"]
+    tool("evaluate.py", *given, "--json", "b.json").fine()
+    with_report, without = (json.loads(Path(name).read_text()) for name in ("a.json", "b.json"))
+    assert with_report["bbox"] == without["bbox"]
+
+
+def test_a_report_needs_annotations(tool, tmp_path):
+    lists = tmp_path / "VOC2012" / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "test.txt").write_text("2012_000001\n")
+    (tmp_path / "dt.json").write_text("[]")
+    given = ("--voc-root", "VOC2012", "--split", "test", "--predictions", "dt.json", "--submission", "send")
+    done = tool("evaluate.py", *given, "--report", "out.html")
+    done.mistake("--report: ", "test.txt has no annotations to compare with; leave --report out")
+    assert not (tmp_path / "send").exists()
+    tool("evaluate.py", *given).fine("nothing to evaluate")
 
 
 @pytest.mark.parametrize(
