@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def writing(path: str | Path) -> Iterator[None]:
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
-    A reader, and a crash at any moment, finds the former file or the new one, never a part.
+    A reader, and a crash at any moment, finds the former file or the new one, never a part. It has the mode that any
+    new file gets here, whatever `write` gives it (safetensors: 0600).
 
     Raises:
         RunError: the file cannot be written (disk full, no permission); the former one is untouched.
@@ -40,7 +42,11 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch()
+            mode = temporary.stat().st_mode
             write(temporary)
+            if temporary.stat().st_mode != mode:
+                temporary.chmod(stat.S_IMODE(mode))
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Line charts of errors against iterations, as inline SVG."""
+"""Line charts of what a run measures, in per cent, against iterations, as inline SVG."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Series:
     Attributes:
         color: 0..7, a class of the page's style.
         dashed: thin and dashed (training), else bold (test).
-        points: (iteration, error in per cent).
+        points: (iteration, per cent).
     """
 
     name: str
@@ -47,8 +47,8 @@ class Scale:
     def x(self, iteration: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * iteration / self.iterations
 
-    def y(self, error: float) -> float:
-        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (error - self.low) / (self.high - self.low)
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.low) / (self.high - self.low)
 
 
 def thin_out(points: Curve, most: int = POINTS) -> Curve:
@@ -76,17 +76,18 @@ def fit_scale(series: Sequence[Series], iterations: int) -> Scale:
     return Scale(last, 0.0 if low <= 0.5 * high else low, high)
 
 
-def draw(title: str, series: Sequence[Series], scale: Scale, *, number: int, empty: str) -> str:
+def draw(title: str, series: Sequence[Series], scale: Scale, *, axis: str, number: int, empty: str) -> str:
     """Return a chart as SVG text.
 
     Args:
+        axis: what the vertical axis shows, with its unit.
         number: of the chart on its page.
         empty: what it says where it has no curve.
     """
     label = f"{title}: " + (", ".join(line.name for line in series) or empty)
     svg = element(None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": label})
     text(svg, LEFT, 18, title, "title")
-    _axes(svg, scale)
+    _axes(svg, scale, axis)
     clip = element(element(svg, "defs"), "clipPath", id=f"clip{number}")
     area = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
     element(clip, "rect", **area)
@@ -124,7 +125,7 @@ def chart_data(series: Sequence[Series], scale: Scale) -> dict[str, Any]:
     }
 
 
-def _axes(svg: XML.Element, scale: Scale) -> None:
+def _axes(svg: XML.Element, scale: Scale, axis: str) -> None:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     step = tick_step(scale.high - scale.low)
     for index in range(int((scale.high - scale.low) / step + 1e-6) + 1):
@@ -141,5 +142,5 @@ def _axes(svg: XML.Element, scale: Scale) -> None:
     element(svg, "polyline", points=f"{LEFT},{TOP} {LEFT},{bottom} {right},{bottom}", **{"class": "axis"})
     text(svg, (LEFT + right) / 2, HEIGHT - 8, "iteration (1e4)" if unit > 1 else "iteration", "name", anchor="middle")
     middle = (TOP + bottom) / 2
-    name = text(svg, 14, middle, "error (%)", "name", anchor="middle")
+    name = text(svg, 14, middle, axis, "name", anchor="middle")
     name.set("transform", f"rotate(-90 14 {middle:g})")

@@ -51,7 +51,7 @@ def classification_table(number: str) -> Table:
     rows = (*own, *(_rows(CURVES_OF[number]) if number in CURVES_OF else ()))
     tests = ", ".join(sorted({row.curves["test"].split("/")[0] for row in rows}))
     note = CURVES_NOTE.format(tests=tests)
-    return Table(number, CAPTIONS[number], rows, _drawings(number, rows), curves_note=note)
+    return Table(number, CAPTIONS[number], rows, _drawings(number, rows), curves_note=note, curves_axis="error (%)")
 
 
 def _rows(table: str) -> tuple[Row, ...]:

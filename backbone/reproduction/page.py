@@ -61,7 +61,7 @@ def _drawings(table: Table, records: Sequence[Record]) -> list[str]:
         scale = fit_scale([line for _, series in shown for line in series], total)
         figures = []
         for panel, series in shown:
-            figures.append(_figure(panel, series, scale, number))
+            figures.append(_figure(panel, series, scale, number, table.curves_axis))
             number += 1
         parts += [f"<h2>{escape(caption)}</h2>", f'<div class="panels">{"".join(figures)}</div>']
     if parts:
@@ -85,9 +85,9 @@ def _series(panel: Panel, records: dict[str, Record], colors: dict[str, int]) ->
     ]
 
 
-def _figure(panel: Panel, series: list[Series], scale: Scale, number: int) -> str:
+def _figure(panel: Panel, series: list[Series], scale: Scale, number: int, axis: str) -> str:
     empty = f"not run: {', '.join(panel.rows)}" if panel.rows else "no such row"
-    svg = draw(panel.title, series, scale, number=number, empty="not run")
+    svg = draw(panel.title, series, scale, axis=axis, number=number, empty="not run")
     data = json_for_script(chart_data(series, scale))
     # One entry a row: of its test curve, where it has one.
     lines = {line.name: line for line in sorted(series, key=lambda line: not line.dashed)}

@@ -184,6 +184,7 @@ class Table:
     Attributes:
         drawings: the paper's figures that are drawn from the same runs, {caption: panels}.
         curves_note: what the curves show, in a sentence.
+        curves_axis: what they show, as their vertical axis says it; they are drawn in per cent.
         details: makes what the report shows beside the figures from the records and the folder of the runs.
     """
 
@@ -192,6 +193,7 @@ class Table:
     rows: tuple[Row, ...]
     drawings: dict[str, tuple[Panel, ...]] = field(default_factory=dict)
     curves_note: str = ""
+    curves_axis: str = "%"
     details: Callable[[Sequence[Record], Path], Details] | None = None
 
 

@@ -135,6 +135,7 @@ def test_curves_of_plain_and_residual_nets_stand_in_their_panels(tmp_path, repor
     # Fig. 1: training and test of the plain net; Fig. 6: plain, residual; the panel of 110 and 1202 is left out.
     assert named == [["plain-20"], ["plain-20"], plain, residual]
     assert {chart["iterations"] for chart in data} == {64000}
+    assert page.count(">error (%)</text>") == len(data)
 
 
 def test_without_any_run_the_page_says_so(report):
@@ -184,12 +185,13 @@ def test_flat_curves_and_single_points_can_be_drawn(curve):
     scale = fit_scale([Series("a", 0, False, curve)], 0)
     assert scale.low < scale.high
     assert scale.low <= curve[-1][1] <= scale.high
-    ElementTree.fromstring(draw("a", [Series("a", 0, False, curve)], scale, number=0, empty=""))
+    ElementTree.fromstring(draw("a", [Series("a", 0, False, curve)], scale, axis="loss (%)", number=0, empty=""))
 
 
 def test_points_are_drawn_where_the_axes_say():
-    scale = Scale(100, 0, 50)
-    svg = ElementTree.fromstring(draw("t", [Series("a", 2, False, [(0, 0.0), (100, 50.0)])], scale, number=0, empty=""))
+    series = [Series("a", 2, False, [(0, 0.0), (100, 50.0)])]
+    svg = ElementTree.fromstring(draw("t", series, Scale(100, 0, 50), axis="AP (%)", number=0, empty=""))
+    assert [element.text for element in svg.iter("text") if element.get("class") == "name"] == ["iteration", "AP (%)"]
     line = next(element for element in svg.iter("polyline") if "line" in element.get("class").split())
     axis = next(element for element in svg.iter("polyline") if element.get("class") == "axis")
     (left, top), (_, bottom), (right, _) = ([float(v) for v in p.split(",")] for p in axis.get("points").split())

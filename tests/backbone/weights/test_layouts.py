@@ -12,7 +12,7 @@ from randomize import relative_error
 from torch import Tensor, nn
 
 import backbone
-from backbone.weights import LAYOUTS, Traits, open_weights, save_weights
+from backbone.weights import LAYOUTS, WRITABLE, Traits, open_weights, save_weights
 from backbone.weights.layouts import find_layout
 from backbone.weights.layouts.timm import Timm
 
@@ -379,3 +379,9 @@ def test_metadata_of_another_tool_is_left_alone(tmp_path):
     torch.save(content, tmp_path / "a.pth")
     assert open_weights(Path(tmp_path / "a.pth")).metadata == {}
     assert json.loads(json.dumps(open_weights(tmp_path / "a.pth").metadata)) == {}
+
+
+def test_the_readme_counts_the_layouts():
+    number = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+    readme = (Path(backbone.__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{number[len(LAYOUTS)]} layouts in, {number[len(WRITABLE)]} out" in readme
