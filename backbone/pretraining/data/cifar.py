@@ -24,13 +24,14 @@ def open_cifar10(root: Path, split: str) -> ImagesInMemory:
 
     Args:
         root: the folder that holds torchvision's `cifar-10-batches-py` (or that folder), an .npz, an image folder
-            `train/<class>/`, `test/<class>/`, or a zip archive of one.
+            `train/<class>/`, `test/<class>/`, or a zip archive of one; or a folder with one .npz or .zip.
         split: "train" or "test".
 
     Raises:
-        DataError: nothing of that kind there, or it is broken.
+        DataError: nothing of that kind there, several, or it is broken.
     """
     name = f"cifar10 {split}"
+    root = _only_file(root) or root
     folder = next((f for f in (root, root / FOLDER) if (f / BATCHES[split][0]).is_file()), None)
     if folder is not None:
         return _from_batches(folder, split, name)
@@ -43,6 +44,20 @@ def open_cifar10(root: Path, split: str) -> ImagesInMemory:
         f"{root}: no CIFAR-10 there: expected {FOLDER}/, an .npz, a .zip, or {split}/<class>/ with images"
         + (f"; it holds {', '.join(found)}" if found else "")
     )
+
+
+def _only_file(root: Path) -> Path | None:
+    """Return the .npz or .zip of a folder that holds CIFAR-10 in no other form; None where there is none.
+
+    Raises:
+        DataError: there are several.
+    """
+    if not root.is_dir() or any((root / known).exists() for known in (FOLDER, "train", "test", "test_batch")):
+        return None
+    files = sorted(path for path in root.iterdir() if path.suffix in (".npz", ".zip") and path.is_file())
+    if len(files) > 1:
+        raise DataError(f"{root}: holds {' and '.join(path.name for path in files)}; give one of them as --data-root")
+    return files[0] if files else None
 
 
 def _from_batches(folder: Path, split: str, name: str) -> ImagesInMemory:

@@ -45,6 +45,14 @@ def test_official_batches(tmp_path):
     assert np.array_equal(open_cifar10(tmp_path / "cifar-10-batches-py", "test").pixels, images["test_batch"])
 
 
+def test_the_only_file_of_a_folder_is_taken(tmp_path):
+    np.savez(tmp_path / "a.npz", x_train=pixels(2), y_train=[3, 4])
+    assert open_cifar10(tmp_path, "train").labels.tolist() == [3, 4]
+    np.savez(tmp_path / "b.npz", x_train=pixels(2), y_train=[3, 4])
+    with pytest.raises(DataError, match=r"holds a\.npz and b\.npz; give one of them as --data-root"):
+        open_cifar10(tmp_path, "train")
+
+
 def test_a_batch_that_would_run_code_is_refused(tmp_path):
     class Evil:
         def __reduce__(self):
