@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Check a data set in COCO form: every fault in one report, and a mended copy on request.
+"""Check a data set: every fault of one in COCO form in one report, and a mended copy on request; PASCAL VOC too.
 
 Example:
     python tools/check_data.py --json annotations/instances_val2017.json --images val2017
     python tools/check_data.py --data-root datasets --dataset coco_2017_val --report report.json
+    python tools/check_data.py --data-root datasets --dataset voc_2012_trainval
     python tools/check_data.py --json train.json --images train --fix train_mended.json
 
 Exit status: 0 when the data (with --fix, the mended copy) has no errors, 2 when it has, or on a mistake in the usage.
@@ -17,16 +18,16 @@ from pathlib import Path
 
 from backbone.cli import Parser, run
 from backbone.errors import DataError
-from backbone.text import count
 from detection.data import catalog, checks
 from detection.data.voc import read_split
+from detection.data.voc.images import check_voc_images
 
 EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser("Check a data set in COCO form; exit status 2 when it has errors.", EXAMPLE)
+    parser = Parser("Check a data set in COCO form or PASCAL VOC; exit status 2 when it has errors.", EXAMPLE)
     parser.add_argument("--json", type=Path, help="the COCO JSON file")
     parser.add_argument("--images", type=Path, help="the folder that its file names are relative to")
     parser.add_argument("--dataset", help="in place of --json and --images: a known data set, such as coco_2017_val")
@@ -71,13 +72,23 @@ def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Me
     return mended
 
 
-def check_voc(source: catalog.Source) -> int:
-    """Check a set of PASCAL VOC without decoding its images; its first fault is the error."""
+def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
+    """Check a set of PASCAL VOC. The first fault of its annotations is the error; those of its images are reported."""
+    if args.fix:
+        raise DataError(f"--fix {args.fix}: mends JSON files; {args.dataset} is PASCAL VOC, mend its files themselves")
     objects = read_split(source.voc, refuse_boxes=True)
-    difficult = int(objects.difficult.sum())
-    print(f"{source.json_file}: {count(len(objects.ids), 'image')}, {count(len(objects.labels), 'object')}", end="")
-    print(f" ({difficult:,} difficult)\nverdict: fit for use (images are there, not decoded)")
-    return 0
+    faults = check_voc_images(objects, progress=True) if args.deep else []
+    counts = {
+        "images": len(objects.ids),
+        "objects": len(objects.labels),
+        "difficult objects": int(objects.difficult.sum()),
+    }
+    text = checks.as_text(counts, faults, heading=str(source.json_file))
+    print(text if args.deep else f"{text} (images are there, not decoded)")
+    if args.report:
+        record = {"list": str(args.json), "images": str(args.images), **checks.as_record(counts, faults)}
+        checks.write_json(record, args.report)
+    return 2 if checks.has_errors(faults) else 0
 
 
 def main() -> int:
@@ -85,10 +96,10 @@ def main() -> int:
     args = parse()
     if args.dataset:
         source = catalog.locate(args.dataset, args.data_root)
-        if source.voc is not None:
-            return check_voc(source)
         args.json, args.images = Path(source.json_file), Path(source.image_folder)
     check_outputs(args)
+    if args.dataset and source.voc is not None:
+        return check_voc(source, args)
     data, faults = checks.read_json(args.json)
     facts = None
     if data is not None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from ..text import count
+
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "opencv-python-headless", "pycocotools")
 
 
@@ -27,7 +29,7 @@ def device_name(device: torch.device | str) -> str:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+    return f"{_processor()}, {count(torch.get_num_threads(), 'thread')}"
 
 
 def _processor() -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..errors import ConfigError, RunError
 from . import checkpoint, distributed
 from .config import differences, dump, read_yaml, to_plain
 from .files import remove_leftovers, write_text, writing
+from .lock import locked
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .solver import make_schedule, make_settings
 from .task import Schedule, Task
@@ -63,6 +65,22 @@ class Request:
 def default_output(config_file: str, *, eval_only: bool) -> str:
     """Return the run folder when none is named: output/<name of the config>; an evaluation has one of its own."""
     return os.path.join("output", Path(config_file).stem + ("_eval" if eval_only else ""))
+
+
+def launch(process: Callable[[Request], None], request: Request, setup: distributed.Launch, trained: str) -> None:
+    """Check the request, then run `process(request)` in all processes of `setup`; a training holds its run folder.
+
+    Args:
+        trained: what --weights must be for an evaluation, in words.
+
+    Raises:
+        UserError: something in the request, the data or the machine is wrong, or another run writes into the folder.
+    """
+    check_request(request, setup, trained)
+    # Of several machines, or processes of torchrun, the first one holds it for all.
+    first = setup.machine_rank == 0 and os.environ.get("RANK", "0") == "0"
+    with contextlib.nullcontext() if request.eval_only or not first else locked(request.folder):
+        distributed.launch(process, setup, (request,))
 
 
 def check_request(request: Request, setup: distributed.Launch, trained: str) -> None:

@@ -15,7 +15,7 @@ from ..engine.progress import duration
 from ..engine.record import LOGGER, start_logging
 from ..engine.scale import scale_schedule
 from ..engine.schedule import Plateau, WarmUp, WarmUpByError
-from ..engine.session import Request, check_request, checkpoint_to_resume, open_folder, train_task
+from ..engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 from ..engine.solver import make_schedule
 from ..errors import DataError
 from ..networks import Backbone
@@ -40,8 +40,7 @@ def run(request: Request, setup: distributed.Launch) -> None:
     Raises:
         UserError: something in the request, the data or the machine is wrong; nothing was changed.
     """
-    check_request(request, setup, "a trained classifier")
-    distributed.launch(run_process, setup, (request,))
+    launch(run_process, request, setup, "a trained classifier")
 
 
 def run_process(request: Request) -> None:

@@ -62,7 +62,7 @@ class Record:
         state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks), FOR_SERVER (tested; an evaluation server has
             its figures) or DONE.
         measured: {name of a figure: share}; of a row that is not DONE, those that are there.
-        images: test images behind the first measured figure.
+        images: test images behind the first measured figure, or in what an evaluation server takes.
         iteration: steps done, as far as the run folder says.
         schedule_share: training images of the run's schedule over those of the config's.
         data: its data root.
@@ -165,12 +165,13 @@ def gather(row: Row, runs: Path) -> Record:
     lines = read_metrics(run.folder / METRICS)
     first = next(iter(found), None)
     tested = results_of(row, run, runs)
+    made = found[first] if first else next(iter(tested), None) or run.results or {}
     return Record(
         row=row,
         folder=run.folder,
         state=_state(row, run, runs, complete=len(found) == len(row.figures)),
         measured={figure.name: float(value_in(source, figure.path)) for figure, source in found.items()},
-        images=value_in(found[first], (*first.path[:-1], "images")) if first else None,
+        images=_images(made, first),
         iteration=_iteration(run, lines),
         total=run.total,
         schedule_share=share_of_schedule(config, reference) if config else None,
@@ -181,8 +182,15 @@ def gather(row: Row, runs: Path) -> Record:
             dict.fromkeys([*(changes(config, reference, row) if config else ()), *_changes_of_tests(row, tested)])
         ),
         curves={name: curve_of(lines, key) for name, key in row.curves.items()},
-        made=found[first] if first else next(iter(tested), None) or run.results or {},
+        made=made,
     )
+
+
+def _images(made: dict[str, Any], figure: Figure | None) -> int | None:
+    """Return the number of test images: beside the figure, or of all sets of a detector's test."""
+    beside = value_in(made, (*figure.path[:-1], "images")) if figure else None
+    sets = made.get("test_images")
+    return beside or (sum(sets.values()) if isinstance(sets, dict) else None)
 
 
 def _state(row: Row, run: Run, runs: Path, *, complete: bool) -> str:

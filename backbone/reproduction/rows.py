@@ -28,7 +28,6 @@ class Kind:
         free_keys: config keys that a resumed run may have otherwise.
         telling_keys: those of them that a report names all the same, since they decide what is measured.
         root_key: config key of --data-root.
-        counts_images: results say how many images were tested.
         weights_key: config key of the initial weights; "" where runs begin without.
     """
 
@@ -37,7 +36,6 @@ class Kind:
     free_keys: Collection[str]
     telling_keys: Collection[str]
     root_key: str
-    counts_images: bool = True
     weights_key: str = ""
 
 

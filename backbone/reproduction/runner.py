@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.checkpoint import FINAL
+from ..engine.progress import duration
 from .records import lacking, read_run
 from .rows import Row, Step
 
@@ -99,17 +101,21 @@ class Runner:
         """
         outcomes: list[Outcome] = []
 
-        def run_row(row: Row) -> None:
+        def run_row(place: int, row: Row) -> None:
             with self._lock:
                 hopeless = len(outcomes) >= self.jobs and all(_same_mistake(done, row) for done in outcomes)
             if hopeless or self._stopped:
                 return
+            began = time.monotonic()
+            self.say(row, f"row          {place} of {len(rows)}: {row.name}")
             outcome = self._row(row)
+            ended = "failed" if outcome.status else "done"
+            self.say(row, f"row          {row.name}: {ended} after {duration(time.monotonic() - began)}")
             with self._lock:
                 outcomes.append(outcome)
 
         with ThreadPoolExecutor(self.jobs) as pool, self._ending():
-            for future in [pool.submit(run_row, row) for row in rows]:
+            for future in [pool.submit(run_row, place, row) for place, row in enumerate(rows, 1)]:
                 future.result()
         return outcomes
 
@@ -166,9 +172,9 @@ class Runner:
         status = process.wait()
         with self._lock:
             self._processes.discard(process)
-        if status < 0:
-            status = 128 - status
         said = next((line.strip() for line in reversed(last) if line.strip()), "said nothing")
+        if status < 0:
+            return 128 - status, f"{_ended_by(-status)}; the same command goes on from there; it said last: {said}"
         return status, said.removeprefix(f"{row.kind.tool}: error: ")
 
     def say(self, row: Row, line: str) -> None:
@@ -202,6 +208,14 @@ class Runner:
 
 def _same_mistake(done: Outcome, row: Row) -> bool:
     return done.status == MISTAKE and done.row.data == row.data
+
+
+def _ended_by(number: int) -> str:
+    """Return what a signal's number means; the system ends what needs too much memory with SIGKILL."""
+    with contextlib.suppress(ValueError):
+        name = signal.Signals(number).name
+        return f"ended by {name}" + (", as when memory runs out" if name == "SIGKILL" else "")
+    return f"ended by signal {number}"
 
 
 def _leave(number: int, frame: object) -> None:

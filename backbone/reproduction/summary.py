@@ -35,14 +35,13 @@ def results_table(table: Table, records: Sequence[Record]) -> tuple[list[list[st
     """Return rows and header: paper against measured, in per cent, the difference behind the measured value."""
     names = list(dict.fromkeys(figure.name for row in table.rows for figure in row.figures))
     header = ["row", *(part for name in names for part in (f"paper {name}", f"measured {name}"))]
-    counted = any(record.row.kind.counts_images for record in records)
     rows = []
     for record in records:
         figures = {figure.name: figure for figure in record.row.figures}
         cells = [part for name in names for part in _figure_cells(record, figures.get(name))]
-        images = [f"{record.images:,}" if record.images else NOTHING] if counted else []
-        rows.append([record.row.name, *cells, *images, state_text(record)])
-    return rows, [*header, *(["test images"] if counted else []), "run"]
+        images = f"{record.images:,}" if record.images else NOTHING
+        rows.append([record.row.name, *cells, images, state_text(record)])
+    return rows, [*header, "test images", "run"]
 
 
 def _figure_cells(record: Record, figure: Figure | None) -> tuple[str, str]:

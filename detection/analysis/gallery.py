@@ -168,7 +168,7 @@ def _box(svg: Any, box: np.ndarray, kind: str, caption: str, *, below: bool = Fa
     # To the left where the caption could leave the image.
     room = float(svg.get("viewBox").split()[2]) - left
     x, anchor = (left + 2, "start") if room > 6 * len(caption) else (left + width - 2, "end")
-    text(group, x, top + height - 3 if below else max(top - 3, 9), caption, "caption", anchor=anchor)
+    text(group, x, top + height - 3 if below else max(top - 3, 12), caption, "caption", anchor=anchor)
 
 
 def _picture(analysis: Analysis, index: int) -> np.ndarray | None:

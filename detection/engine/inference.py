@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 from torch import nn
-from tqdm import tqdm
 
 from backbone.engine import distributed
+from backbone.engine.image_progress import ImageProgress
 from backbone.engine.loading import make_loader, until_error
 
 from ..data.mapper import Mapper
@@ -57,9 +57,11 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
     images = mapper.images
     mine = list(range(distributed.rank(), len(images), distributed.world_size()))
     found: list[tuple[int, list[dict[str, Any]]]] = []
-    for index, sample in zip(mine, _samples(mapper, mine, workers, title)):
-        instances = detect(model, [sample])[0]
-        found.append((index, to_coco(instances, sample["image_id"], images.category_ids)))
+    with ImageProgress(len(images), title, visible=True) as progress:
+        for index, sample in zip(mine, _samples(mapper, mine, workers)):
+            instances = detect(model, [sample])[0]
+            found.append((index, to_coco(instances, sample["image_id"], images.category_ids)))
+            progress.add(1)
     everything = distributed.gather(found)
     if not distributed.is_main():
         return []
@@ -67,13 +69,9 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
     return [record for _, records in by_image for record in records]
 
 
-def _samples(mapper: Mapper, indices: list[int], workers: int, title: str) -> Iterator[dict[str, Any]]:
+def _samples(mapper: Mapper, indices: list[int], workers: int) -> Iterator[dict[str, Any]]:
     loader = make_loader(
         EvaluationSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False
     )
-    show = distributed.is_main()
-    bar = tqdm(
-        until_error(loader), total=len(indices), desc=title, unit="img", leave=False, disable=None if show else True
-    )
-    for batch in bar:
+    for batch in until_error(loader):
         yield batch[0]

@@ -11,6 +11,7 @@ from backbone.engine.loading import settle_workers
 from backbone.text import count
 
 from ..data.sets import DetectionSet
+from ..modeling.backbone import architecture_of
 from .datasets import Sets
 
 
@@ -39,9 +40,11 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     kind = "Mask R-CNN" if config.MODEL.MASK_ON else "Faster R-CNN"
     head = config.MODEL.ROI_HEADS.NAME
+    # A plain VGG has none, whatever the key says.
+    norm = config.MODEL.RESNETS.NORM if getattr(architecture_of(config)[1], "batch_norm", True) else "no normalisation"
     classes = count(config.MODEL.ROI_HEADS.NUM_CLASSES, "class", "classes")
     return (
-        f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {config.MODEL.RESNETS.NORM}, {classes}; "
+        f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {norm}, {classes}; "
         f"{trained / 1e6:.2f} M parameters trained, "
         f"{frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
     )

@@ -27,6 +27,7 @@ PICTURES, TABLE, SHEET = "pictures", "results.md", "detections.jpg"
 def report(task: DetectionTask, results: dict[str, Any], config: CfgNode, *, extra: dict[str, Any]) -> None:
     """Write results.json, results.md, predictions and pictures into OUTPUT_DIR; print the table and where they are."""
     folder = Path(config.OUTPUT_DIR)
+    extra = {**extra, "test_images": {test.images.name: len(test.images) for test in task.sets.test}}
     write_json(folder / RESULTS, {**results, **extra, **provenance(torch.device(config.MODEL.DEVICE))})
     write_submissions(task, folder)
     if not results:

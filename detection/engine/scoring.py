@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.engine.files import write_json
+from backbone.engine.progress import duration
 
 from ..evaluation import CocoMetrics, VocMetrics, evaluate_coco, evaluate_voc
 from ..evaluation.voc_detections import load_detections, write_submission
@@ -30,6 +31,13 @@ def score(test: TestSet, predictions: list[dict[str, Any]], engine: str) -> dict
         kind: evaluate_coco(truth, _of_kind(predictions, kind), kind, engine=engine)
         for kind, truth in test.ground_truth.items()
     }
+
+
+def figures_line(name: str, metrics: dict[str, CocoMetrics | VocMetrics], seconds: float) -> str:
+    """Return one line on the evaluation of a set: AP and AP50 of each kind, and how long it took."""
+    kinds = {kind: values.to_json()[kind] for kind, values in metrics.items()}
+    figures = "; ".join(f"{kind} AP {values['AP']:.4f}, AP50 {values['AP50']:.4f}" for kind, values in kinds.items())
+    return f"evaluated    {name}: {figures or 'no ground truth, no figures'}; took {duration(seconds)}"
 
 
 def _of_kind(predictions: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from backbone.engine import checkpoint, distributed
 from backbone.engine.progress import duration
 from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
-from backbone.engine.session import Request, check_request, checkpoint_to_resume, open_folder, train_task
+from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 
 from .adopt import adopt, wanted_by_run
 from .alternating.run import train_alternating
@@ -35,8 +35,7 @@ def run(request: Request, setup: distributed.Launch) -> None:
     Raises:
         UserError: something in the request, the data or the machine is wrong; nothing was changed.
     """
-    check_request(request, setup, "the checkpoint of a trained detector")
-    distributed.launch(run_process, setup, (request,))
+    launch(run_process, request, setup, "the checkpoint of a trained detector")
 
 
 def run_process(request: Request) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -24,7 +26,7 @@ from ..visualization import montage
 from .datasets import Sets, TestSet, test_mapper, training_mapper, used_for_training
 from .inference import run_on_set
 from .pictures import evaluation_pictures, training_picture
-from .scoring import score
+from .scoring import figures_line, score
 from .testing import ViewMapper, as_tested, cost_line
 
 log = logging.getLogger(LOGGER)
@@ -92,6 +94,7 @@ class DetectionTask(Task):
 
     def _evaluate_set(self, test: TestSet) -> dict[str, CocoMetrics | VocMetrics]:
         mapper = ViewMapper(test_mapper(test.images, self.config), self.config)
+        began = time.monotonic()
         predictions = run_on_set(self.tested, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
         if not distributed.is_main():
             return {}
@@ -100,6 +103,8 @@ class DetectionTask(Task):
             self._cost_is_known = True
         name = test.images.name
         metrics = score(test, predictions, self.config.TEST.EVAL_ENGINE)
+        # Beside a bar the terminal is spared.
+        log.info(figures_line(name, metrics, time.monotonic() - began), extra={"file_only": sys.stderr.isatty()})
         self.predictions[name] = predictions
         self.metrics.update({(name, kind): value for kind, value in metrics.items()})
         return metrics

@@ -56,7 +56,6 @@ KIND = Kind(
     ),
     telling_keys=frozenset({*METHOD_KEYS, *KEYS_OF_WEIGHTS}),
     root_key="DATASETS.ROOT",
-    counts_images=False,
     weights_key="MODEL.WEIGHTS",
 )
 

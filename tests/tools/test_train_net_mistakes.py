@@ -13,6 +13,8 @@ from own_data import flags, write_set
 from runs import ROOT
 from train_calls import CONFIG, left, untouched
 
+from backbone.engine import lock
+
 NO_GPU = not torch.cuda.is_available()
 
 # -- flags
@@ -272,3 +274,15 @@ def test_the_real_command_ends_the_same_way():
         "train_net.py: error: no config file 'mini_faster_rcn_r18.yaml' here or in configs/; "
         "did you mean 'mini_faster_rcnn_r18.yaml'?\n"
     )
+
+
+# -- a run folder that another run holds
+
+
+def test_a_folder_that_is_being_written(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    (tmp_path / "run").mkdir()
+    with lock.locked(tmp_path / "run"):
+        train().mistake(f"{tmp_path / 'run'}: another run is writing into it")
+        assert untouched(tmp_path)
+    assert train().status == 0

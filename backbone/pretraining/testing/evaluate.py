@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ...engine.distributed import gather, rank, world_size
+from ...engine.image_progress import ImageProgress
 from ...engine.loading import settle_workers
 from ...errors import ArchitectureError, DataError, RunError
 from ...text import count
 from ..data.sets import LabelledImages
-from .progress import ImageProgress
 from .protocols import Protocol
 from .results import Errors
 from .scoring import Prepare, Scorer

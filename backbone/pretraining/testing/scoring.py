@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .progress import ImageProgress
+from ...engine.image_progress import ImageProgress
 from .protocols import Protocol
 from .views import DENSE_TOGETHER, Chunk, Group, join_chunks
 

@@ -121,8 +121,11 @@ def _inspect_batch(
     return facts
 
 
-def check_images(data: dict, facts: dict[str, ImageFacts]) -> list[Fault]:
+def check_images(data: dict, facts: dict[str, ImageFacts], *, source: str = "the JSON") -> list[Fault]:
     """Compare a data set in COCO form with what `inspect_images` found.
+
+    Args:
+        source: what says the sizes, in words.
 
     Returns:
         Faults of files and sizes, and notices of what is unusual in them.
@@ -131,11 +134,11 @@ def check_images(data: dict, facts: dict[str, ImageFacts]) -> list[Fault]:
     for index, record in enumerate(record for record in data["images"] if isinstance(record, dict)):
         name = record.get("file_name")
         if is_text(name) and name in facts:
-            _compare(record, name_image(record, index), facts[name], findings)
+            _compare(record, name_image(record, index), facts[name], findings, source)
     return findings.faults()
 
 
-def _compare(record: dict, name: str, facts: ImageFacts, findings: Findings) -> None:
+def _compare(record: dict, name: str, facts: ImageFacts, findings: Findings, source: str) -> None:
     if facts.fault:
         findings.add_one(facts.fault, f"{name}: {facts.detail}")
         return
@@ -143,7 +146,7 @@ def _compare(record: dict, name: str, facts: ImageFacts, findings: Findings) -> 
         findings.add_one("corrupt-image-data", f"{name}: {facts.detail}")
     kind = size_fault(record, facts)
     if kind:
-        sizes = f"{show(record['width'])} x {show(record['height'])} in the JSON, {facts.width} x {facts.height}"
+        sizes = f"{show(record['width'])} x {show(record['height'])} in {source}, {facts.width} x {facts.height}"
         findings.add_one(kind, f"{name}: {sizes} in the file")
     elif facts.orientation != 1:
         findings.add_one("exif-rotated", f"{name}: orientation {facts.orientation}")

@@ -9,9 +9,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, pairwise_iou
 from torch import nn
-from tqdm import tqdm
 
 from backbone.engine import distributed
+from backbone.engine.image_progress import ImageProgress
 from backbone.engine.loading import make_loader, settle_workers, until_error
 
 from ...data.proposals import Proposals, pack
@@ -58,14 +58,15 @@ def propose(model: nn.Module, images: DetectionSet, config: CfgNode, *, title: s
     workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     samples = EvaluationSamples(test_mapper(images, config), mine)
     loader = until_error(make_loader(samples, workers=workers if len(mine) > 8 else 0, pin_memory=False))
-    hidden = None if distributed.is_main() else True
     found, covered, objects = [], 0, 0
-    for index, batch in zip(mine, tqdm(loader, total=len(mine), desc=title, unit="img", leave=False, disable=hidden)):
-        boxes = _proposals_of(model, batch[0])
-        found.append((index, boxes))
-        truth = _objects(images, index)
-        covered += _covered(truth, boxes)
-        objects += len(truth)
+    with ImageProgress(len(mine) * distributed.world_size(), title, visible=True) as progress:
+        for index, batch in zip(mine, loader):
+            boxes = _proposals_of(model, batch[0])
+            found.append((index, boxes))
+            truth = _objects(images, index)
+            covered += _covered(truth, boxes)
+            objects += len(truth)
+            progress.add(1)
     parts = distributed.gather((found, covered, objects))
     if not distributed.is_main():
         return None

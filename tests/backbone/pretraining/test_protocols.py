@@ -16,10 +16,10 @@ from plain_protocols import MEAN, STD, by_ten_crops, classify, densely, read, te
 from randomize import randomize
 
 import backbone
+from backbone.engine.image_progress import ImageProgress
 from backbone.errors import ArchitectureError, ConfigError, DataError, RunError
 from backbone.pretraining.data import ImageFiles, ImagesInMemory
 from backbone.pretraining.testing import Protocol, evaluate
-from backbone.pretraining.testing.progress import ImageProgress
 from backbone.pretraining.testing.scoring import Scorer
 from backbone.pretraining.testing.views import Views, join_chunks, load_views
 

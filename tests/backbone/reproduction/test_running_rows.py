@@ -113,6 +113,21 @@ def test_a_failing_row_is_named_and_the_others_go_on(bench):
     assert "failed: ValueError: out of luck" in (bench.output / "table6.md").read_text()
 
 
+def test_a_killed_row_is_told_from_one_that_failed(bench):
+    bench.fail(cifar10_resnet20="killed")
+    assert not bench.run("6", "ResNet-20")
+    said = "ended by SIGKILL, as when memory runs out; the same command goes on from there; it said last: iter 7/10"
+    assert any(line.startswith(f"failed       ResNet-20: {said}") and "(status 137)" in line for line in bench.said)
+
+
+def test_rows_are_counted(bench):
+    bench.fail(cifar10_resnet32=1)
+    bench.run("6", "ResNet-20", "ResNet-32")
+    rows = [line for line in bench.said if line.startswith("row ")]
+    assert rows[0] == "row          1 of 2: ResNet-20" and rows[1].startswith("row          ResNet-20: done after ")
+    assert rows[2] == "row          2 of 2: ResNet-32" and rows[3].startswith("row          ResNet-32: failed after ")
+
+
 def test_a_users_mistake_in_the_first_row_ends_it_before_the_others(bench):
     bench.fail(cifar10_resnet20=2, cifar10_resnet32=2)
     with pytest.raises(RunError, match="^ResNet-20: /nowhere: the data root does not exist; give --data-root$"):

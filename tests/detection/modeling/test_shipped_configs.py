@@ -121,6 +121,8 @@ OURS = {
     "TEST.EVAL_PERIOD": 10000,
     "DATALOADER.NUM_WORKERS": -1,
 }
+# Our head of the same layers.
+OUR_C4 = {"MODEL.ROI_HEADS.NAME": "C4ROIHeads"}
 
 
 @pytest.mark.parametrize(
@@ -130,13 +132,14 @@ OURS = {
         ("coco_faster_rcnn_r50_fpn_3x.yaml", "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml", "resnet50_fpn"),
         ("coco_faster_rcnn_r101_fpn_3x.yaml", "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml", "resnet101_fpn"),
         ("coco_mask_rcnn_r50_fpn.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "resnet50_fpn"),
+        ("coco_mask_rcnn_r50.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", "resnet50"),
     ],
 )
 def test_modern_configs_equal_detectron2(name, peer, network):
     theirs = get_cfg()
     theirs.merge_from_file(str(MODEL_ZOO / peer))
     ours = config(name)
-    expected = {**OURS, "MODEL.BACKBONE.NAME": network}
+    expected = {**OURS, "MODEL.BACKBONE.NAME": network, **({} if network.endswith("_fpn") else OUR_C4)}
     for key in differences(to_plain(theirs), to_plain(ours)):
         if has(theirs, key):
             assert key in expected, f"{key}: {get(theirs, key)} in detectron2, {get(ours, key)} here"
@@ -151,8 +154,9 @@ def has(settings: CfgNode, key: str) -> bool:
     return True
 
 
-def test_resnet101_with_a_pyramid_differs_by_its_depth_alone():
-    ours = [to_plain(config(f"coco_faster_rcnn_{depth}_fpn.yaml")) for depth in ("r50", "r101")]
+@pytest.mark.parametrize("name", ["faster_rcnn_{}_fpn", "mask_rcnn_{}_fpn", "mask_rcnn_{}"])
+def test_resnet101_differs_by_its_depth_alone(name):
+    ours = [to_plain(config(f"coco_{name.format(depth)}.yaml")) for depth in ("r50", "r101")]
     assert set(differences(*ours)) == {"MODEL.BACKBONE.NAME", "MODEL.RESNETS.DEPTH"}
 
 
@@ -162,7 +166,7 @@ def test_configs_that_people_are_told_of_are_there():
         "faster_rcnn_r50",
         "faster_rcnn_r101_fpn",
         "faster_rcnn_r50_fpn",
-        "mask_rcnn_r50_fpn",
+        *("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_fpn", "mask_rcnn_r101_fpn"),
     )
     promised = {*(f"coco_{detector}" for detector in detectors), "mini_faster_rcnn_r18"}
     assert {f"{name}.yaml" for name in promised} <= set(NAMES)

@@ -26,7 +26,7 @@ if status:
     sys.stderr.write(f"train_net.py: error: {folder.name}: no data there\n")
     sys.exit(status)
 folder.mkdir(parents=True, exist_ok=True)
-results = {"date": "2026-01-03T00:00:00+00:00"}
+results = {"date": "2026-01-03T00:00:00+00:00", "test_images": {"a": 40, "b": 2}}
 if folder.name not in plan("server.json"):
     results["bbox"] = {"AP": 0.25, "AP50": 0.5}
 if "--eval-only" not in arguments:

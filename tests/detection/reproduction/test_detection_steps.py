@@ -74,6 +74,14 @@ def test_a_test_alone_brings_its_training_and_does_not_take_its_figures(bench):
     assert "left no bbox/AP50, bbox/AP" in bench.said[-1]
 
 
+def test_the_report_says_how_many_images_were_tested(bench):
+    assert bench.run("9", "baseline", "+ box refinement")
+    rows = bench.rows()
+    assert rows["baseline, val"]["images"] == rows["+ box refinement, val"]["images"] == 42
+    assert rows["+ context, val"]["images"] is None
+    assert "test images" in (bench.output / "table9.md").read_text()
+
+
 def test_the_ensemble_trains_what_is_missing_and_tests_all_three(bench):
     names = [CONTEXT, f"{CONTEXT}_seed1", f"{CONTEXT}_seed2"]
     test = "coco_paper_r101_ensemble_trainval"

@@ -1,4 +1,4 @@
-"""How far a test is: a bar on a terminal, a line a minute in the log elsewhere."""
+"""How far a pass over images is: a bar on a terminal, a line a minute in the log elsewhere."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 
 from tqdm import tqdm
 
-from ...engine.distributed import is_main, world_size
-from ...engine.progress import duration
-from ...engine.record import LOGGER
+from .distributed import is_main, world_size
+from .progress import duration
+from .record import LOGGER
 
 log = logging.getLogger(LOGGER)
 SECONDS_BETWEEN_LINES = 60
