@@ -1,6 +1,6 @@
 """Learning rate by iteration.
 
-MultiStep and Cosine are functions of the iteration, so a resumed run needs no state of them. Plateau and
+MultiStep, Cosine and Poly are functions of the iteration, so a resumed run needs no state of them. Plateau and
 WarmUpByError look at the run; what they remember goes into its checkpoints.
 """
 
@@ -52,6 +52,19 @@ class Cosine:
     def multiplier(self, iteration: int) -> float:
         done = min(1.0, iteration / max(1, self.max_iter))
         return (self.end + (1 - self.end) * (1 + math.cos(math.pi * done)) / 2) * self.warm_up.multiplier(iteration)
+
+
+@dataclass(frozen=True)
+class Poly:
+    """(1 - iteration / max_iter) to the `power` (Chen et al., "DeepLab", arXiv 1606.00915, Sec. 4.1)."""
+
+    max_iter: int
+    power: float = 0.9
+    warm_up: WarmUp = WarmUp()
+
+    def multiplier(self, iteration: int) -> float:
+        left = max(0.0, 1 - iteration / max(1, self.max_iter))
+        return left**self.power * self.warm_up.multiplier(iteration)
 
 
 @dataclass

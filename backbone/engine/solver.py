@@ -8,16 +8,18 @@ from typing import Any
 import torch
 
 from .config import dump
-from .schedule import Cosine, MultiStep, WarmUp
+from .schedule import Cosine, MultiStep, Poly, WarmUp
 from .trainer import Settings
 
 
-def make_schedule(config: Any) -> MultiStep | Cosine:
+def make_schedule(config: Any) -> MultiStep | Cosine | Poly:
     """Return the learning-rate schedule of SOLVER."""
     solver = config.SOLVER
     warm_up = WarmUp(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR":
         return Cosine(solver.MAX_ITER, warm_up=warm_up)
+    if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
+        return Poly(solver.MAX_ITER, solver.POLY_POWER, warm_up)
     return MultiStep(tuple(solver.STEPS), solver.GAMMA, warm_up)
 
 

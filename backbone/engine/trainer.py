@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RunError
 from . import checkpoint, distributed
@@ -77,7 +77,7 @@ class Trainer:
         self.state = State()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         device = settings.device
-        self.model = wrap(task.model, device)
+        self.model = distributed.wrap(task.model, device)
         self.dtype = getattr(torch, settings.amp) if settings.amp else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "float16")
         self._terminate = False
@@ -298,13 +298,3 @@ class Trainer:
     def _leave(self) -> None:
         log.info("SIGTERM: checkpoint written after %d iterations; --resume goes on from it", self.state.iteration)
         raise SystemExit(TERMINATED)
-
-
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
-    """Return the model for training: itself, or in DistributedDataParallel where several processes run."""
-    if not distributed.together():
-        return model
-    # DistributedDataParallel shares the parameters; the buffers it would share at every step.
-    distributed.share_buffers(model)
-    ids = [device.index if device.index is not None else torch.cuda.current_device()] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

@@ -134,3 +134,8 @@ def freeze_norm(module: nn.Module) -> nn.Module:
 def unfreeze_norm(module: nn.Module) -> nn.Module:
     """Turn every FrozenBatchNorm2d inside `module` into BatchNorm2d, in place; see `freeze_norm`."""
     return _replace(module, FrozenBatchNorm2d, lambda layer: nn.BatchNorm2d(layer.num_features, eps=layer.eps))
+
+
+def synchronise_norm(module: nn.Module) -> nn.Module:
+    """Turn every BatchNorm2d inside `module` into SyncBatchNorm2d, in place; see `freeze_norm`."""
+    return _replace(module, nn.BatchNorm2d, lambda layer: SyncBatchNorm2d(layer.num_features, eps=layer.eps))

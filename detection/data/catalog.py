@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.errors import DataError
+from backbone.mini_set import mini_set_root
 from backbone.text import nearest
 
-from .mini import mini_set_root
 from .voc import VocSplit, find_split
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 
-from backbone.images import read_image
+from backbone.images import montage, read_image
 
 from ..data.sets import DetectionSet
-from ..visualization import draw_objects, montage
+from ..visualization import draw_objects
 
 IN_SHEET = 4  # training images in a picture
 

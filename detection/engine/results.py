@@ -14,8 +14,8 @@ from detectron2.config import CfgNode
 from backbone.engine.environment import provenance
 from backbone.engine.files import write_json, write_text, write_whole
 from backbone.engine.record import LOGGER, RESULTS
+from backbone.images import montage
 
-from ..visualization import montage
 from .pictures import evaluation_pictures
 from .scoring import submit
 from .task import DetectionTask

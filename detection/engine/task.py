@@ -18,11 +18,11 @@ from backbone.engine import distributed
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
+from backbone.images import montage
 
 from ..data.proposals import Proposals
 from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
-from ..visualization import montage
 from .datasets import Sets, TestSet, test_mapper, training_mapper, used_for_training
 from .inference import run_on_set
 from .pictures import evaluation_pictures, training_picture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detection.visualization import class_color, draw_objects, montage
+from backbone.images import montage
+from detection.visualization import class_color, draw_objects
 
 CLASSES = ["cat", "dog"]
 BOX = np.array([[20.0, 30.0, 60.0, 70.0]])

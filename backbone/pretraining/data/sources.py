@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...engine.roots import data_root
 from ...errors import DataError
 from .cifar import open_cifar10
 from .folders import has_flat_images, open_class_folders, open_flat
 from .sets import ImagesInMemory, LabelledImages
 
 SYNTHETIC_IMAGES = 1024
-
-
-def data_root(config: Any) -> Path:
-    """Return DATA.ROOT, else $DETECTRON2_DATASETS, else ./datasets.
-
-    Raises:
-        DataError: it does not exist.
-    """
-    root = Path(config.DATA.ROOT or os.environ.get("DETECTRON2_DATASETS") or "datasets")
-    if not root.exists():
-        raise DataError(f"{root}: the data root does not exist; give --data-root (of {config.DATA.NAME})")
-    return root
 
 
 def open_sets(config: Any, *, training: bool) -> tuple[LabelledImages | None, LabelledImages]:

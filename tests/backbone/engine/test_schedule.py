@@ -9,7 +9,7 @@ import pytest
 import detection
 from backbone.engine.config import differences, get
 from backbone.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
-from backbone.engine.schedule import Cosine, MultiStep, Plateau, WarmUp, WarmUpByError
+from backbone.engine.schedule import Cosine, MultiStep, Plateau, Poly, WarmUp, WarmUpByError
 
 SCHEDULE = {
     "SOLVER.REFERENCE_BATCH_SIZE": 16,
@@ -72,6 +72,13 @@ def test_cosine():
     assert schedule.multiplier(25) == pytest.approx(0.2 + 0.8 * (1 + math.cos(math.pi / 4)) / 2)
     assert schedule.multiplier(100) == schedule.multiplier(500) == pytest.approx(0.2)
     assert Cosine(0).multiplier(0) == 1
+
+
+def test_poly_falls_to_nothing():
+    schedule = Poly(100, 0.9, WarmUp(10, 0.1))
+    assert schedule.multiplier(0) == 0.1 and schedule.multiplier(100) == schedule.multiplier(120) == 0
+    assert [schedule.multiplier(step) for step in (10, 50, 99)] == pytest.approx([0.9**0.9, 0.5**0.9, 0.01**0.9])
+    assert Poly(4, 1.0).multiplier(1) == 0.75
 
 
 # -- the linear rule

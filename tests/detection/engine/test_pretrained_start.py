@@ -15,9 +15,9 @@ import runs
 import backbone
 from backbone.engine.config import read_yaml
 from backbone.images import read_image
+from backbone.mini_set import mini_set_root
 from backbone.pretraining.networks import load_into
 from backbone.weights import files
-from detection.data.mini import mini_set_root
 from detection.engine.weights import open_starting_weights
 
 SIDE = 64  # of the pictures around single objects

@@ -16,7 +16,7 @@ from backbone import DataError, WeightsError
 from backbone.engine.config import dump
 from backbone.engine.session import Request
 from backbone.images import read_image
-from detection.data.mini import mini_set_root
+from backbone.mini_set import mini_set_root
 
 detection.register()
 

@@ -15,7 +15,7 @@ import torch
 from runs import final_weights, finish, same_bits, start, train
 
 from backbone.engine.record import read_metrics
-from detection.data.mini import mini_set_root
+from backbone.mini_set import mini_set_root
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import nn
 
 import detection
+from backbone.engine.config import CONFIG_FOLDER
 
 IMAGES = ShapeSpec(channels=3)
 
@@ -60,3 +61,9 @@ def relative_errors(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tenso
         name: ((ours[name] - value).abs().max() / value.abs().max().clamp(min=1e-30)).item()
         for name, value in theirs.items()
     }
+
+
+def detector_configs() -> list[str]:
+    """Names of the shipped configs of detectors: the others are of pretraining and segmentation."""
+    found = [path for kind in ("coco", "mini", "voc") for path in CONFIG_FOLDER.glob(f"{kind}_*.yaml")]
+    return sorted(path.name for path in found if "_fcn_" not in path.name and "_deeplabv3_" not in path.name)

@@ -10,15 +10,14 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
-from peers import config
+from peers import config, detector_configs
 from torch import nn
 
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
+from backbone.mini_set import CLASSES
 from detection.data.catalog import known_sets
-from detection.data.mini import CLASSES
 
-# cifar10_* and imagenet_* are of pretraining.
-NAMES = sorted(path.name for kind in ("coco", "mini", "voc") for path in CONFIG_FOLDER.glob(f"{kind}_*.yaml"))
+NAMES = detector_configs()
 MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
 # He et al., "Deep Residual Learning for Image Recognition", Sec. 4.3 and Appendix A, with the hyper-parameters of

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import cv2
 
-from backbone.errors import DataError
-
+from ..errors import DataError
 from .masks import polygons, run_lengths, tight_box
 from .scene import Instance, draw_scene
 from .shapes import CLASSES, SHAPES

@@ -16,9 +16,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from backbone.errors import DataError
-from detection.data.mini import CLASSES, build, mini_set_root, write_mini_set
-from detection.data.mini.masks import polygons, run_lengths, without_specks
-from detection.data.mini.scene import SIZES
+from backbone.mini_set import CLASSES, build, mini_set_root, write_mini_set
+from backbone.mini_set.masks import polygons, run_lengths, without_specks
+from backbone.mini_set.scene import SIZES
 
 SMALL = {"train": 26, "val": 8}
 

@@ -1,0 +1,168 @@
+"""The keys of a segmentation config with their defaults, and reading one. Keys that pretraining has are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from ..engine.config import find_config, merge, merge_overrides, read_yaml
+from ..engine.defaults import (
+    SHARED_CHOICES,
+    SHARED_NOT_NEGATIVE,
+    SHARED_POSITIVE,
+    STEMS,
+    add_shared_defaults,
+    check_choices,
+    check_numbers,
+)
+from ..errors import ConfigError
+from ..networks import ARCHITECTURES
+
+CHOICES = {
+    **SHARED_CHOICES,
+    "MODEL.NAME": sorted(ARCHITECTURES),
+    "MODEL.NORM": ("bn", "frozen_bn", "sync_bn", "gn"),
+    "MODEL.STEM": STEMS,
+    "MODEL.OUTPUT_STRIDE": (8, 16, 32),
+    "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),
+    "DATA.NAME": ("voc", "coco", "folders", "mini"),
+    "DATA.COCO_CLASSES": ("voc", "all"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
+}
+POSITIVE = (*SHARED_POSITIVE, "SOLVER.POLY_POWER", "SOLVER.HEAD_LR_FACTOR", "INPUT.TRAIN_SIZE")
+NOT_NEGATIVE = (
+    *SHARED_NOT_NEGATIVE,
+    *("MODEL.FREEZE_AT", "MODEL.HEAD.AUX_WEIGHT", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.LEAST_AREA"),
+    *("INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE", "TEST.PICTURES"),
+)
+
+
+def default_config() -> CfgNode:
+    """Return a fresh, unfrozen config."""
+    config = CfgNode()
+    config.OUTPUT_DIR = ""
+    add_shared_defaults(config)
+    _add_model(config.MODEL)
+    config.DATA = _data()
+    _add_input(config.INPUT)
+    _add_solver(config.SOLVER)
+    config.TEST = _test()
+    return config
+
+
+def _add_model(model: CfgNode) -> None:
+    model.NAME = "resnet50"
+    model.NORM = "bn"
+    # Stages without gradients, whose BN is frozen: 0 none, 1 stem, 2 stem and res2, ...
+    model.FREEZE_AT = 0
+    # 16 or 8: dilation stands in for the strides of the last stages.
+    model.OUTPUT_STRIDE = 16
+    model.STRIDE_IN_1X1 = False
+    model.CEIL_POOL = False
+    model.STEM = "conv7"
+    model.AVERAGE_DOWN = False
+    # Recompute each block in the backward pass: less memory, more time.
+    model.CHECKPOINTING = False
+    # With whole weights of another set of classes: the layers that give the classes begin anew.
+    model.NEW_CLASSIFIER = False
+    model.HEAD = CfgNode()
+    # On the last stage: "fcn" or "deeplabv3".
+    model.HEAD.NAME = "fcn"
+    # Of deeplabv3; (): those of the output stride, 12, 24, 36 at 8 and half of them at 16.
+    model.HEAD.ATROUS_RATES = ()
+    # Weight of the loss of a second FCN head, on the stage before the last; 0 for no such head.
+    model.HEAD.AUX_WEIGHT = 0.4
+
+
+def _data() -> CfgNode:
+    data = CfgNode()
+    # "voc", "coco", "mini" (drawn here), or "folders": images/ and labels/ with equal names.
+    data.NAME = "voc"
+    data.ROOT = ""
+    # Lists of images ("voc", "folders"), or names of sets ("coco": train2017).
+    data.TRAIN = "train"
+    data.VAL = "val"
+    # Of "voc": the year, and the folder of the label images.
+    data.YEAR = "2012"
+    data.LABEL_FOLDER = "SegmentationClass"
+    # Of "coco": "voc" for the 20 classes that PASCAL VOC has too, "all" for all 80.
+    data.COCO_CLASSES = "voc"
+    # Of "coco": training images with fewer annotated pixels are left out, as in torchvision's reference training.
+    data.LEAST_AREA = 1000
+    # Of "folders": file with the class names in the order of the labels; by default classes.txt below the root.
+    data.CLASSES = ""
+    # Use the first images alone; 0 for all.
+    data.TRAIN_IMAGES = 0
+    data.VAL_IMAGES = 0
+    return data
+
+
+def _add_input(node: CfgNode) -> None:
+    # Side of the training crops. An image smaller than that is padded with the mean pixel and void labels.
+    node.TRAIN_SIZE = 513
+    # Images are scaled by a random factor from SCALE, counted from this shorter side; 0: from their own size.
+    node.SHORTER_SIDE = 0
+    node.SCALE = (0.5, 2.0)
+    node.FLIP = True
+
+
+def _add_solver(solver: CfgNode) -> None:
+    solver.IMS_PER_BATCH = 16
+    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
+    solver.REFERENCE_BATCH_SIZE = 16
+    solver.BASE_LR = 0.007
+    # The heads' rate is this times the backbone's.
+    solver.HEAD_LR_FACTOR = 10.0
+    # Of the norms' parameters and of biases.
+    solver.WEIGHT_DECAY_NORM = 1e-4
+    solver.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    solver.POLY_POWER = 0.9
+    solver.MAX_ITER = 30000
+    solver.STEPS = ()
+    solver.WARMUP_ITERS = 0
+    solver.WARMUP_FACTOR = 0.1
+
+
+def _test() -> CfgNode:
+    test = CfgNode()
+    test.EVAL_PERIOD = 5000
+    # Images are tested whole: at their own size (0), or scaled to this shorter side. Labels keep their size.
+    test.SHORTER_SIDE = 0
+    # Class probabilities are averaged over these scales of the image, and over its mirror image.
+    test.SCALES = (1.0,)
+    test.FLIP = False
+    # Test images drawn with what was predicted and what is true.
+    test.PICTURES = 12
+    return test
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:
+    """Return the frozen config of a YAML file (a path, or a name in configs/) with KEY, VALUE, ... on top.
+
+    Raises:
+        ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
+    """
+    path = find_config(path_or_name)
+    config = default_config()
+    merge(config, read_yaml(path), str(path))
+    merge_overrides(config, overrides)
+    check_values(config, str(path))
+    config.freeze()
+    return config
+
+
+def check_values(config: CfgNode, source: str) -> None:
+    """Raise ConfigError for the first value that cannot be."""
+    check_choices(config, CHOICES, source)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE)
+    scale = tuple(config.INPUT.SCALE)
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"{source}: INPUT.SCALE must be two factors in order, not {scale}")
+    scales = tuple(config.TEST.SCALES)
+    if not scales or not all(factor > 0 for factor in scales):
+        raise ConfigError(f"{source}: TEST.SCALES must be factors above 0, not {scales}")
+    rates = tuple(config.MODEL.HEAD.ATROUS_RATES)
+    if not all(isinstance(rate, int) and rate > 0 for rate in rates):
+        raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")

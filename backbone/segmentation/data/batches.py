@@ -1,0 +1,111 @@
+"""Batches on the device, read by worker processes. Order and draws follow from seed and position alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...engine import distributed
+from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
+from .augment import View, training_view
+from .sets import SegmentationSet
+
+# Stream of random numbers, apart from the order's.
+VIEWS = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A process's share of one step.
+
+    Attributes:
+        images: (N, 3, size, size) uint8, RGB.
+        labels: (N, size, size) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+def view_of(config: Any) -> View:
+    """Return the training view of INPUT."""
+    node, mean = config.INPUT, config.MODEL.PIXEL_MEAN
+    fill = tuple(mean if node.FORMAT == "RGB" else reversed(mean))
+    return View(node.TRAIN_SIZE, tuple(node.SCALE), node.SHORTER_SIDE, node.FLIP, fill)
+
+
+def training_batches(
+    images: SegmentationSet, config: Any, device: torch.device, start: int, end: int
+) -> Iterator[Batch]:
+    """Yield this process's batches of the steps start..end-1.
+
+    Raises:
+        DataError: an image or its labels cannot be read.
+    """
+    sampler = BatchSampler(
+        EpochSampler(range(len(images)), config.SEED),
+        batch_size=config.SOLVER.IMS_PER_BATCH,
+        start=start,
+        steps=end,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
+    loader = make_loader(
+        _Views(images, config),
+        workers=settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
+        pin_memory=device.type == "cuda",
+        batches=sampler,
+        collate=_collate,
+    )
+    for pixels, labels in until_error(loader):
+        # (N, H, W, 3) in memory is the channels_last layout of (N, 3, H, W).
+        pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+        yield Batch(pixels, labels.to(device, non_blocking=True).long())
+
+
+def whole_images(
+    images: SegmentationSet, indices: Sequence[int], config: Any
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """Yield index, image and labels of some images, in order; see `SegmentationSet.read`."""
+    workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
+    loader = make_loader(_Whole(images, indices), workers=workers, pin_memory=False)
+    for (sample,) in until_error(loader):
+        yield sample
+
+
+class _Views(Dataset):
+    """Training views by (position, index); the position seeds the draws."""
+
+    def __init__(self, images: SegmentationSet, config: Any) -> None:
+        self.images = images
+        self.seed = config.SEED
+        self.view = view_of(config)
+
+    def __getitem__(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+        position, index = item
+        random = np.random.default_rng((self.seed, VIEWS, position))
+        return training_view(*self.images.read(index), random, self.view)
+
+
+class _Whole(Dataset):
+    def __init__(self, images: SegmentationSet, indices: Sequence[int]) -> None:
+        self.images = images
+        self.indices = list(indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, np.ndarray, np.ndarray | None]:
+        index = self.indices[place]
+        return (index, *self.images.read(index))
+
+
+def _collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*samples)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

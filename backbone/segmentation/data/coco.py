@@ -1,0 +1,85 @@
+"""Instance annotations in COCO form as labels: the category of the object at every pixel."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import DataError
+from .sets import CocoImage, CocoImages
+
+BACKGROUND = "background"
+# PASCAL VOC's classes that COCO calls otherwise.
+COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+
+def voc_names(classes: Sequence[str]) -> dict[str, str]:
+    """Return {class: COCO's category} of VOC's classes without the background."""
+    return {name: COCO_NAMES.get(name, name) for name in classes if name != BACKGROUND}
+
+
+def open_coco(
+    name: str, json_file: Path, images: Path, *, names: Mapping[str, str] | None = None, least_area: int = 0
+) -> CocoImages:
+    """Open the annotations of a COCO file as a set of label images.
+
+    Args:
+        names: {class: category}, the classes in the order of their labels from 1; by default all categories by id.
+            Objects of other categories are background.
+        least_area: images with fewer annotated pixels of these classes are left out; 0 keeps all.
+
+    Raises:
+        DataError: a file or folder is missing, or the JSON is not of COCO's form.
+    """
+    content = _read(json_file)
+    if not images.is_dir():
+        raise DataError(f"{images}: the folder of images does not exist")
+    try:
+        categories = {category["name"]: category["id"] for category in content["categories"]}
+        names = {key: key for key in sorted(categories, key=categories.get)} if names is None else names
+        missing = [category for category in names.values() if category not in categories]
+        if missing:
+            raise DataError(f"{json_file}: has no category {missing[0]!r}; DATA.COCO_CLASSES all takes those it has")
+        label_of = {categories[category]: label for label, category in enumerate(names.values(), start=1)}
+        parts, areas = _parts(content["annotations"], label_of)
+        records = [
+            CocoImage(images / image["file_name"], image["width"], image["height"], tuple(parts[image["id"]]))
+            for image in content["images"]
+            if areas[image["id"]] >= least_area
+        ]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{json_file}: not annotations in COCO form: {type(error).__name__} {error}") from None
+    return CocoImages(name, [BACKGROUND, *names], records)
+
+
+def _parts(annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> tuple[dict, dict]:
+    """Return labels and segmentations by image, and their areas' sums."""
+    parts, areas = defaultdict(list), defaultdict(float)
+    for annotation in annotations:
+        label = label_of.get(annotation["category_id"])
+        if label is not None and annotation.get("segmentation"):
+            parts[annotation["image_id"]].append((label, annotation["segmentation"]))
+            areas[annotation["image_id"]] += annotation.get("area", 0)
+    return parts, areas
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: the annotations do not exist; --data-root names the folder of coco/") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not annotations in COCO form: no mapping at the top")
+    return content

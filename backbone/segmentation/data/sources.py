@@ -1,0 +1,123 @@
+"""From the config to the training and the validation set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...engine.roots import data_root
+from ...errors import ConfigError, DataError
+from ...mini_set import mini_set_root
+from ...text import nearest
+from ..evaluation import VOID
+from .coco import open_coco, voc_names
+from .sets import ImageFiles, SegmentationSet
+
+VOC_CLASSES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def open_sets(config: Any, *, training: bool) -> tuple[SegmentationSet | None, SegmentationSet]:
+    """Return the training set (None for an evaluation) and the validation set.
+
+    Raises:
+        DataError: they are not there, or broken.
+        ConfigError: a training set without labels.
+    """
+    data = config.DATA
+    test = _open(config, data.VAL, training=False)
+    train = _open(config, data.TRAIN, training=True) if training else None
+    if train is not None and not train.has_truth:
+        raise ConfigError(f"DATA.TRAIN {data.TRAIN!r}: this set has no labels; they stay with its evaluation server")
+    if train is not None and data.TRAIN_IMAGES:
+        train = train.first(data.TRAIN_IMAGES)
+    if data.VAL_IMAGES:
+        test = test.first(data.VAL_IMAGES)
+    for images in filter(None, (train, test)):
+        if not len(images):
+            raise DataError(f"{images.name}: holds no images")
+    return train, test
+
+
+def _open(config: Any, split: str, *, training: bool) -> SegmentationSet:
+    data = config.DATA
+    least_area = data.LEAST_AREA if training else 0
+    if data.NAME == "mini":
+        root = mini_set_root()
+        file = root / "annotations" / f"instances_{split}.json"
+        return open_coco(f"mini {split}", file, root / split, least_area=least_area)
+    root = data_root(config)
+    if data.NAME == "coco":
+        below = root / "coco" if (root / "coco").is_dir() else root
+        names = voc_names(VOC_CLASSES) if data.COCO_CLASSES == "voc" else None
+        file = below / "annotations" / f"instances_{split}.json"
+        return open_coco(f"coco {split}", file, below / split, names=names, least_area=least_area)
+    if data.NAME == "voc":
+        return _open_voc(root, split, year=data.YEAR, labels=data.LABEL_FOLDER)
+    return _open_folders(root, split, data.CLASSES)
+
+
+def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
+    """Open VOC<year>; the split `test` has no labels."""
+    places = [root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root]
+    folder = next((place for place in places if (place / "JPEGImages").is_dir()), None)
+    if folder is None:
+        raise DataError(f"{root}: holds no VOCdevkit/VOC{year}/JPEGImages; --data-root names the folder of VOCdevkit")
+    list_file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not list_file.is_file():
+        known = sorted(path.stem for path in list_file.parent.glob("*.txt"))
+        hint = nearest(split, known) if known else "; it is part of the official VOC archives"
+        raise DataError(f"{list_file}: no such list of images{hint}")
+    stems = list_file.read_text(encoding="utf-8").split()
+    has_truth = split != "test"
+    if has_truth and not (folder / labels).is_dir():
+        raise DataError(f"{folder / labels}: the folder of label images does not exist (DATA.LABEL_FOLDER)")
+    records = [
+        (folder / "JPEGImages" / f"{stem}.jpg", folder / labels / f"{stem}.png" if has_truth else None)
+        for stem in stems
+    ]
+    _check_files(records)
+    return ImageFiles(f"VOC{year} {split}", VOC_CLASSES, records, has_truth=has_truth)
+
+
+def _open_folders(root: Path, split: str, class_file: str) -> ImageFiles:
+    """Open images/<split> and labels/<split>, or images and labels with the list of names <split>.txt."""
+    classes = _read_classes(Path(class_file) if class_file else root / "classes.txt")
+    images, labels, list_file = root / "images", root / "labels", root / f"{split}.txt"
+    wanted = None
+    if list_file.is_file():
+        wanted = list_file.read_text(encoding="utf-8").split()
+    else:
+        images, labels = images / split, labels / split
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: the folder does not exist, and there is no list {list_file}")
+    found = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    missing = [stem for stem in wanted or () if stem not in found]
+    if missing:
+        raise DataError(f"{list_file}: names {missing[0]!r}, of which {images} has no image")
+    records = [(found[stem], labels / f"{stem}.png") for stem in (found if wanted is None else wanted)]
+    _check_files(records)
+    return ImageFiles(f"{root.name} {split}", classes, records)
+
+
+def _check_files(records: list[tuple[Path, Path | None]]) -> None:
+    missing = [path for record in records for path in record if path is not None and not path.is_file()]
+    if missing:
+        kind = "label image" if missing[0] in {label for _, label in records} else "image"
+        more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
+        raise DataError(f"{missing[0]}: the {kind} does not exist{more}")
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the class names, one a line, cannot be read (DATA.CLASSES): {error}") from None
+    classes = [line.strip() for line in lines if line.strip()]
+    if not 1 <= len(classes) <= VOID or len(set(classes)) != len(classes):
+        raise DataError(f"{path}: must hold 1 to {VOID} different class names, one a line")
+    return classes

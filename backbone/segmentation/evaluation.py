@@ -1,0 +1,69 @@
+"""Confusion between classes, pixel by pixel, and the figures that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine import distributed
+
+VOID = 255  # label of pixels that count neither in training nor in testing
+
+
+class Confusion:
+    """Counts of pixels by true and predicted class, exact in 64 bits.
+
+    Attributes:
+        counts: (classes, classes) int64, rows by truth, columns by prediction.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+
+    def add(self, predicted: Tensor, truth: Tensor) -> None:
+        """Add an image: two (H, W) tensors of class numbers; pixels whose truth is VOID do not count."""
+        classes = len(self.counts)
+        known = truth != VOID
+        places = truth[known].long() * classes + predicted[known].long()
+        self.counts += torch.bincount(places, minlength=classes**2).view(classes, classes).cpu()
+
+    def gather(self) -> Confusion:
+        """Return the sum over all processes."""
+        total = Confusion(len(self.counts))
+        total.counts = torch.stack(distributed.gather(self.counts)).sum(0)
+        return total
+
+
+def metrics(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """Return the figures of a confusion matrix in per cent, by detectron2's names.
+
+    mIoU is the mean over the classes that occur in truth or prediction, mACC over those in truth; fwIoU weighs by the
+    share of true pixels; pACC is the share of right pixels. IoU-<class> and ACC-<class> are NaN where not defined.
+
+    Args:
+        counts: (classes, classes), rows by truth, columns by prediction.
+    """
+    counts = np.asarray(counts)
+    right, true, found = counts.diagonal().astype(np.float64), counts.sum(1), counts.sum(0)
+    iou, accuracy = _ratio(right, true + found - right), _ratio(right, true)
+    shares = _ratio(true, np.full_like(true, true.sum()))
+    return {
+        "mIoU": _mean(iou),
+        "fwIoU": float(100 * np.nansum(np.where(true > 0, iou * shares, 0))) if true.sum() else float("nan"),
+        "mACC": _mean(accuracy),
+        "pACC": float(100 * right.sum() / true.sum()) if true.sum() else float("nan"),
+        **{f"IoU-{name}": float(100 * value) for name, value in zip(classes, iou)},
+        **{f"ACC-{name}": float(100 * value) for name, value in zip(classes, accuracy)},
+    }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=np.asarray(whole) > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(100 * defined.mean()) if len(defined) else float("nan")

@@ -1,0 +1,154 @@
+"""Semantic segmentation as a task of the shared trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..engine import distributed
+from ..engine.solver import device_of
+from ..engine.task import Task
+from ..images import montage
+from ..weights import Preprocessing
+from .data import SegmentationSet
+from .data.batches import Batch, training_batches, whole_images
+from .data.labels import write_label
+from .evaluation import VOID, Confusion, metrics
+from .inference import Inference, predict
+from .networks import AUX, OUT, SegmentationNetwork
+from .pictures import comparison, overlay
+
+KIND = "sem_seg"
+PICTURED = 8  # training images in a TensorBoard picture
+
+
+class SegmentationTask(Task):
+    """Trains a network on `train` and tests it on `test`.
+
+    Attributes:
+        metrics: of the last evaluation, NaN among them; see `evaluation.metrics`.
+        confusion: of the last evaluation, over all processes.
+        drawn: {index: predicted labels} of the test images that are shown.
+        predictions: folder for the predicted label images of every evaluation, or None.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        train: SegmentationSet | None,
+        test: SegmentationSet,
+        config: Any,
+        *,
+        predictions: Path | None = None,
+    ) -> None:
+        self.model = network
+        self.train = train
+        self.test = test
+        self.config = config
+        self.predictions = predictions
+        self.device = device_of(config)
+        numbers = (tuple(config.MODEL.PIXEL_MEAN), tuple(config.MODEL.PIXEL_STD))
+        self.preprocessing = Preprocessing(config.INPUT.FORMAT, 255, *numbers)
+        self.metrics: dict[str, float] = {}
+        self.confusion = Confusion(len(test.classes))
+        self.drawn: dict[int, np.ndarray] = {}
+        self._accuracy: Tensor | None = None
+
+    def batches(self, start: int, end: int) -> Iterable[Batch]:
+        return training_batches(self.train, self.config, self.device, start, end)
+
+    def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        scores = model(self.prepare(batch.images))
+        known = batch.labels != VOID
+        # A crop can be void all over.
+        pixels = known.sum().clamp(min=1)
+        right = (scores[OUT].detach().argmax(1) == batch.labels) & known
+        self._accuracy = right.sum() / pixels
+        losses = {"loss_seg": _loss(scores[OUT], batch.labels, pixels)}
+        if AUX in scores:
+            losses["loss_aux"] = self.config.MODEL.HEAD.AUX_WEIGHT * _loss(scores[AUX], batch.labels, pixels)
+        return losses
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Return network input from (N, 3, H, W) RGB pixels 0..255."""
+        layout = torch.channels_last if self.config.MODEL.CHANNELS_LAST else torch.contiguous_format
+        return self.preprocessing(images).contiguous(memory_format=layout)
+
+    def measures(self) -> dict[str, Tensor]:
+        return {} if self._accuracy is None else {"train_accuracy": self._accuracy}
+
+    def metadata(self) -> dict[str, Any]:
+        model = self.config.MODEL
+        return {
+            "classes": self.test.classes,
+            "architecture": model.NAME,
+            "head": model.HEAD.NAME,
+            "output_stride": model.OUTPUT_STRIDE,
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+    def inference(self) -> Inference:
+        """Return how TEST asks for images to be tested."""
+        test, amp = self.config.TEST, self.config.SOLVER.AMP
+        return Inference(
+            self.prepare,
+            self.device,
+            shorter_side=test.SHORTER_SIDE,
+            scales=tuple(test.SCALES),
+            flip=test.FLIP,
+            amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
+        )
+
+    def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
+        """Return {"sem_seg": the defined figures}; {} where the test set has no truth."""
+        self.model.eval()
+        indices = range(distributed.rank(), len(self.test), distributed.world_size())
+        shown = set(self.shown())
+        confusion, drawn, how = Confusion(len(self.test.classes)), {}, self.inference()
+        for index, image, truth in whole_images(self.test, indices, self.config):
+            predicted = predict(self.model, image, how)
+            if truth is not None:
+                confusion.add(predicted, torch.from_numpy(truth).to(self.device))
+            if index in shown or self.predictions is not None:
+                label = predicted.byte().cpu().numpy()
+                if index in shown:
+                    drawn[index] = label
+                if self.predictions is not None:
+                    write_label(self.predictions / f"{self.test.path(index).stem}.png", label)
+        self.drawn = {index: label for part in distributed.gather(drawn) for index, label in part.items()}
+        self.confusion = confusion.gather()
+        self.metrics = metrics(self.confusion.counts, self.test.classes) if self.test.has_truth else {}
+        defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
+        return {KIND: defined} if defined else {}
+
+    def shown(self) -> list[int]:
+        """Return the test images that are drawn: evenly through the set, so that not one kind of image is shown."""
+        number = min(self.config.TEST.PICTURES, len(self.test))
+        return np.unique(np.linspace(0, len(self.test) - 1, number).astype(int)).tolist()
+
+    def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
+        pixels = batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy()
+        labels = batch.labels[:PICTURED].byte().cpu().numpy()
+        return {"training batch": montage([overlay(*pair) for pair in zip(pixels, labels)], columns=4)}
+
+    def comparisons(self) -> dict[str, np.ndarray]:
+        """Return {name: prediction left, truth right, RGB} of the test images that are shown."""
+        found = {}
+        for index, label in sorted(self.drawn.items()):
+            image, truth = self.test.read(index)
+            found[self.test.path(index).stem] = comparison(image, label, truth, self.test.classes)
+        return found
+
+    def evaluation_pictures(self) -> dict[str, np.ndarray]:
+        return {f"segmentation {name}": picture for name, picture in self.comparisons().items()}
+
+
+def _loss(scores: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
+    return F.cross_entropy(scores, labels, ignore_index=VOID, reduction="sum") / pixels

@@ -1,0 +1,193 @@
+"""Weights into a segmentation network: a whole network's (ours, torchvision's), or a backbone's."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..engine.config import get, parse_yaml, put, read_yaml
+from ..engine.record import CONFIG
+from ..errors import ConfigError, WeightsError
+from ..text import count
+from ..weights import WeightsFile, find_state_dict, load_weights, match, open_weights, read_file
+from .networks import SegmentationNetwork
+
+IMAGE_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+FLAGS = {
+    "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
+    "average_down": "MODEL.AVERAGE_DOWN",
+    "ceil_pool": "MODEL.CEIL_POOL",
+}
+# What belongs to weights: with another value the network computes something else.
+KEYS_OF_WEIGHTS = (*IMAGE_KEYS, *FLAGS.values(), "MODEL.STEM")
+HEADS = ("classifier.", "aux_classifier.")
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """The file that a training starts from, or that is tested.
+
+    Attributes:
+        whole: it holds heads too; else `backbone` is what was read.
+        tensors: of a whole network, by our names.
+        wants: config keys that the weights ask for.
+        says: what is known of the file, in words.
+        classes: names that the network was trained on; [] where it does not say.
+    """
+
+    source: str
+    whole: bool
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    backbone: WeightsFile | None = None
+    wants: dict[str, Any] = field(default_factory=dict)
+    says: str = ""
+    classes: list[str] = field(default_factory=list)
+
+
+def open_starting_weights(path: str) -> StartingWeights:
+    """Read a file of a whole segmentation network, or of a backbone in any layout.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no named tensors.
+    """
+    content, _ = read_file(path)
+    tensors = find_state_dict(content, path)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    if any(name.startswith("classifier.") for name in tensors) and any(
+        name.startswith("backbone.") for name in tensors
+    ):
+        metadata = content.get("metadata")
+        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
+        wants = _of_config(parse_yaml(content["config"], path)) if isinstance(content.get("config"), str) else {}
+        return StartingWeights(path, True, tensors, wants=wants, classes=[str(name) for name in classes])
+    weights = open_weights(path)
+    traits = weights.traits
+    wants = {FLAGS[name]: value for name, value in traits.keywords().items()}
+    if traits.preprocessing is not None and not traits.preprocessing.assumed:
+        numbers = traits.preprocessing.converted(value_range=255)
+        wants |= dict(zip(IMAGE_KEYS, (numbers.channel_order, list(numbers.mean), list(numbers.std))))
+    if any(name.startswith("conv1.") for name in weights.tensors):
+        wants["MODEL.STEM"] = "deep" if "conv1.0.weight" in weights.tensors else "conv7"
+    return StartingWeights(path, False, backbone=weights, wants=wants, says=f"{weights.kind} file, {traits}")
+
+
+def wanted_by_run(folder: Path) -> dict[str, Any]:
+    """Return the keys as they were settled when the run in `folder` began from weights."""
+    path = folder / CONFIG
+    values = read_yaml(path) if path.is_file() else {}
+    return _of_config(values) if (values.get("MODEL") or {}).get("WEIGHTS") else {}
+
+
+def _of_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key in KEYS_OF_WEIGHTS:
+        try:
+            found[key] = get(values, key)
+        except (KeyError, TypeError):
+            continue
+    return found
+
+
+def adopt(config: Any, wants: Mapping[str, Any], source: str, given: Collection[str]) -> tuple[Any, list[str]]:
+    """Set the config to what weights ask for.
+
+    Args:
+        given: keys of the command line; they are checked, not changed.
+
+    Returns:
+        The frozen config, and what was set, a line each.
+
+    Raises:
+        ConfigError: a key of the command line has another value than the weights ask for.
+    """
+    changed = {key: value for key, value in wants.items() if _plain(get(config, key)) != _plain(value)}
+    wrong = [key for key in changed if key in given]
+    if wrong:
+        key = wrong[0]
+        raise ConfigError(f"{key} is {get(config, key)}, {source} asks for {changed[key]}; leave the key out")
+    if not changed:
+        return config, []
+    adopted = config.clone()
+    adopted.defrost()
+    for key, value in changed.items():
+        put(adopted, key, value)
+    adopted.freeze()
+    return adopted, [f"{key} {_plain(value)}, as the weights ask" for key, value in changed.items()]
+
+
+def _plain(value: Any) -> Any:
+    return [float(f"{item:.6g}") for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> str:
+    """Load a whole network for a test; return a line that says what was loaded. An auxiliary head may be missing.
+
+    Raises:
+        WeightsError: it is a backbone's, is of other classes, or does not fit; nothing is changed then.
+    """
+    if not weights.whole:
+        raise WeightsError(f"{weights.source}: holds a backbone only, not a trained network; train it with --weights")
+    _check_classes(weights, classes)
+    return _fill(network, weights, weights.tensors)
+
+
+def load_initial(
+    network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str], *, new_classifier: bool
+) -> str:
+    """Load what training starts from; return a line that says what was loaded.
+
+    Args:
+        new_classifier: leave out the layers of a whole network that give the classes.
+
+    Raises:
+        WeightsError: as in `load_whole`, or the backbone's weights do not fit.
+    """
+    if weights.backbone is not None:
+        report = load_weights(network.backbone, weights.backbone)
+        return f"{weights.source}: {weights.says}; backbone, {count(len(report.loaded), 'tensor')}"
+    if not new_classifier:
+        return load_whole(network, weights, classes)
+    last = _last_layers(network)
+    kept = {name: value for name, value in weights.tensors.items() if not name.startswith(last)}
+    return _fill(network, weights, kept, anew=last) + "; the layers that give the classes begin anew"
+
+
+def _last_layers(network: SegmentationNetwork) -> tuple[str, ...]:
+    heads = {"classifier.": network.classifier, "aux_classifier.": network.aux_classifier}
+    return tuple(f"{name}{len(head) - 1}." for name, head in heads.items() if head is not None)
+
+
+def _check_classes(weights: StartingWeights, classes: Sequence[str]) -> None:
+    mend = "MODEL.NEW_CLASSIFIER True trains new ones"
+    last = [value for name, value in weights.tensors.items() if name.startswith("classifier.") and value.ndim]
+    found = len(weights.classes) or len(last[-1])
+    if found != len(classes):
+        raise WeightsError(f"{weights.source}: gives {found} classes, the data has {len(classes)}; {mend}")
+    other = [pair for pair in zip(weights.classes, classes) if pair[0] != pair[1]]
+    if other:
+        raise WeightsError(
+            f"{weights.source}: has the class {other[0][0]!r} where the data has {other[0][1]!r}; {mend}"
+        )
+
+
+def _fill(
+    network: SegmentationNetwork,
+    weights: StartingWeights,
+    tensors: Mapping[str, Tensor],
+    anew: tuple[str, ...] = (),
+) -> str:
+    auxiliary = network.aux_classifier is not None
+    # The auxiliary head trains the others, and gives nothing in a test.
+    wanted = {name: value for name, value in tensors.items() if auxiliary or not name.startswith("aux_classifier.")}
+    fresh = anew if any(name.startswith("aux_classifier.") for name in wanted) else (*anew, "aux_classifier.")
+    report = match(network, wanted, weights.source)
+    report.missing = [name for name in report.missing if not name.startswith(fresh)] if fresh else report.missing
+    if not report.fits:
+        raise WeightsError(f"{weights.source}: does not fit MODEL of this config: {report.problems()}")
+    network.load_state_dict({name: wanted[name] for name in report.loaded}, strict=False)
+    return f"{weights.source}: whole network, {count(len(report.loaded), 'tensor')}"

@@ -1,0 +1,118 @@
+"""Whole images at several scales and mirrored, against the average written out; losses and pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_segmentation import CLASSES, scene, write_folders
+from torch.nn import functional as F
+
+from backbone.images import resize_image
+from backbone.segmentation import default_config
+from backbone.segmentation.data import open_sets
+from backbone.segmentation.data.batches import Batch
+from backbone.segmentation.data.labels import voc_palette
+from backbone.segmentation.evaluation import VOID
+from backbone.segmentation.inference import predict
+from backbone.segmentation.networks import build
+from backbone.segmentation.pictures import comparison, overlay
+from backbone.segmentation.task import SegmentationTask
+
+
+@pytest.fixture
+def config(tmp_path):
+    config = default_config()
+    config.DATA.NAME, config.DATA.ROOT = "folders", str(write_folders(tmp_path / "set"))
+    config.MODEL.NAME, config.MODEL.DEVICE = "resnet18", "cpu"
+    config.DATALOADER.NUM_WORKERS = 0
+    return config
+
+
+def task_of(config, **keywords) -> SegmentationTask:
+    torch.manual_seed(1)
+    train, test = open_sets(config, training=True)
+    return SegmentationTask(build(config, len(CLASSES)), train, test, config, **keywords)
+
+
+def by_hand(network, image, config, scales, flips, shorter_side):
+    height, width = image.shape[:2]
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD))
+    total = torch.zeros(len(CLASSES), height, width)
+    for scale in scales:
+        factor = scale * (shorter_side / min(height, width) if shorter_side else 1)
+        pixels = resize_image(image, round(width * factor), round(height * factor)).copy()
+        x = ((torch.from_numpy(pixels).permute(2, 0, 1).float() - mean) / std)[None]
+        for flip in flips:
+            with torch.no_grad():
+                features = network.backbone(x.flip(-1) if flip else x)["res5"]
+                scores = network.classifier(features)
+            scores = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)
+            total += (scores.flip(-1) if flip else scores).softmax(1)[0]
+    return total.argmax(0)
+
+
+@pytest.mark.parametrize(
+    ("scales", "flip", "shorter_side"), [((1.0,), False, 0), ((1.0,), False, 50), ((0.75, 1.0, 1.5), True, 0)]
+)
+def test_scales_and_flip_are_averaged(config, scales, flip, shorter_side):
+    config.TEST.SCALES, config.TEST.FLIP, config.TEST.SHORTER_SIDE = scales, flip, shorter_side
+    task = task_of(config)
+    network = task.model.eval()
+    image = np.ascontiguousarray(scene(5)[0][:, :, ::-1])
+    found = predict(network, image, task.inference())
+    expected = by_hand(network, image, config, scales, (False, True) if flip else (False,), shorter_side)
+    assert found.shape == image.shape[:2] and len(found.unique()) > 1
+    assert (found == expected).float().mean() > 0.999
+
+
+def test_bgr_weights_see_bgr(config):
+    config.INPUT.FORMAT = "BGR"
+    config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD = [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]
+    pixels = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1)
+    assert task_of(config).prepare(pixels).flatten().tolist() == [29.0, 18.0, 7.0]
+
+
+def test_losses_leave_out_void(config):
+    task = task_of(config)
+    images = torch.randint(0, 255, (2, 3, 40, 40), dtype=torch.uint8)
+    labels = torch.randint(0, 3, (2, 40, 40))
+    labels[:, :, :10] = VOID
+    network = task.model.train()
+    network.classifier[3].p = network.aux_classifier[3].p = 0.0
+    losses = task.losses(network, Batch(images, labels), 0)
+    scores = network(task.prepare(images))
+    for name, head, weight in (("loss_seg", "out", 1.0), ("loss_aux", "aux", 0.4)):
+        picked = scores[head].log_softmax(1).permute(0, 2, 3, 1)[labels != VOID]
+        expected = -weight * picked[torch.arange(len(picked)), labels[labels != VOID]].mean()
+        torch.testing.assert_close(losses[name], expected, rtol=1e-4, atol=1e-5)
+    right = (scores["out"].argmax(1) == labels)[labels != VOID].float().mean()
+    assert task.measures()["train_accuracy"].item() == pytest.approx(right.item(), abs=1e-3)
+    void = task.losses(network, Batch(images, torch.full_like(labels, VOID)), 0)
+    assert all(loss.item() == 0 for loss in void.values())
+
+
+def test_evaluation_predictions_and_pictures(config, tmp_path):
+    config.TEST.PICTURES = 2
+    task = task_of(config, predictions=tmp_path / "out")
+    results = task.evaluate()
+    assert set(results) == {"sem_seg"} and 0 <= results["sem_seg"]["mIoU"] <= 100
+    # Every pixel with a truth was counted once.
+    labels = [task.test.read(index)[1] for index in range(3)]
+    assert task.confusion.counts.sum().item() == sum(int((label != VOID).sum()) for label in labels)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0.png", "1.png", "2.png"}
+    assert sorted(task.drawn) == [0, 2] and set(task.comparisons()) == {"0", "2"}
+
+
+def test_overlays_show_labels_in_vocs_colours():
+    image = np.full((40, 50, 3), 100, np.uint8)
+    label = np.zeros((40, 50), np.uint8)
+    label[:, 20:30], label[:, 30:] = 1, VOID
+    drawn = overlay(image, label)
+    assert (drawn[:, :20] == 100).all()
+    assert np.abs(drawn[0, 25] - (0.4 * 100 + 0.6 * voc_palette()[1])).max() <= 1
+    assert (drawn[:, 30:] == 193).all()
+    picture = comparison(image, label, label, CLASSES)
+    assert picture.shape[1] == 2 * 400 + 4 and picture.shape[0] > 320
+    legend = picture[320:]
+    assert (legend == voc_palette()[1]).all(-1).sum() >= 100 and not (legend == voc_palette()[2]).all(-1).any()

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Train and test a dilated ResNet for semantic segmentation, from a config."""
+
+from __future__ import annotations
+
+from backbone.cli import Parser, run
+from backbone.engine.arguments import add_run_arguments, launch_of
+
+EXAMPLE = (
+    "tools/train_segmentation.py --config voc_deeplabv3_r50.yaml --data-root /data --weights resnet50.pth --num-gpus 8"
+)
+
+
+def make_parser() -> Parser:
+    parser = Parser(__doc__, EXAMPLE)
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--save-predictions", metavar="DIR", help="write the predicted label images there, PNG with VOC's palette"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_intermixed_args()
+    # Behind the parser: --help and a wrong flag answer at once.
+    from backbone.segmentation.request import make_request
+    from backbone.segmentation.session import run as train
+
+    request = make_request(arguments)
+    train(request, launch_of(arguments, request.config.MODEL.DEVICE))
+
+
+if __name__ == "__main__":
+    run(main)
