@@ -10,7 +10,7 @@ from ..engine import checkpoint, distributed
 from ..engine.progress import duration
 from ..engine.record import LOGGER, start_logging
 from ..engine.scale import scale_schedule
-from ..engine.session import check_request, checkpoint_to_resume, open_folder, train_task
+from ..engine.session import checkpoint_to_resume, launch, open_folder, train_task
 from ..errors import ConfigError
 from .data import SegmentationSet, open_sets
 from .networks import SegmentationNetwork, build
@@ -35,10 +35,9 @@ def run(request: SegmentationRequest, setup: distributed.Launch) -> None:
     Raises:
         UserError: something in the request, the data or the machine is wrong; nothing was changed.
     """
-    check_request(request, setup, "a trained segmentation network")
     if not request.eval_only:
         check_batch(request.config, setup.world_size)
-    distributed.launch(run_process, setup, (request,))
+    launch(run_process, request, setup, "a trained segmentation network")
 
 
 def check_batch(config: Any, processes: int) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..engine import distributed
+from ..engine.image_progress import ImageProgress
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..images import montage
@@ -112,16 +113,18 @@ class SegmentationTask(Task):
         indices = range(distributed.rank(), len(self.test), distributed.world_size())
         shown = set(self.shown())
         confusion, drawn, how = Confusion(len(self.test.classes)), {}, self.inference()
-        for index, image, truth in whole_images(self.test, indices, self.config):
-            predicted = predict(self.model, image, how)
-            if truth is not None:
-                confusion.add(predicted, torch.from_numpy(truth).to(self.device))
-            if index in shown or self.predictions is not None:
-                label = predicted.byte().cpu().numpy()
-                if index in shown:
-                    drawn[index] = label
-                if self.predictions is not None:
-                    write_label(self.predictions / f"{self.test.path(index).stem}.png", label)
+        with ImageProgress(len(self.test), self.test.name, visible=True) as progress:
+            for index, image, truth in whole_images(self.test, indices, self.config):
+                predicted = predict(self.model, image, how)
+                if truth is not None:
+                    confusion.add(predicted, torch.from_numpy(truth).to(self.device))
+                if index in shown or self.predictions is not None:
+                    label = predicted.byte().cpu().numpy()
+                    if index in shown:
+                        drawn[index] = label
+                    if self.predictions is not None:
+                        write_label(self.predictions / f"{self.test.path(index).stem}.png", label)
+                progress.add(1)
         self.drawn = {index: label for part in distributed.gather(drawn) for index, label in part.items()}
         self.confusion = confusion.gather()
         self.metrics = metrics(self.confusion.counts, self.test.classes) if self.test.has_truth else {}
