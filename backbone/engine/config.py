@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,30 @@ def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -
             merge(config[key], value, source, f"{name}.")
         else:
             config[key] = _fit(value, config[key], name, source)
+
+
+def load(
+    path_or_name: str | Path,
+    overrides: Sequence[object],
+    *,
+    defaults: Any,
+    check: Callable[[Any, str], None],
+) -> Any:
+    """Return the frozen config of a YAML file (a path, or a name in configs/) with KEY, VALUE, ... on top.
+
+    Args:
+        defaults: a CfgNode with every key; it becomes the config.
+        check: raises ConfigError for values that cannot be; called with the config and the file's name.
+
+    Raises:
+        ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
+    """
+    path = find_config(path_or_name)
+    merge(defaults, read_yaml(path), str(path))
+    merge_overrides(defaults, overrides)
+    check(defaults, str(path))
+    defaults.freeze()
+    return defaults
 
 
 def check_pairs(overrides: Sequence[object], source: str = "command line") -> None:

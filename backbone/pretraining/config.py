@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from ..engine.config import find_config, get, merge, merge_overrides, read_yaml
+from ..engine.config import get, load
 from ..engine.defaults import (
     SCHEDULES,
     SHARED_CHOICES,
@@ -160,13 +160,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     Raises:
         ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
     """
-    path = find_config(path_or_name)
-    config = default_config()
-    merge(config, read_yaml(path), str(path))
-    merge_overrides(config, overrides)
-    check_values(config, str(path))
-    config.freeze()
-    return config
+    return load(path_or_name, overrides, defaults=default_config(), check=check_values)
 
 
 def check_values(config: CfgNode, source: str) -> None:

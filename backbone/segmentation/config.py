@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
-from ..engine.config import find_config, merge, merge_overrides, read_yaml
+from ..engine.config import load
 from ..engine.defaults import (
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
@@ -144,13 +144,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     Raises:
         ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
     """
-    path = find_config(path_or_name)
-    config = default_config()
-    merge(config, read_yaml(path), str(path))
-    merge_overrides(config, overrides)
-    check_values(config, str(path))
-    config.freeze()
-    return config
+    return load(path_or_name, overrides, defaults=default_config(), check=check_values)
 
 
 def check_values(config: CfgNode, source: str) -> None:

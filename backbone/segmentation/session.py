@@ -19,7 +19,7 @@ from .plan import plan
 from .request import SegmentationRequest
 from .results import BACKBONE, PICTURES, SHEET, TABLE, report, write_backbone
 from .task import KIND, SegmentationTask
-from .weights import StartingWeights, adopt, load_initial, load_whole, open_starting_weights, wanted_by_run
+from .weights import WEIGHT_KEYS, StartingWeights, load_initial, load_whole, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 # Keys of segmentation that a resumed run may have otherwise.
@@ -73,12 +73,12 @@ def settle(request: SegmentationRequest) -> tuple[Any, StartingWeights | None, l
     """
     config = request.config
     if request.resume and checkpoint.newest(request.folder) is not None:
-        config, _ = adopt(config, wanted_by_run(request.folder), f"the run in {request.folder}", request.given)
+        config, _ = WEIGHT_KEYS.adopt(config, WEIGHT_KEYS.of_run(request.folder), str(request.folder), request.given)
         return config, None, []
     if not config.MODEL.WEIGHTS:
         return config, None, []
     weights = open_starting_weights(config.MODEL.WEIGHTS)
-    config, notes = adopt(config, weights.wants, weights.source, request.given)
+    config, notes = WEIGHT_KEYS.adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
     return config, weights, notes
 
 

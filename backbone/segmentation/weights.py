@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from ..engine.config import get, parse_yaml, put, read_yaml
-from ..engine.record import CONFIG
-from ..errors import ConfigError, WeightsError
+from ..engine.adopt import WeightKeys
+from ..errors import WeightsError
 from ..text import count
-from ..weights import WeightsFile, find_state_dict, load_weights, match, open_weights, read_file
+from ..weights import WeightsFile, find_state_dict, interpret, load_weights, match, read_file
 from .networks import SegmentationNetwork
 
-IMAGE_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
-FLAGS = {
-    "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
-    "average_down": "MODEL.AVERAGE_DOWN",
-    "ceil_pool": "MODEL.CEIL_POOL",
-}
-# What belongs to weights: with another value the network computes something else.
-KEYS_OF_WEIGHTS = (*IMAGE_KEYS, *FLAGS.values(), "MODEL.STEM")
+WEIGHT_KEYS = WeightKeys(
+    flags={
+        "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
+        "average_down": "MODEL.AVERAGE_DOWN",
+        "ceil_pool": "MODEL.CEIL_POOL",
+    },
+    stem="MODEL.STEM",
+)
 HEADS = ("classifier.", "aux_classifier.")
 
 
@@ -35,6 +33,7 @@ class StartingWeights:
         whole: it holds heads too; else `backbone` is what was read.
         tensors: of a whole network, by our names.
         wants: config keys that the weights ask for.
+        assumed: the preprocessing among them is only the usual one.
         says: what is known of the file, in words.
         classes: names that the network was trained on; [] where it does not say.
     """
@@ -44,6 +43,7 @@ class StartingWeights:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     backbone: WeightsFile | None = None
     wants: dict[str, Any] = field(default_factory=dict)
+    assumed: bool = False
     says: str = ""
     classes: list[str] = field(default_factory=list)
 
@@ -54,7 +54,7 @@ def open_starting_weights(path: str) -> StartingWeights:
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    content, _ = read_file(path)
+    content, text = read_file(path)
     tensors = find_state_dict(content, path)
     if all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
@@ -63,65 +63,13 @@ def open_starting_weights(path: str) -> StartingWeights:
     ):
         metadata = content.get("metadata")
         classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
-        wants = _of_config(parse_yaml(content["config"], path)) if isinstance(content.get("config"), str) else {}
+        wants = WEIGHT_KEYS.of_checkpoint(content, path)
         return StartingWeights(path, True, tensors, wants=wants, classes=[str(name) for name in classes])
-    weights = open_weights(path)
-    traits = weights.traits
-    wants = {FLAGS[name]: value for name, value in traits.keywords().items()}
-    if traits.preprocessing is not None and not traits.preprocessing.assumed:
-        numbers = traits.preprocessing.converted(value_range=255)
-        wants |= dict(zip(IMAGE_KEYS, (numbers.channel_order, list(numbers.mean), list(numbers.std))))
-    if any(name.startswith("conv1.") for name in weights.tensors):
-        wants["MODEL.STEM"] = "deep" if "conv1.0.weight" in weights.tensors else "conv7"
-    return StartingWeights(path, False, backbone=weights, wants=wants, says=f"{weights.kind} file, {traits}")
-
-
-def wanted_by_run(folder: Path) -> dict[str, Any]:
-    """Return the keys as they were settled when the run in `folder` began from weights."""
-    path = folder / CONFIG
-    values = read_yaml(path) if path.is_file() else {}
-    return _of_config(values) if (values.get("MODEL") or {}).get("WEIGHTS") else {}
-
-
-def _of_config(values: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for key in KEYS_OF_WEIGHTS:
-        try:
-            found[key] = get(values, key)
-        except (KeyError, TypeError):
-            continue
-    return found
-
-
-def adopt(config: Any, wants: Mapping[str, Any], source: str, given: Collection[str]) -> tuple[Any, list[str]]:
-    """Set the config to what weights ask for.
-
-    Args:
-        given: keys of the command line; they are checked, not changed.
-
-    Returns:
-        The frozen config, and what was set, a line each.
-
-    Raises:
-        ConfigError: a key of the command line has another value than the weights ask for.
-    """
-    changed = {key: value for key, value in wants.items() if _plain(get(config, key)) != _plain(value)}
-    wrong = [key for key in changed if key in given]
-    if wrong:
-        key = wrong[0]
-        raise ConfigError(f"{key} is {get(config, key)}, {source} asks for {changed[key]}; leave the key out")
-    if not changed:
-        return config, []
-    adopted = config.clone()
-    adopted.defrost()
-    for key, value in changed.items():
-        put(adopted, key, value)
-    adopted.freeze()
-    return adopted, [f"{key} {_plain(value)}, as the weights ask" for key, value in changed.items()]
-
-
-def _plain(value: Any) -> Any:
-    return [float(f"{item:.6g}") for item in value] if isinstance(value, (list, tuple)) else value
+    weights = interpret(content, text, path)
+    usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
+    wants = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
+    says = f"{weights.kind} file, {weights.traits}"
+    return StartingWeights(path, False, backbone=weights, wants=wants, assumed=usual, says=says)
 
 
 def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> str:

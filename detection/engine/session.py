@@ -14,7 +14,7 @@ from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 
-from .adopt import adopt, wanted_by_run
+from .adopt import WEIGHT_KEYS
 from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
 from .folder import FREE_KEYS, RUN_FILES
@@ -69,12 +69,12 @@ def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, Starting
         The config, the weights (None without any, or where a checkpoint takes their place), and notes for the plan.
     """
     if request.resume and _has_begun(request):
-        kept = {key: value for key, value in wanted_by_run(request.folder).items() if key not in request.given}
-        return adopt(config, kept, str(request.folder), request.given)[0], None, []
+        kept = {key: value for key, value in WEIGHT_KEYS.of_run(request.folder).items() if key not in request.given}
+        return WEIGHT_KEYS.adopt(config, kept, str(request.folder), request.given)[0], None, []
     if not config.MODEL.WEIGHTS:
         return config, None, []
     weights = open_starting_weights(config.MODEL.WEIGHTS)
-    config, notes = adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
+    config, notes = WEIGHT_KEYS.adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
     return config, weights, notes
 
 

@@ -16,7 +16,7 @@ from backbone.weights import find_state_dict, interpret, match, read_file
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
 from ..modeling.fast_rcnn import VGGROIHeads
-from .adopt import wanted_by_backbone, wanted_by_detector
+from .adopt import WEIGHT_KEYS
 from .classes import map_classes, map_heads
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
@@ -62,12 +62,12 @@ def open_starting_weights(path: str) -> StartingWeights:
     if is_detector(tensors):
         metadata = content.get("metadata")
         classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
-        wants = wanted_by_detector(content, path)
+        wants = WEIGHT_KEYS.of_checkpoint(content, path)
         return StartingWeights(path, True, tensors, wants, classes=list(map(str, classes)))
     weights = interpret(content, text, path)
     usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
     says = f"{weights.kind} file, {weights.layout} layout, " if weights.layout else ""
-    wants = wanted_by_backbone(weights.traits, weights.tensors)
+    wants = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
     return StartingWeights(path, False, weights.tensors, wants, usual, says)
 
 

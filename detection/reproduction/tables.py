@@ -11,7 +11,7 @@ from backbone.engine.session import FREE_KEYS
 from backbone.errors import ConfigError
 from backbone.reproduction.rows import Figure, Kind, Row, Step, Table
 
-from ..engine.adopt import KEYS_OF_WEIGHTS
+from ..engine.adopt import WEIGHT_KEYS
 from ..engine.session import FREE_KEYS as DETECTION_FREE_KEYS
 from ..modeling.testing import METHOD_KEYS
 from .details import details
@@ -52,9 +52,9 @@ KIND = Kind(
     tool="train_net.py",
     load=detection.get_config,
     free_keys=frozenset(
-        {*FREE_KEYS, *DETECTION_FREE_KEYS, *KEYS_OF_WEIGHTS, "MODEL.WEIGHTS", "MODEL.ROI_HEADS.NUM_CLASSES"}
+        {*FREE_KEYS, *DETECTION_FREE_KEYS, *WEIGHT_KEYS.all, "MODEL.WEIGHTS", "MODEL.ROI_HEADS.NUM_CLASSES"}
     ),
-    telling_keys=frozenset({*METHOD_KEYS, *KEYS_OF_WEIGHTS}),
+    telling_keys=frozenset({*METHOD_KEYS, *WEIGHT_KEYS.all}),
     root_key="DATASETS.ROOT",
     weights_key="MODEL.WEIGHTS",
 )

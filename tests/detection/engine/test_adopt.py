@@ -12,7 +12,7 @@ import backbone
 import detection
 from backbone import ConfigError, Preprocessing, Traits
 from backbone.engine.config import read_yaml
-from detection.engine.adopt import adopt, wanted_by_backbone
+from detection.engine.adopt import WEIGHT_KEYS
 from detection.engine.weights import open_starting_weights
 
 BGR = Preprocessing("BGR", 255, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0))
@@ -34,13 +34,13 @@ def config(*overrides: object):
 
 def test_sets_what_the_weights_ask_and_says_it(caffe_like):
     weights = open_starting_weights(str(caffe_like))
-    adopted, notes = adopt(config(), weights.wants, weights.source, set())
+    adopted, notes = WEIGHT_KEYS.adopt(config(), weights.wants, weights.source, set())
     assert adopted.INPUT.FORMAT == "BGR"
     assert adopted.MODEL.PIXEL_MEAN == [103.06, 115.90, 123.15]
     assert adopted.MODEL.PIXEL_STD == [1.0, 1.0, 1.0]
     assert adopted.MODEL.BACKBONE.CEIL_POOL is True
     assert "INPUT.FORMAT RGB -> BGR" in notes[0] and "CEIL_POOL False -> True" in notes[0]
-    again, notes = adopt(adopted, weights.wants, weights.source, set())
+    again, notes = WEIGHT_KEYS.adopt(adopted, weights.wants, weights.source, set())
     assert again == adopted and notes == []
 
 
@@ -51,29 +51,29 @@ def test_sets_what_the_weights_ask_and_says_it(caffe_like):
 def test_a_key_of_the_command_line_that_disagrees_is_an_error(caffe_like, key, value):
     weights = open_starting_weights(str(caffe_like))
     with pytest.raises(ConfigError, match=f"{key} is .* but the weights in .*caffe_like.*leave the key out"):
-        adopt(config(key, value), weights.wants, weights.source, {key})
+        WEIGHT_KEYS.adopt(config(key, value), weights.wants, weights.source, {key})
 
 
 def test_a_preprocessing_that_is_only_usual_changes_nothing():
     usual = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), assumed=True)
-    wants = wanted_by_backbone(Traits(preprocessing=usual), {})
-    settled, notes = adopt(config(), wants, "file", set(), assumed=True)
+    wants = WEIGHT_KEYS.of_backbone(Traits(preprocessing=usual), {})
+    settled, notes = WEIGHT_KEYS.adopt(config(), wants, "file", set(), assumed=True)
     assert settled == config()
     assert any("MODEL.PIXEL_MEAN" in note and "kept" in note and "127.5" in note for note in notes)
 
 
 def test_stride_placement_matters_to_bottlenecks_alone():
     wants = {"MODEL.RESNETS.STRIDE_IN_1X1": True}
-    assert adopt(config(), wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is False
+    assert WEIGHT_KEYS.adopt(config(), wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is False
     of_50 = config("MODEL.BACKBONE.NAME", "resnet50_fpn")
-    assert adopt(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
+    assert WEIGHT_KEYS.adopt(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
 
 
 def test_deep_stem_and_average_down_are_built(tmp_path):
     network = backbone.create("resnet50", stem="deep", average_down=True, norm="frozen_bn")
     backbone.save_weights(network, tmp_path / "d.pth")
     weights = open_starting_weights(str(tmp_path / "d.pth"))
-    adopted, _ = adopt(config("MODEL.BACKBONE.NAME", "resnet50_fpn"), weights.wants, weights.source, set())
+    adopted, _ = WEIGHT_KEYS.adopt(config("MODEL.BACKBONE.NAME", "resnet50_fpn"), weights.wants, weights.source, set())
     assert adopted.MODEL.BACKBONE.STEM == "deep" and adopted.MODEL.BACKBONE.AVERAGE_DOWN
     built = detection.modeling.backbone.build_network(adopted)
     assert built.average_down and "conv1.0.weight" in built.state_dict()

@@ -15,7 +15,7 @@ import runs
 import backbone
 from backbone.engine.config import read_yaml
 from backbone.images import read_image
-from backbone.mini_set import mini_set_root
+from backbone.mini_set import mini_set_root, write_mini_set
 from backbone.pretraining.networks import load_into
 from backbone.weights import files
 from detection.engine.weights import open_starting_weights
@@ -23,9 +23,8 @@ from detection.engine.weights import open_starting_weights
 SIDE = 64  # of the pictures around single objects
 
 
-def cut_objects(root: Path) -> Path:
-    """Write the mini set's objects, as large as the detector sees them, as an image folder, a folder a class."""
-    mini = mini_set_root()
+def cut_objects(mini: Path, root: Path) -> Path:
+    """Write a mini set's objects, as large as the detector sees them, as an image folder, a folder a class."""
     for split, file in (("train", "instances_train.json"), ("val", "instances_val.json")):
         content = json.loads((mini / "annotations" / file).read_text())
         names = {category["id"]: category["name"] for category in content["categories"]}
@@ -44,34 +43,38 @@ def cut_objects(root: Path) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def pretrained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained")
+def pretrain(mini: Path, folder: Path, iterations: int) -> Path:
+    """Pretrain ResNet-18 on a mini set's objects with the real command; return the run's folder."""
     keys = {
         "DATA.NAME": "folder",
-        "INPUT.TRAIN_SIZE": SIDE - 16,
-        "INPUT.SHORTER_SIDE": (SIDE - 8, SIDE + 8),
-        "INPUT.TEST_SIZE": SIDE - 16,
+        "INPUT.TRAIN_SIZE": SIDE - 8,
+        "INPUT.SHORTER_SIDE": (SIDE - 4, SIDE + 8),
+        "INPUT.TEST_SIZE": SIDE - 8,
         "INPUT.TEST_SHORTER_SIDE": SIDE,
         "MODEL.SHORTCUT": "B",
         "SOLVER.REFERENCE_BATCH_SIZE": 32,
         "SOLVER.IMS_PER_BATCH": 32,
         "SOLVER.BASE_LR": 0.05,
         "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
-        "SOLVER.MAX_ITER": 60,
+        "SOLVER.MAX_ITER": iterations,
         "TEST.EVAL_PERIOD": 0,
         "TEST.FINAL_PROTOCOLS": (),
         "TEST.PRECISE_BN.NUM_IMAGES": 256,
         "DATALOADER.NUM_WORKERS": 1,
     }
     command = [sys.executable, runs.ROOT / "tools" / "pretrain.py", "--config", "imagenet_resnet18.yaml"]
-    command += ["--data-root", cut_objects(folder / "data"), "--output-dir", folder / "run", "--device", "cpu"]
+    command += ["--data-root", cut_objects(mini, folder / "data"), "--output-dir", folder / "run", "--device", "cpu"]
     command += [str(part) for pair in keys.items() for part in pair]
     done = subprocess.run(
         command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    return pretrain(mini_set_root(), tmp_path_factory.mktemp("pretrained"), iterations=60)
 
 
 def test_the_file_says_what_belongs_to_it(pretrained):
@@ -114,3 +117,27 @@ def test_a_file_is_read_once(pretrained, monkeypatch):
     trained = load_into(network, str(pretrained / "model_final.pth"))
     assert len(trained.classes) == 8 and trained.preprocessing.std == (1.0, 1.0, 1.0)
     assert len(reads) == 2
+
+
+def average_precision(folder: Path, *flags: str) -> float:
+    """Train the mini set's detector briefly with the real command; return its AP50 on the held-out images."""
+    keys = {"SOLVER.MAX_ITER": 120, "SOLVER.STEPS": (150,), "SOLVER.WARMUP_ITERS": 20, "TEST.PICTURES": 0}
+    command = [*runs.command(folder, *flags), *(str(part) for pair in keys.items() for part in pair)]
+    done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads((folder / "results.json").read_text())["bbox"]["AP50"]
+
+
+@pytest.mark.slow
+def test_a_detector_starts_better_than_from_random_weights(tmp_path):
+    """Pretrained on objects of images that the detector never sees; the detector is the same but for its weights.
+
+    Six minutes on one thread. AP50 after 120 steps was 0.28 and 0.33 with seeds 0 and 1, from random weights 0.19 and
+    0.22.
+    """
+    write_mini_set(tmp_path / "others", seed=7, train=1500, val=100)
+    run = pretrain(tmp_path / "others", tmp_path / "pretraining", iterations=500)
+    assert json.loads((run / "results.json").read_text())["1crop"]["top1_error"] < 0.3
+    started = average_precision(tmp_path / "started", "--weights", str(run / "backbone.safetensors"))
+    random = average_precision(tmp_path / "random")
+    assert started > 1.15 * random and random > 0.1

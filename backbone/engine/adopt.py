@@ -1,0 +1,128 @@
+"""What weights ask of a config: preprocessing, stem, stride placement, shortcuts and pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..weights import Traits
+from .config import get, parse_yaml, put, read_yaml
+from .record import CONFIG
+
+PIXEL_KEYS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+IMAGE_KEYS = ("INPUT.FORMAT", *PIXEL_KEYS)
+
+
+@dataclass(frozen=True)
+class WeightKeys:
+    """The keys that belong to weights: a network trained with one value computes something else with another.
+
+    Attributes:
+        flags: the config's key of each keyword of `backbone.create`.
+        stem: the key of the stem, "deep" or "conv7".
+        matters: whether the config's network heeds a key.
+    """
+
+    flags: Mapping[str, str]
+    stem: str
+    matters: Callable[[Any, str], bool] = lambda config, key: True
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*IMAGE_KEYS, *self.flags.values(), self.stem)
+
+    def of_backbone(self, traits: Traits, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the keys that a backbone's weights ask for, with their values."""
+        wanted: dict[str, Any] = {}
+        if traits.preprocessing is not None:
+            numbers = traits.preprocessing.converted(value_range=255)
+            wanted |= dict(zip(IMAGE_KEYS, (numbers.channel_order, list(numbers.mean), list(numbers.std))))
+        wanted |= {self.flags[name]: value for name, value in traits.keywords().items()}
+        if any(name.startswith("conv1.") for name in tensors):
+            wanted[self.stem] = "deep" if "conv1.0.weight" in tensors else "conv7"
+        return wanted
+
+    def of_checkpoint(self, content: Mapping[str, Any], source: str) -> dict[str, Any]:
+        """Return the keys of a checkpoint that its own config has; {} where it carries none."""
+        text = content.get("config")
+        return self._of_config(parse_yaml(text, f"{source}, its config")) if isinstance(text, str) else {}
+
+    def of_run(self, folder: Path) -> dict[str, Any]:
+        """Return the keys as they were settled when the run in `folder` began from weights."""
+        path = folder / CONFIG
+        values = read_yaml(path) if path.is_file() else {}
+        return self._of_config(values) if (values.get("MODEL") or {}).get("WEIGHTS") else {}
+
+    def _of_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        found = {}
+        for key in self.all:
+            try:
+                found[key] = get(values, key)
+            except (KeyError, TypeError):
+                continue
+        return found
+
+    def adopt(
+        self, config: Any, wanted: Mapping[str, Any], source: str, given: Collection[str], *, assumed: bool = False
+    ) -> tuple[Any, list[str]]:
+        """Set the config to what weights ask for.
+
+        Args:
+            wanted: config keys and values.
+            given: keys of the command line; they are checked, not changed.
+            assumed: the preprocessing is only the one usual for such weights; the config's is kept, with a note.
+
+        Returns:
+            The frozen config, and what was set or noticed, a line each.
+
+        Raises:
+            ConfigError: a key of the command line has another value than the weights ask for.
+        """
+        different = {
+            key: value
+            for key, value in wanted.items()
+            if _has(config, key) and not _same(key, get(config, key), value) and self.matters(config, key)
+        }
+        notes = []
+        if assumed:
+            kept = [key for key in different if key in IMAGE_KEYS]
+            for key in kept:
+                notes.append(f"{key} {get(config, key)} kept; weights of this layout usually want {different.pop(key)}")
+        for key, value in different.items():
+            if key in given:
+                raise ConfigError(
+                    f"{key} is {get(config, key)} on the command line, but the weights in {source} are of a network "
+                    f"with {_show(value)}; leave the key out, the weights decide"
+                )
+        if not different:
+            return config, notes
+        adopted = config.clone()
+        adopted.defrost()
+        for key, value in different.items():
+            put(adopted, key, value)
+        adopted.freeze()
+        shown = ", ".join(f"{key} {_show(get(config, key))} -> {_show(value)}" for key, value in different.items())
+        return adopted, [f"set as the weights ask: {shown}", *notes]
+
+
+def _has(config: Any, key: str) -> bool:
+    try:
+        get(config, key)
+    except KeyError:
+        return False
+    return True
+
+
+def _same(key: str, a: Any, b: Any) -> bool:
+    if key in PIXEL_KEYS:
+        return len(a) == len(b) and all(abs(x - y) < 0.01 for x, y in zip(a, b))
+    return a == b
+
+
+def _show(value: Any) -> str:
+    return str([round(float(x), 3) for x in value]) if isinstance(value, (list, tuple)) else str(value)
