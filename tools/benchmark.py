@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from backbone.cli import Parser, run
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
-BENCHMARKS = ("inference", "training", "evaluation", "input", "loader")
+BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader")
+DETECTORS = ("r50_fpn", "r50_c4", "r101_fpn", "r101_c4")
 
 
 def make_parser() -> Parser:
@@ -16,16 +18,29 @@ def make_parser() -> Parser:
     parser.add_argument("what", nargs="+", choices=BENCHMARKS, help="which benchmarks")
     parser.add_argument("--backbone", nargs="+", default=["resnet50", "resnet101"], metavar="NAME")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images (else each one's own)")
-    parser.add_argument("--batch", type=int, default=2, metavar="N", help="images in a training step (default: 2)")
+    parser.add_argument(
+        "--detectors", nargs="+", choices=DETECTORS, default=(), help="for detectors (else all; on a CPU those of r50)"
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="images in a training step (else 2; pretraining: 256, on a CPU 8)"
+    )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    parser.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="time the compiled detectors and classifiers (else on a GPU alone: they compile for minutes)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=-1, metavar="N", help="loader processes, for pretraining (else one a core, to 8)"
+    )
     parser.add_argument("--no-exports", action="store_true", help="leave ONNX Runtime and OpenVINO out")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of image files, for input")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of image files, for input and pretraining")
     parser.add_argument(
         "--data-root",
         type=Path,
         metavar="DIR",
-        help="that holds coco, for loader (else $DETECTRON2_DATASETS, ./datasets)",
+        help="that holds coco, for loader (else $DETECTRON2_DATASETS, ./datasets) and detectors (else drawn images)",
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the sections into this Markdown file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
@@ -56,6 +71,9 @@ def main() -> None:
         exports=not arguments.no_exports and device == "cpu",
         images=arguments.images,
         data_root=arguments.data_root,
+        compiled=arguments.compile,
+        whole=arguments.detectors,
+        workers=arguments.workers,
     )
     figures = {}
     for section in sections:

@@ -54,12 +54,12 @@ def _head(path: Path) -> bytes:
         return file.read(16)
 
 
-def reference_transform(kind: str) -> Callable[[Image.Image], Tensor]:
+def reference_transform(kind: str, size: int = 224) -> Callable[[Image.Image], Tensor]:
     """Return the training transform of torchvision's references/classification on Pillow images."""
     if kind == "area":
-        cut: list[Callable] = [transforms.RandomResizedCrop(224)]
+        cut: list[Callable] = [transforms.RandomResizedCrop(size)]
     else:
-        cut = [_resize_shorter_side, transforms.RandomCrop(224)]
+        cut = [_resize_shorter_side, transforms.RandomCrop(size)]
     return transforms.Compose(
         [
             *cut,

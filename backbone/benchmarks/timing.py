@@ -7,8 +7,12 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+
+Name = TypeVar("Name")
+Run = TypeVar("Run", bound=Callable[[], object])
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Timing:
 
 
 def alternate(
-    ways: Mapping[str, Callable[[], object]], *, rounds: int, warm_up: int = 1, pause: float = 0.0
-) -> dict[str, Timing]:
+    ways: Mapping[Name, Callable[[], object]], *, rounds: int, warm_up: int = 1, pause: float = 0.0
+) -> dict[Name, Timing]:
     """Run every way once a round, in turn, and return their timings.
 
     A GPU's queue is emptied before each clock is read. Garbage is collected between the ways, not within them.
@@ -37,7 +41,7 @@ def alternate(
     Args:
         pause: seconds of rest before each; threads of one runtime spin for a while, on the cores that the next needs.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[Name, list[float]] = {name: [] for name in ways}
     for turn in range(warm_up + rounds):
         for name, run in ways.items():
             gc.collect()
@@ -52,6 +56,30 @@ def alternate(
             if turn >= warm_up:
                 seconds[name].append(elapsed)
     return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def only_those_that_run(
+    ways: Mapping[Name, Run], keep: Callable[[Name], bool]
+) -> tuple[dict[Name, Run], dict[Name, str]]:
+    """Run every way once, and leave out those that fail, such as a compilation that this machine cannot do.
+
+    Args:
+        keep: whether a way's failure is raised instead, as of what the others are compared with.
+
+    Returns:
+        The ways that ran, and of the others the error in a line.
+    """
+    running, failed = {}, {}
+    for name, run in ways.items():
+        try:
+            run()
+        except RuntimeError as error:
+            if keep(name):
+                raise
+            failed[name] = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        else:
+            running[name] = run
+    return running, failed
 
 
 def _wait() -> None:

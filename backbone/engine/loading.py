@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..errors import DataError
@@ -120,6 +121,12 @@ def make_loader(
         # Its own, so that starting a loader draws nothing from the generator that training draws from.
         generator=torch.Generator(),
     )
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Move values of the CPU to a device without waiting for it; pageable memory would make the copy wait for all the
+    work that a GPU still has to do."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def until_error(loader: DataLoader) -> Iterator[list[Any]]:

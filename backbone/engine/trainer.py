@@ -188,7 +188,7 @@ class Trainer:
                 for name, picture in self.task.pictures(batch).items():
                     events.picture(name, picture, state.iteration)
             rate = self._set_rates()
-            averages.add(*self._step(batch))
+            averages.add(*self.step(batch))
             state.iteration += 1
             due = self._due(settings.log_period)
             if due:
@@ -219,16 +219,16 @@ class Trainer:
             group["lr"] = base * multiplier
         return self.optimizer.param_groups[0]["lr"]
 
-    def _step(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def step(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take one step; return its losses and measures, on the device."""
-        device = self.settings.device.type
+        # Before the forward pass, whose peak of memory the last step's gradients would lift.
+        self.optimizer.zero_grad(set_to_none=True)
         try:
-            with torch.autocast(device, self.dtype) if self.dtype else contextlib.nullcontext():
+            with self.autocast():
                 losses = self.task.losses(self.model, batch, self.state.iteration)
         except FloatingPointError:
             # detectron2 raises it where region proposals are not finite.
             raise diverged("a predicted box or score", self.state.iteration) from None
-        self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -237,6 +237,10 @@ class Trainer:
         if getattr(self.schedule, "watching", False):
             self.schedule.observe({name: float(distributed.mean(value)) for name, value in measures.items()})
         return {name: loss.detach() for name, loss in losses.items()}, measures
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context of the forward pass."""
+        return torch.autocast(self.settings.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
     def _report(self, progress, speed, metrics, events, averages, rate) -> None:
         if not distributed.is_main():

@@ -96,8 +96,9 @@ class Copy(nn.Module):
         return x.clone()
 
 
-def _fold_all(network: Backbone) -> None:
-    for parent in list(network.modules()):
+def fold_norms(module: nn.Module) -> None:
+    """Put every norm with stored statistics in `module`, such as a stage, into the convolution before it, in place."""
+    for parent in list(module.modules()):
         for first, second in _pairs_of(parent):
             norm = parent.get_submodule(second)
             if isinstance(norm, NORMS_WITH_STATISTICS):
@@ -105,6 +106,10 @@ def _fold_all(network: Backbone) -> None:
                 parent.set_submodule(second, nn.Identity())
             elif isinstance(norm, nn.ReLU):
                 parent.set_submodule(first, fold_pair(parent.get_submodule(first), None))
+
+
+def _fold_all(network: Backbone) -> None:
+    fold_norms(network)
     if "stem" in network.out_features and "res2" in network.feature_info:
         first_block = network.get_submodule(network.stage_modules("res2")[0])[0]
         if getattr(first_block, "plain", True) is False and first_block.downsample is None:

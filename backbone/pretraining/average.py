@@ -22,14 +22,12 @@ class MovingAverage:
         """Take in the network's weights."""
         self.steps += 1
         rate = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        averages, values = [], []
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                averages.append(self.state[name])
-                values.append(value.detach())
-            else:
-                self.state[name].copy_(value)
-        torch._foreach_lerp_(averages, values, rate)
+        state = network.state_dict()
+        counters = [name for name, value in state.items() if not value.is_floating_point()]
+        weights = [name for name, value in state.items() if value.is_floating_point()]
+        torch._foreach_lerp_([self.state[name] for name in weights], [state[name] for name in weights], rate)
+        if counters:
+            torch._foreach_copy_([self.state[name] for name in counters], [state[name] for name in counters])
 
     def state_dict(self) -> dict[str, Tensor | int]:
         return {"steps": self.steps, **{f"average.{name}": value for name, value in self.state.items()}}

@@ -27,6 +27,7 @@ CHOICES = {
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
     "MODEL.SHORTCUT": ("", "A", "B", "C"),
+    "MODEL.COMPILE_MODE": ("default", "reduce-overhead", "max-autotune"),
     "DATA.NAME": ("imagenet", "cifar10", "folder"),
     "INPUT.CROP": ("shorter_side", "area", "pad"),
     "SOLVER.LR_SCHEDULER_NAME": (*SCHEDULES, "Plateau"),
@@ -70,6 +71,9 @@ def _add_model(model: CfgNode) -> None:
     model.CHECKPOINTING = False
     # torch.compile of the training step's network.
     model.COMPILE = False
+    # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting
+    # their kernels takes longer than running them; "max-autotune" also tries more kernels, and compiles long.
+    model.COMPILE_MODE = "default"
     # Last BN of each residual block begins at 0, so that blocks begin as identity (Goyal et al., 2017).
     model.ZERO_INIT_RESIDUAL = False
     # Subtract the training set's mean image instead of MODEL.PIXEL_MEAN; images of one size alone.
@@ -168,6 +172,7 @@ def check_values(config: CfgNode, source: str) -> None:
     choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
     check_choices(config, choices, source)
     check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES)
+    _check_model(config, source)
     _check_protocols(config, source)
     _check_paper(config, source)
     _check_input(config, source)
@@ -182,6 +187,12 @@ def _check_protocols(config: CfgNode, source: str) -> None:
             )
     if config.MODEL.MEAN_IMAGE and "dense" in (config.TEST.PROTOCOL, *config.TEST.FINAL_PROTOCOLS):
         raise ConfigError(f"{source}: a mean image fits one size, dense tests many; set MODEL.MEAN_IMAGE False")
+
+
+def _check_model(config: CfgNode, source: str) -> None:
+    mode = config.MODEL.COMPILE_MODE
+    if mode != "default" and not config.MODEL.COMPILE:
+        raise ConfigError(f"{source}: MODEL.COMPILE_MODE {mode!r} needs MODEL.COMPILE True")
 
 
 def _check_paper(config: CfgNode, source: str) -> None:

@@ -111,4 +111,7 @@ def _precision(config: Any) -> str:
     amp = config.SOLVER.AMP
     parts = [f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"]
     parts += ["channels_last"] if config.MODEL.CHANNELS_LAST else []
-    return ", ".join([*parts, *(["compiled"] if config.MODEL.COMPILE else [])])
+    if config.MODEL.COMPILE:
+        mode = config.MODEL.COMPILE_MODE
+        parts.append("compiled" if mode == "default" else f"compiled ({mode})")
+    return ", ".join(parts)

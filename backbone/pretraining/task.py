@@ -53,6 +53,8 @@ class ClassificationTask(Task):
         self.source = make_batches(train, config, self.device) if train is not None else None
         self.classes = test.classes
         self.mean_image = mean_image
+        # Moved once: a copy in every step would make it wait for the device.
+        self._mean = config.MODEL.PIXEL_MEAN if mean_image is None else mean_image.to(self.device, torch.float32)
         self.average = MovingAverage(network, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
         self._compiled: nn.Module | None = None
         self._error: Tensor | None = None
@@ -66,15 +68,22 @@ class ClassificationTask(Task):
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         images, targets, mixed = self.augment(batch, iteration)
         if self.config.MODEL.COMPILE:
-            if self._compiled is None:
-                self._compiled = torch.compile(model)
-            model = self._compiled
+            model = self._compile(model)
         logits = model(images)["logits"].float()
         wrong = logits.detach().argmax(1) != batch.labels
         # Of mixed images no class is the right one.
         self._error = None if mixed else wrong.float().mean()
         smoothing = self.config.SOLVER.LABEL_SMOOTHING
         return {"loss_class": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
+
+    def _compile(self, model: nn.Module) -> nn.Module:
+        mode = self.config.MODEL.COMPILE_MODE
+        if self._compiled is None:
+            self._compiled = torch.compile(model, mode=mode)
+        if mode != "default":
+            # The last step's results lie in the memory of CUDA graphs, which this step writes anew.
+            torch.compiler.cudagraph_mark_step_begin()
+        return self._compiled
 
     def augment(self, batch: Batch, iteration: int) -> tuple[Tensor, Tensor, bool]:
         """Return network input, targets (classes, or their shares where images were mixed), and whether they were."""
@@ -100,10 +109,9 @@ class ClassificationTask(Task):
     def prepare(self, images: Tensor) -> Tensor:
         """Return network input from (N, 3, H, W) RGB pixels 0..255, uint8 or float."""
         model = self.config.MODEL
-        mean = self.mean_image if self.mean_image is not None else model.PIXEL_MEAN
         if self.config.INPUT.FORMAT == "BGR":
             images = images.flip(1)
-        return normalise(images, mean, model.PIXEL_STD, channels_last=model.CHANNELS_LAST)
+        return normalise(images, self._mean, model.PIXEL_STD, channels_last=model.CHANNELS_LAST)
 
     def measures(self) -> dict[str, Tensor]:
         return {} if self._error is None else {"train_error": self._error}

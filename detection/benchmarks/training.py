@@ -8,29 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import backbone
+from backbone.benchmarks.memory import saved_bytes
 from backbone.benchmarks.report import Section
 from backbone.benchmarks.timing import alternate
 
 from .inference import STAGES, detectron2_backbone
-
-
-def saved_bytes(network: nn.Module, images: Tensor) -> int:
-    """Return the bytes that one forward pass keeps for the backward pass, parameters and buffers left out."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*network.parameters(), *network.buffers()]}
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    # The tensors must stay alive until the sum is taken, or their addresses would be used again.
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        features = network(images)
-    total = sum(kept.values())
-    del features
-    return total
 
 
 def measure(name: str, *, size: tuple[int, int], batch: int, rounds: int, device: str) -> Section:
@@ -48,7 +30,7 @@ def measure(name: str, *, size: tuple[int, int], batch: int, rounds: int, device
         network.train().to(device)
     networks["ours, channels_last"].to(memory_format=torch.channels_last)
     timings = alternate({label: _step(net, images) for label, net in networks.items()}, rounds=rounds)
-    kept = {label: saved_bytes(net, images) for label, net in networks.items()}
+    kept = {label: saved_bytes(net, lambda net=net: net(images)) for label, net in networks.items()}
     stock = "detectron2"
     rows = [
         [label, 1000 * t.median, timings[stock].median / t.median, kept[label] / 2**20, kept[label] / kept[stock]]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...engine.loading import to_device
 from ...errors import ConfigError
 
 # Of the covariance of ImageNet's RGB pixels in 0..1, as fb.resnet.torch has them; one eigenvector a column.
@@ -166,4 +167,4 @@ def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def _moved(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device, non_blocking=True)
+    return to_device(torch.from_numpy(values), like.device)

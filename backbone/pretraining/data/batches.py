@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...engine import distributed
-from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
+from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, to_device, until_error
 from ...engine.record import LOGGER
 from ...errors import DataError, RunError
 from .decode import CropSpec, training_crop
@@ -77,7 +77,7 @@ class BatchesInMemory:
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1."""
         for items in make_sampler(self.images, self.config, start, end):
-            chosen = torch.tensor([index for _, index in items], device=self.pixels.device)
+            chosen = to_device(torch.tensor([index for _, index in items]), self.pixels.device)
             yield Batch(self.pixels[chosen], self.labels[chosen])
 
 
