@@ -12,16 +12,19 @@ import numpy as np
 
 from ...errors import DataError
 from ...text import nearest
+from .devkit import META, wnids_by_number
 from .sets import ImageFiles
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 WNID = re.compile(r"n\d{8}")
+# Of the development kit: a number a line, whose meaning stands in the meta.mat beside it.
+DEVKIT_FILE = "ILSVRC2012_validation_ground_truth.txt"
 # Files that name the class of each flat validation image, in the forms that people have; searched from the root down.
 SYNSET_FILES = (
     "LOC_val_solution.csv",
     "imagenet_2012_validation_synset_labels.txt",
     "val_synsets.txt",
-    "ILSVRC2012_validation_ground_truth.txt",
+    DEVKIT_FILE,
     "val.txt",
 )
 
@@ -94,8 +97,8 @@ def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets
     Args:
         classes: the training set's, in order.
         synsets: the file that gives each image's class: a CSV of ImageId and PredictionString, lines of
-            `file class`, or a line an image in the order of the names; a class is a wnid or an index into `classes`.
-            By default one of SYNSET_FILES below `root`.
+            `file class`, or a line an image in the order of the names; a class is a wnid or an index into `classes`,
+            in DEVKIT_FILE a number of the development kit. By default one of SYNSET_FILES below `root`.
 
     Raises:
         DataError: there is no such file, or it does not fit the images.
@@ -113,9 +116,9 @@ def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets
         if missing:
             raise DataError(f"{path}: has no line for {missing[0]} of {root / split}")
         labels = [by_name[Path(file).stem] for file in files]
-    # Numbers of the development kit begin at 1.
-    first = 1 if path.name == "ILSVRC2012_validation_ground_truth.txt" else 0
-    indices = np.array([_class_index(label, classes, path, first) for label in labels])
+    if path.name == DEVKIT_FILE:
+        labels = _wnids_of(labels, path)
+    indices = np.array([_class_index(label, classes, path) for label in labels])
     return ImageFiles(name, classes, indices, root, [str(PurePosixPath(split) / file) for file in files])
 
 
@@ -148,14 +151,22 @@ def _by_name(lines: list[str]) -> dict[str, str] | None:
     return {Path(file).stem: label for file, label in pairs}
 
 
-def _class_index(label: str, classes: Sequence[str], path: Path, first: int) -> int:
+def _wnids_of(numbers: Sequence[str], path: Path) -> list[str]:
+    wnids = wnids_by_number(path.parent / META)
+    for number in numbers:
+        if not number.isdigit() or int(number) not in wnids:
+            raise DataError(f"{path}: {number!r} is no class number of {path.parent / META}")
+    return [wnids[int(number)] for number in numbers]
+
+
+def _class_index(label: str, classes: Sequence[str], path: Path) -> int:
     if WNID.fullmatch(label) or label in classes:
         if label not in classes:
             raise DataError(f"{path}: class {label} is no class of the training set")
         return classes.index(label) if len(classes) < 50 else _index_of(tuple(classes))[label]
-    if not label.isdigit() or not 0 <= int(label) - first < len(classes):
-        raise DataError(f"{path}: {label!r} is neither a class nor the number of one ({first}..)")
-    return int(label) - first
+    if not label.isdigit() or not int(label) < len(classes):
+        raise DataError(f"{path}: {label!r} is neither a class nor the number of one (0..)")
+    return int(label)
 
 
 _indices: dict[tuple[str, ...], dict[str, int]] = {}

@@ -13,6 +13,7 @@ from backbone import DataError
 from backbone.pretraining import load_config
 from backbone.pretraining.data import ImageFiles, ImagesInMemory, open_sets
 from backbone.pretraining.data.cifar import CLASSES, open_cifar10
+from backbone.pretraining.data.devkit import wnids_by_number
 from backbone.pretraining.data.folders import open_class_folders, open_flat
 
 
@@ -137,12 +138,51 @@ def test_class_folders(tmp_path):
 FLAT = {
     "imagenet_2012_validation_synset_labels.txt": "n01484850\nn01440764\n",
     "val.txt": "ILSVRC2012_val_00000002.JPEG 0\nILSVRC2012_val_00000001.JPEG 2\n",
-    "ILSVRC2012_validation_ground_truth.txt": "3\n1\n",
+    # 490 and 30 of the development kit are the third and the first class by wnid; see meta.mat below.
+    "ILSVRC2012_validation_ground_truth.txt": "490\n30\n",
     "LOC_val_solution.csv": (
         "ImageId,PredictionString\nILSVRC2012_val_00000002,n01440764 1 2 3 4\n"
         "ILSVRC2012_val_00000001,n01484850 1 2 3 4 n01484850 5 6 7 8\n"
     ),
 }
+
+
+def write_meta(folder, *, compressed: bool = True) -> None:
+    """Write a meta.mat of the development kit's form: leaves of the tree, and a node that is no class."""
+    scipy_io = pytest.importorskip("scipy.io")
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O"), ("children", "O")]
+    rows = [
+        (30, "n01440764", "tench", 0, np.zeros((1, 0))),
+        (490, "n01484850", "great white shark", 0, np.zeros((1, 0))),
+        (200, "n01443537", "goldfish", 0, np.zeros((1, 0))),
+        (1001, "n00001740", "entity", 2, np.array([30, 200])),
+    ]
+    synsets = np.array(rows, dtype=kinds).reshape(-1, 1)
+    scipy_io.savemat(folder / "meta.mat", {"other": [1, 2], "synsets": synsets}, do_compression=compressed)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_the_numbers_of_the_development_kit(tmp_path, compressed):
+    write_meta(tmp_path, compressed=compressed)
+    expected = {30: "n01440764", 490: "n01484850", 200: "n01443537", 1001: "n00001740"}
+    assert wnids_by_number(tmp_path / "meta.mat") == expected
+    whole = (tmp_path / "meta.mat").read_bytes()
+    for content in (b"", whole[:200], whole[:-40], b"x" * 400):
+        (tmp_path / "meta.mat").write_bytes(content)
+        with pytest.raises(DataError, match="meta.mat: not the meta.mat of ImageNet's"):
+            wnids_by_number(tmp_path / "meta.mat")
+
+
+def test_the_development_kit_needs_its_meta(tmp_path):
+    (tmp_path / "val").mkdir()
+    cv2.imwrite(str(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG"), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n")
+    with pytest.raises(DataError, match="meta.mat: cannot be read.*a file of wnids"):
+        open_flat(tmp_path, "val", "val", ["n01440764"])
+    write_meta(tmp_path)
+    (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("491\n")
+    with pytest.raises(DataError, match="'491' is no class number"):
+        open_flat(tmp_path, "val", "val", ["n01440764"])
 
 
 @pytest.mark.parametrize("name", FLAT)
@@ -152,6 +192,7 @@ def test_flat_validation_set(tmp_path, name):
     for number in (1, 2):
         cv2.imwrite(str(tmp_path / "val" / f"ILSVRC2012_val_{number:08d}.JPEG"), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / name).write_text(FLAT[name])
+    write_meta(tmp_path)
     config = load_config("imagenet_resnet50.yaml", ["DATA.ROOT", str(tmp_path)])
     train, val = open_sets(config, training=True)
     assert val.classes == train.classes and val.labels.tolist() == [2, 0]
