@@ -44,7 +44,12 @@ def given_keys(arguments: Namespace) -> frozenset[str]:
 
 
 def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
-    """Return KEY, VALUE, ... of the shared flags and the trailing pairs; `root_key` is the one of --data-root."""
+    """Return KEY, VALUE, ... of the shared flags and the trailing pairs; `root_key` is the one of --data-root.
+
+    Raises:
+        ConfigError: the last trailing key has no value.
+    """
+    check_pairs(arguments.overrides)
     overrides: list[object] = list(arguments.overrides)
     for value, key in (
         (arguments.data_root, root_key),

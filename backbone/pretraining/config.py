@@ -95,7 +95,7 @@ def _data() -> CfgNode:
     data.VAL_IMAGES = 0
     # Random images instead of a data set: what the device does without waiting for data.
     data.SYNTHETIC = False
-    # Training images that may be broken and replaced by others before the run stops.
+    # Training images that may be broken, and are replaced by others, before the run stops; each counts once.
     data.MAX_BAD_IMAGES = 100
     return data
 
@@ -185,7 +185,15 @@ def _check_protocols(config: CfgNode, source: str) -> None:
                 f"{source}: TEST.FINAL_PROTOCOLS has {name!r}{nearest(str(name), PROTOCOLS)}; "
                 f"protocols: {', '.join(PROTOCOLS)}"
             )
-    if config.MODEL.MEAN_IMAGE and "dense" in (config.TEST.PROTOCOL, *config.TEST.FINAL_PROTOCOLS):
+    check_tests(config, (config.TEST.PROTOCOL, *config.TEST.FINAL_PROTOCOLS), source)
+
+
+def check_tests(config: CfgNode, protocols: Sequence[str], source: str) -> None:
+    """Raise ConfigError for a protocol that does not fit the data."""
+    crops = [name for name in protocols if name != "single"]
+    if config.DATA.NAME == "cifar10" and crops:
+        raise ConfigError(f"{source}: {crops[0]!r} cuts files of many sizes; cifar10 is tested as it is, by 'single'")
+    if config.MODEL.MEAN_IMAGE and "dense" in protocols:
         raise ConfigError(f"{source}: a mean image fits one size, dense tests many; set MODEL.MEAN_IMAGE False")
 
 
@@ -207,6 +215,10 @@ def _check_paper(config: CfgNode, source: str) -> None:
 def _check_input(config: CfgNode, source: str) -> None:
     if config.INPUT.CROP == "pad" and config.DATA.NAME != "cifar10":
         raise ConfigError(f"{source}: INPUT.CROP 'pad' is for images of one size (cifar10); 'shorter_side' or 'area'")
+    if config.INPUT.CROP != "pad" and config.DATA.NAME == "cifar10":
+        raise ConfigError(
+            f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for cifar10 it is 'pad'"
+        )
     low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
     if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:
         raise ConfigError(

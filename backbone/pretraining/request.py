@@ -7,7 +7,7 @@ from argparse import Namespace
 from ..engine.arguments import given_keys, overrides_of
 from ..engine.session import Request
 from ..errors import ConfigError
-from .config import PROTOCOLS, load_config
+from .config import PROTOCOLS, check_tests, load_config
 
 
 def make_request(arguments: Namespace) -> Request:
@@ -22,6 +22,9 @@ def make_request(arguments: Namespace) -> Request:
             raise ConfigError("--ensemble is for --eval-only: it averages trained networks")
         overrides += ["MODEL.ENSEMBLE", tuple(arguments.ensemble)]
     config = load_config(arguments.config, overrides)
+    tests = _protocols(arguments.protocol or [], config)
+    # Not after the training, whose results would be lost.
+    check_tests(config, tests, "--protocol")
     return Request(
         config=config,
         given=given_keys(arguments),
@@ -29,7 +32,7 @@ def make_request(arguments: Namespace) -> Request:
         eval_only=arguments.eval_only,
         force=arguments.force,
         overwrite=arguments.overwrite,
-        tests=_protocols(arguments.protocol or [], config),
+        tests=tests,
     )
 
 

@@ -123,11 +123,11 @@ class ClassificationTask(Task):
     # -- what is kept
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"bad_images": self.source.bad_images, "precise": self._precise}
+        state: dict[str, Any] = {"broken": self.source.broken, "precise": self._precise}
         return {**state, **({"average": self.average.state_dict()} if self.average else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.source.bad_images = state.get("bad_images", 0)
+        self.source.broken[:] = state.get("broken", [])
         self._precise = state.get("precise", {})
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -19,6 +19,7 @@ from ...engine import distributed
 from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, to_device, until_error
 from ...engine.record import LOGGER
 from ...errors import DataError, RunError
+from ...text import count
 from .decode import CropSpec, training_crop
 from .sets import ImagesInMemory, LabelledImages
 
@@ -72,7 +73,7 @@ class BatchesInMemory:
         self.config = config
         self.pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
-        self.bad_images = 0
+        self.broken: list[str] = []
 
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1."""
@@ -85,14 +86,14 @@ class BatchesFromFiles:
     """Worker processes read, crop and flip; the device gets uint8.
 
     Attributes:
-        bad_images: how many broken ones have been replaced.
+        broken: what is wrong with the images that have been replaced; each once, however often it came.
     """
 
     def __init__(self, images: LabelledImages, config: Any, device: torch.device) -> None:
         self.images = images
         self.config = config
         self.device = device
-        self.bad_images = 0
+        self.broken: list[str] = []
 
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1.
@@ -115,15 +116,19 @@ class BatchesFromFiles:
             yield Batch(pixels, labels.to(device, non_blocking=True))
 
     def _count(self, bad: list[str]) -> None:
-        for message in bad:
-            self.bad_images += 1
-            log.warning("broken image replaced by another (%d so far): %s", self.bad_images, message)
         allowed = self.config.DATA.MAX_BAD_IMAGES
-        if bad and self.bad_images * distributed.world_size() > allowed:
-            raise RunError(
-                f"{self.bad_images} training images were broken, DATA.MAX_BAD_IMAGES allows {allowed}; "
-                f"the last: {bad[-1]}; mend or remove them (log.txt names all)"
-            )
+        # An image comes again in each epoch, and in time in each process; so every process counts for itself.
+        for message in bad:
+            if message in self.broken:
+                continue
+            self.broken.append(message)
+            number = len(self.broken)
+            log.warning("broken image replaced by another (%d so far): %s", number, message)
+            if number > allowed:
+                raise RunError(
+                    f"{count(number, 'training image')} broken, DATA.MAX_BAD_IMAGES allows {allowed}; "
+                    f"the last: {message}; mend or remove them (log.txt names all)"
+                )
 
 
 class _Crops(Dataset):
