@@ -93,6 +93,9 @@ class WeightKeys:
             kept = [key for key in different if key in IMAGE_KEYS]
             for key in kept:
                 notes.append(f"{key} {get(config, key)} kept; weights of this layout usually want {different.pop(key)}")
+            stride = self.flags["stride_in_1x1"]
+            if stride not in (*wanted, *given) and get(config, stride) and self.matters(config, stride):
+                notes.append(f"{stride} True kept; the file does not say, torchvision's own weights want False")
         for key, value in different.items():
             if key in given:
                 raise ConfigError(

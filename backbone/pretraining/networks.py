@@ -14,6 +14,7 @@ from ..networks import Backbone, create, keywords_of
 from ..networks.blocks import ResidualBlock
 from ..text import nearest
 from ..weights import Preprocessing, load_weights, open_weights
+from ..weights.traits import traits_of
 from .data import ImagesInMemory, LabelledImages
 
 
@@ -86,11 +87,16 @@ class Trained:
         mean_image: as the checkpoint of a run carries it.
         preprocessing: None where nothing is known.
         classes: [] where nothing is known.
+        doubt: what the file leaves open and the config has decided; "" for nothing.
     """
 
     mean_image: Tensor | None
     preprocessing: Preprocessing | None
     classes: list[str]
+    doubt: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (str(self.preprocessing or "preprocessing unknown"), self.doubt)))
 
 
 def load_into(network: Backbone, path: str, *, new_classifier: bool = False) -> Trained:
@@ -105,4 +111,8 @@ def load_into(network: Backbone, path: str, *, new_classifier: bool = False) -> 
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")
     classes = weights.metadata.get("classes") or []
-    return Trained(image, weights.traits.preprocessing, [str(name) for name in classes])
+    doubt = ""
+    if weights.traits.stride_in_1x1 is None and traits_of(network)["stride_in_1x1"]:
+        doubt = "the file does not say where the stride stands: in the 1x1 here, torchvision's own weights want "
+        doubt += "MODEL.STRIDE_IN_1X1 False"
+    return Trained(image, weights.traits.preprocessing, [str(name) for name in classes], doubt)

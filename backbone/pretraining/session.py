@@ -71,7 +71,7 @@ def test_only(config: Any, images: LabelledImages, request: Request, began: floa
         _check_classes(trained, images, path)
         networks.append(network.eval())
         prepare.append(prepare_for(trained, config))
-        lines.append(f"{path}: {trained.preprocessing or 'preprocessing of the config'}")
+        lines.append(f"{path}: {trained}")
     weights = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
     processes = distributed.world_size()
     log.info(plan(networks[0], None, images, config, weights=weights, processes=processes, notes=[]))
@@ -151,7 +151,7 @@ def _first_weights(network: Backbone, config: Any) -> str:
     if not config.MODEL.WEIGHTS:
         return "none: random weights (He et al., 2015)"
     trained = load_into(network, config.MODEL.WEIGHTS)
-    return f"{config.MODEL.WEIGHTS}: {trained.preprocessing or 'preprocessing unknown'}"
+    return f"{config.MODEL.WEIGHTS}: {trained}"
 
 
 def schedule_of(config: Any) -> Any:

@@ -69,6 +69,20 @@ def test_stride_placement_matters_to_bottlenecks_alone():
     assert WEIGHT_KEYS.adopt(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
 
 
+def test_a_stride_that_the_file_does_not_tell_is_noted():
+    of_50 = ("MODEL.BACKBONE.NAME", "resnet50_fpn", "MODEL.RESNETS.STRIDE_IN_1X1")
+    doubt = "MODEL.RESNETS.STRIDE_IN_1X1 True kept; the file does not say"
+    for settings, wants, given, expected in (
+        ((*of_50, "True"), {}, set(), True),
+        ((*of_50, "False"), {}, set(), False),
+        ((*of_50, "True"), {}, {"MODEL.RESNETS.STRIDE_IN_1X1"}, False),
+        ((*of_50, "True"), {"MODEL.RESNETS.STRIDE_IN_1X1": True}, set(), False),
+        (("MODEL.RESNETS.STRIDE_IN_1X1", "True"), {}, set(), False),
+    ):
+        _, notes = WEIGHT_KEYS.adopt(config(*settings), wants, "file", given, assumed=True)
+        assert any(doubt in note for note in notes) == expected
+
+
 def test_deep_stem_and_average_down_are_built(tmp_path):
     network = backbone.create("resnet50", stem="deep", average_down=True, norm="frozen_bn")
     backbone.save_weights(network, tmp_path / "d.pth")
