@@ -28,13 +28,16 @@ class EpochSampler:
         self.seed = seed
 
     def __iter__(self) -> Iterator[Item]:
-        position = 0
-        epoch = 0
+        return self.beginning_at(0)
+
+    def beginning_at(self, position: int) -> Iterator[Item]:
+        """Yield the sequence from a position on; earlier epochs are not drawn."""
+        epoch, skipped = divmod(position, max(1, len(self.indices)))
         while True:
-            for index in np.random.default_rng((self.seed, epoch)).permutation(self.indices):
+            for index in np.random.default_rng((self.seed, epoch)).permutation(self.indices)[skipped:]:
                 yield position, int(index)
                 position += 1
-            epoch += 1
+            epoch, skipped = epoch + 1, 0
 
 
 class BatchSampler(Sampler[list[Item]]):
@@ -66,15 +69,17 @@ class BatchSampler(Sampler[list[Item]]):
         self.share = slice(rank, None, world_size)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        for step, batch in enumerate(self._batches()):
+        # Groups decide which images a batch takes, so the batches before it must be made.
+        first = self.start if self.groups is None else 0
+        for step, batch in enumerate(self._batches(first * self.batch_size), first):
             if self.steps is not None and step >= self.steps:
                 return
             if step >= self.start:
                 yield batch[self.share]
 
-    def _batches(self) -> Iterator[list[Item]]:
+    def _batches(self, position: int) -> Iterator[list[Item]]:
         waiting: dict[int, list[Item]] = {}
-        for position, index in self.sampler:
+        for position, index in self.sampler.beginning_at(position):
             group = 0 if self.groups is None else int(self.groups[index])
             batch = waiting.setdefault(group, [])
             batch.append((position, index))
