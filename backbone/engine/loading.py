@@ -77,9 +77,9 @@ class BatchSampler(Sampler[list[Item]]):
             if step >= self.start:
                 yield batch[self.share]
 
-    def _batches(self, position: int) -> Iterator[list[Item]]:
+    def _batches(self, start: int) -> Iterator[list[Item]]:
         waiting: dict[int, list[Item]] = {}
-        for position, index in self.sampler.beginning_at(position):
+        for position, index in self.sampler.beginning_at(start):
             group = 0 if self.groups is None else int(self.groups[index])
             batch = waiting.setdefault(group, [])
             batch.append((position, index))

@@ -109,7 +109,8 @@ class Runner:
             began = time.monotonic()
             self.say(row, f"row          {place} of {len(rows)}: {row.name}")
             outcome = self._row(row)
-            ended = "failed" if outcome.status else "done"
+            failed = "stopped" if self._stopped else "failed"
+            ended = failed if outcome.status else "done"
             self.say(row, f"row          {row.name}: {ended} after {duration(time.monotonic() - began)}")
             with self._lock:
                 outcomes.append(outcome)
