@@ -77,6 +77,9 @@ class DetectionTask(Task):
         return until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches))
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]], iteration: int) -> dict[str, Tensor]:
+        # detectron2 copies image by image and waits for each; the loader has pinned them, so that none need wait.
+        device = self.config.MODEL.DEVICE
+        batch = [{**sample, "image": sample["image"].to(device, non_blocking=True)} for sample in batch]
         # detectron2's heads write their counts into the storage that is current.
         with EventStorage(iteration):
             return model(batch)
