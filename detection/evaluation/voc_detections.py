@@ -61,6 +61,8 @@ def load_detections(source: str | Path | list[dict[str, Any]], ids: Sequence[str
             return _from_folder(path, ids, split)
         if path.suffix == ".txt":
             raise DataError(f"{path}: is the file of one class; give the folder that holds comp4_det_{split}_*.txt")
+        if not path.exists():
+            raise DataError(f"{path}: does not exist; give a folder of comp4_det_{split}_*.txt, or a COCO results JSON")
     return _from_records(source, ids)
 
 

@@ -72,7 +72,7 @@ def test_files_for_the_server_from_records(year, tmp_path):
         (["--voc-root", "{year}"], "--voc-root needs --split"),
         (["--voc-root", "{year}", "--split", "vall"], "no split 'vall'; did you mean 'val'"),
         (["--voc-root", "{year}/..", "--split", "val"], "it holds VOC2012: give one of them"),
-        (["--voc-root", "{year}", "--split", "val"], "nowhere"),
+        (["--voc-root", "{year}", "--split", "val"], "nowhere: does not exist; give a folder of comp4_det_val_*.txt"),
         (["--voc-root", "{year}", "--split", "val", "--iou-type", "segm"], "belong to --gt"),
         (["--gt", "a.json", "--metric", "voc07"], "--metric belongs to --voc-root"),
         (["--gt", "a.json", "--voc-root", "{year}"], "either --gt FILE"),
