@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from .errors import UserError
+from .output import patient_output
 from .text import nearest
 
 
@@ -37,16 +38,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command line's `main` and exit: 0, or 2 with one line for a UserError. A defect keeps its traceback (1)."""
     program = os.path.basename(sys.argv[0])
     try:
-        status = main()
-        sys.stdout.flush()
+        with patient_output():
+            status = main()
     except UserError as error:
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:
-        # The reader (head, less) went away; what it wanted it has.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     sys.exit(status)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
+from ..output import PatientOutput
 from .files import write_text, writing
 
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
@@ -32,19 +32,6 @@ class _LogFile(logging.FileHandler):
             raise error
 
 
-class _Terminal(logging.StreamHandler):
-    """The terminal. When its reader goes away (`| head`), the run goes on without it; log.txt has every line."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], BrokenPipeError):
-            super().handleError(record)
-            return
-        logging.getLogger(LOGGER).removeHandler(self)
-        # What is left in the buffer would fail again at the end of the process.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-
 def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger:
     """Send the project's log to the terminal and, with a folder, to log.txt in it; return the logger."""
     logger = logging.getLogger(LOGGER)
@@ -55,7 +42,7 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
         # A line that found the disk full is still waiting in the handler's buffer.
         with contextlib.suppress(OSError):
             handler.close()
-    terminal = _Terminal(sys.stdout)
+    terminal = logging.StreamHandler(PatientOutput(sys.stdout))
     terminal.setFormatter(logging.Formatter("%(message)s"))
     terminal.addFilter(lambda record: not getattr(record, "file_only", False))
     terminal.setLevel(logging.WARNING if quiet else logging.INFO)
