@@ -188,7 +188,7 @@ def gather(value: Any) -> list[Any]:
     if not together():
         return [value]
     values: list[Any] = [None] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=_over_cpus())
     return values
 
 
@@ -197,7 +197,7 @@ def share(value: Any) -> Any:
     if not together():
         return value
     holder = [value]
-    dist.broadcast_object_list(holder, src=0)
+    dist.broadcast_object_list(holder, src=0, group=_over_cpus())
     return holder[0]
 
 
@@ -238,19 +238,25 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 def barrier() -> None:
     if together():
-        dist.barrier()
-
-
-_control_group: Any = None
+        dist.barrier(group=_over_cpus())
 
 
 def anyone(flag: bool) -> bool:
-    """Return whether `flag` is set in any process. Goes over the CPU, so that it never waits for a GPU."""
-    global _control_group
+    """Return whether `flag` is set in any process. Never waits for a GPU."""
     if not together():
         return flag
-    if _control_group is None and dist.get_backend() != "gloo":
-        _control_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
     value = torch.tensor([int(flag)])
-    dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_control_group)
+    dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_over_cpus())
     return bool(value.item())
+
+
+_cpu_group: Any = None
+
+
+def _over_cpus() -> Any:
+    """Return the group for what is no work of the GPUs: it neither waits for them nor fills their memory with the
+    predictions of a whole data set. Made at the first call, which every process makes."""
+    global _cpu_group
+    if _cpu_group is None and dist.get_backend() != "gloo":
+        _cpu_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    return _cpu_group
