@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ..engine.environment import device_name
+from ..engine import plan as page
 from ..engine.loading import settle_workers
-from ..engine.solver import device_of
 from ..text import count
 from .data import ImagesInMemory, LabelledImages
 
@@ -25,7 +24,6 @@ def plan(
     notes: list[str],
 ) -> str:
     """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder."""
-    device = device_name(device_of(config))
     rows = [
         ("network", _network(network, test, config)),
         *(("paper", paper_row(row)) for row in config.PAPER.ROWS),
@@ -34,11 +32,11 @@ def plan(
         ("test", f"{_set(test)}; {config.TEST.PROTOCOL}"),
         *(_training(train, config, processes) if train is not None else []),
         *(("", note) for note in notes),
-        ("device", device if processes == 1 else f"{processes} x {device}"),
+        ("device", page.device(config, processes)),
         ("precision", _precision(config)),
         ("output", config.OUTPUT_DIR),
     ]
-    return "\n".join(["Plan", *(f"  {name:<10} {text}" for name, text in rows)])
+    return page.layout(rows)
 
 
 def paper_row(row: Sequence[Any]) -> str:
@@ -62,11 +60,7 @@ def _set(images: LabelledImages) -> str:
 
 
 def _training(train: LabelledImages, config: Any, processes: int) -> list[tuple[str, str]]:
-    solver = config.SOLVER
-    total = solver.IMS_PER_BATCH
-    batch = (
-        f"{count(total, 'image')} a step, {total // processes} in each of {count(processes, 'process', 'processes')}"
-    )
+    batch = page.batch(config, processes)
     if not isinstance(train, ImagesInMemory):
         batch += f"; {count(settle_workers(config.DATALOADER.NUM_WORKERS, processes), 'loader worker')} each"
     return [("batch", batch), ("images", _augmentation(config)), ("schedule", _schedule(train, config))]
@@ -88,30 +82,18 @@ def _augmentation(config: Any) -> str:
 
 def _schedule(train: LabelledImages, config: Any) -> str:
     solver = config.SOLVER
-    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, len(train))
-    steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
-    drops = {
-        "WarmupCosineLR": "cosine",
-        "Plateau": f"x{solver.GAMMA:g} on plateau",
-        "WarmupMultiStepLR": f"x{solver.GAMMA:g} at {', '.join(f'{step:,}' for step in steps)}"
-        if steps
-        else "constant",
-    }[solver.LR_SCHEDULER_NAME]
-    warm_up = f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else ""
+    course = page.course(solver)
     if solver.WARMUP_ERROR:
-        warm_up += f", x{solver.WARMUP_FACTOR:g} until the training error is below {solver.WARMUP_ERROR:.0%}"
+        course += f", x{solver.WARMUP_FACTOR:g} until the training error is below {solver.WARMUP_ERROR:.0%}"
     average = f", weights averaged ({solver.EMA_DECAY:g})" if solver.EMA_DECAY else ""
     return (
-        f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs; lr {solver.BASE_LR:.4g}, {drops}{warm_up}; "
+        f"{page.length(config, len(train))}; lr {solver.BASE_LR:.4g}, {course}; "
         f"weight decay {solver.WEIGHT_DECAY:g}{average}"
     )
 
 
 def _precision(config: Any) -> str:
-    amp = config.SOLVER.AMP
-    parts = [f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"]
-    parts += ["channels_last"] if config.MODEL.CHANNELS_LAST else []
-    if config.MODEL.COMPILE:
-        mode = config.MODEL.COMPILE_MODE
-        parts.append("compiled" if mode == "default" else f"compiled ({mode})")
-    return ", ".join(parts)
+    if not config.MODEL.COMPILE:
+        return page.precision(config)
+    mode = config.MODEL.COMPILE_MODE
+    return f"{page.precision(config)}, {'compiled' if mode == 'default' else f'compiled ({mode})'}"

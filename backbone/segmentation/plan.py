@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..engine.environment import device_name
+from ..engine import plan as page
 from ..engine.loading import settle_workers
-from ..engine.solver import device_of
 from ..text import count
 from .data import SegmentationSet
 from .networks import SegmentationNetwork, atrous_rates
@@ -23,7 +22,6 @@ def plan(
     notes: list[str],
 ) -> str:
     """Return the plan: network, weights, data, batch, images, schedule, tests, device, precision and output folder."""
-    device = device_name(device_of(config))
     truth = "" if test.has_truth else ", without labels: no figures"
     rows = [
         ("network", _network(network, test, config)),
@@ -32,11 +30,11 @@ def plan(
         ("test", f"{test.name}: {count(len(test), 'image')}{truth}; {_inference(config)}"),
         *(_training(train, config, processes) if train is not None else []),
         *(("", note) for note in notes),
-        ("device", device if processes == 1 else f"{processes} x {device}"),
-        ("precision", _precision(config)),
+        ("device", page.device(config, processes)),
+        ("precision", page.precision(config)),
         ("output", config.OUTPUT_DIR),
     ]
-    return "\n".join(["Plan", *(f"  {name:<10} {text}" for name, text in rows)])
+    return page.layout(rows)
 
 
 def _network(network: SegmentationNetwork, test: SegmentationSet, config: Any) -> str:
@@ -61,14 +59,12 @@ def _inference(config: Any) -> str:
 
 
 def _training(train: SegmentationSet, config: Any, processes: int) -> list[tuple[str, str]]:
-    solver, node = config.SOLVER, config.INPUT
-    total = solver.IMS_PER_BATCH
-    share = f"{total // processes} in each of {count(processes, 'process', 'processes')}"
+    node = config.INPUT
     workers = count(settle_workers(config.DATALOADER.NUM_WORKERS, processes), "loader worker")
     base = f"of shorter side {node.SHORTER_SIDE}" if node.SHORTER_SIDE else "of the image"
     view = f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}, crop {node.TRAIN_SIZE}{', flip' if node.FLIP else ''}"
     return [
-        ("batch", f"{count(total, 'image')} a step, {share}; {workers} each"),
+        ("batch", f"{page.batch(config, processes)}; {workers} each"),
         ("images", view),
         ("schedule", _schedule(train, config)),
     ]
@@ -76,23 +72,7 @@ def _training(train: SegmentationSet, config: Any, processes: int) -> list[tuple
 
 def _schedule(train: SegmentationSet, config: Any) -> str:
     solver = config.SOLVER
-    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, len(train))
-    steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
-    drops = {
-        "WarmupPolyLR": f"poly {solver.POLY_POWER:g}",
-        "WarmupCosineLR": "cosine",
-        "WarmupMultiStepLR": f"x{solver.GAMMA:g} at {', '.join(f'{step:,}' for step in steps)}"
-        if steps
-        else "constant",
-    }[solver.LR_SCHEDULER_NAME]
-    warm_up = f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else ""
     return (
-        f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs; lr {solver.BASE_LR:.4g} "
-        f"(heads x{solver.HEAD_LR_FACTOR:g}), {drops}{warm_up}; weight decay {solver.WEIGHT_DECAY:g}"
+        f"{page.length(config, len(train))}; lr {solver.BASE_LR:.4g} (heads x{solver.HEAD_LR_FACTOR:g}), "
+        f"{page.course(solver)}; weight decay {solver.WEIGHT_DECAY:g}"
     )
-
-
-def _precision(config: Any) -> str:
-    amp = config.SOLVER.AMP
-    text = f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"
-    return f"{text}, channels_last" if config.MODEL.CHANNELS_LAST else text

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from backbone.engine.environment import device_name
+from backbone.engine import plan as page
 from backbone.engine.loading import settle_workers
 from backbone.text import count
 
@@ -28,11 +27,11 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, process
             else []
         ),
         *(("", note) for note in notes),
-        ("device", _device(config, processes)),
-        ("precision", _precision(config)),
+        ("device", page.device(config, processes)),
+        ("precision", page.precision(config)),
         ("output", config.OUTPUT_DIR),
     ]
-    return "\n".join(["Plan", *(f"  {name:<10} {text}" for name, text in rows)])
+    return page.layout(rows)
 
 
 def _model(model: nn.Module, config: CfgNode) -> str:
@@ -66,40 +65,14 @@ def _set(images: DetectionSet) -> str:
 
 
 def _batch(config: CfgNode, processes: int) -> str:
-    total = config.SOLVER.IMS_PER_BATCH
-    size = config.INPUT.MIN_SIZE_TRAIN
-    shown = f"{min(size)}..{max(size)}" if len(size) > 1 else str(size[0])
+    sides = config.INPUT.MIN_SIZE_TRAIN
+    shown = f"{min(sides)}..{max(sides)}" if len(sides) > 1 else str(sides[0])
     workers = settle_workers(config.DATALOADER.NUM_WORKERS, processes)
-    return (
-        f"{count(total, 'image')} a step, {total // processes} in each of {count(processes, 'process', 'processes')}; "
-        f"shorter side {shown}, longer at most {config.INPUT.MAX_SIZE_TRAIN}; {count(workers, 'loader worker')} each"
-    )
+    size = f"shorter side {shown}, longer at most {config.INPUT.MAX_SIZE_TRAIN}"
+    return f"{page.batch(config, processes)}; {size}; {count(workers, 'loader worker')} each"
 
 
 def schedule_line(config: CfgNode, images: DetectionSet) -> str:
     """Return iterations, epochs and learning rate in words."""
-    solver = config.SOLVER
     used = len(images.trainable()) if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else len(images)
-    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, used)
-    steps = [step for step in solver.STEPS if step < solver.MAX_ITER]
-    drops = (
-        "cosine"
-        if "Cosine" in solver.LR_SCHEDULER_NAME
-        else f"x{solver.GAMMA:g} at {', '.join(f'{step:,}' for step in steps)}"
-    )
-    if not steps and "Cosine" not in solver.LR_SCHEDULER_NAME:
-        drops = "constant"
-    warm_up = f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else ""
-    return f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs; lr {solver.BASE_LR:.4g}, {drops}{warm_up}"
-
-
-def _device(config: CfgNode, processes: int) -> str:
-    device = torch.device(config.MODEL.DEVICE)
-    name = device_name(device)
-    return name if processes == 1 else f"{processes} x {name}"
-
-
-def _precision(config: CfgNode) -> str:
-    amp = config.SOLVER.AMP
-    name = f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"
-    return name + (", channels_last" if config.MODEL.CHANNELS_LAST else "")
+    return f"{page.length(config, used)}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
