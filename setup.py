@@ -22,7 +22,7 @@ REQUIRED = [
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "openvino>=2024.4"]
 FIGURES = ["matplotlib>=3.8"]
 # Optional: 9 % off the decoding of JPEG files, the same pixels.
-FAST = ["simplejpeg>=1.7"]
+FAST = ["simplejpeg>=1.8"]
 # The tests compare with these projects' own networks and numbers.
 PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
 TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *PEERS, *EXPORT, *FIGURES, *FAST]

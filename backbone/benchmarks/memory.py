@@ -57,6 +57,18 @@ def peak_bytes(run: Callable[[], object], network: nn.Module, optimizer: torch.o
     return torch.cuda.max_memory_allocated() - before + own_bytes(network, optimizer)
 
 
+def memory_note(kind: str, what: str) -> str:
+    """Return what a table's memory is.
+
+    Args:
+        kind: of device, "cuda" or "cpu".
+        what: is trained, in words.
+    """
+    if kind == "cuda":
+        return f"MiB: peak allocated in a round, weights and optimizer included, as if the {what} were alone."
+    return "MiB: what the forward pass of training keeps for the backward pass besides the parameters."
+
+
 def clean() -> None:
     """Free what was timed, compiled forms included: a compiler that has seen one class often enough stops compiling."""
     torch.compiler.reset()

@@ -14,7 +14,7 @@ from ..errors import RunError
 from .classifiers import CLASSES, Loop, Setting, make_loops
 from .folders import file_ways
 from .input import find_images
-from .memory import clean, peak_bytes, saved_bytes
+from .memory import clean, memory_note, peak_bytes, saved_bytes
 from .report import Section
 from .timing import Timing, alternate, only_those_that_run
 
@@ -60,7 +60,7 @@ def measure(
     batch, size = batch or BATCH[kind], size or SIZE[kind]
     rows: list[Row] = []
     figures: dict[str, Any] = {}
-    notes = [_memory_note(kind)]
+    notes = [memory_note(kind, "network")]
     # As all three projects' trainings have it: the images are of one size.
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         for setting in (*SETTINGS, *([COMPILED] if compiled else [])):
@@ -188,9 +188,3 @@ def _rows(data: str, setting: Setting, figures: dict[str, dict[str, Any]]) -> li
         times = found["ms_a_step"], found["images_per_second"], found["times_torchvision"]
         rows.append([data, name, setting.precision, setting.form, *times, mebibytes, found["bytes_of_torchvision"]])
     return rows
-
-
-def _memory_note(kind: str) -> str:
-    if kind == "cuda":
-        return "MiB: peak allocated in a step, weights and optimizer included, as if the network were alone."
-    return "MiB: what the forward pass keeps for the backward pass besides the parameters."

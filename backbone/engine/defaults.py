@@ -57,6 +57,17 @@ def _add_model(model: Any) -> None:
     model.PIXEL_STD = [58.395, 57.12, 57.375]
 
 
+def add_network_keys(model: Any) -> None:
+    """Add what `backbone.create` takes, in the names that classifiers and segmentation have for it."""
+    model.NAME = "resnet50"
+    model.NORM = "bn"
+    model.STRIDE_IN_1X1 = False
+    model.STEM = "conv7"
+    model.AVERAGE_DOWN = False
+    # Recompute each block in the backward pass: less memory, more time.
+    model.CHECKPOINTING = False
+
+
 def _add_solver(solver: Any) -> None:
     # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
     solver.AUTO_SCALE = True

@@ -11,7 +11,7 @@ from .headers import JPEG
 
 try:
     import simplejpeg
-except ImportError:
+except (ImportError, ValueError):  # ValueError: one that was built for another NumPy
     simplejpeg = None
 
 

@@ -14,6 +14,7 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     STEMS,
+    add_network_keys,
     add_shared_defaults,
     check_choices,
     check_numbers,
@@ -56,19 +57,13 @@ def default_config() -> CfgNode:
 
 
 def _add_model(model: CfgNode) -> None:
-    model.NAME = "resnet50"
+    add_network_keys(model)
     # Several weights files, whose probabilities are averaged: an ensemble, for evaluation.
     model.ENSEMBLE = ()
     # 0: as many as the data has.
     model.NUM_CLASSES = 0
-    model.NORM = "bn"
     # "A", "B" or "C" of the paper, "" for the network's own.
     model.SHORTCUT = ""
-    model.STRIDE_IN_1X1 = False
-    model.STEM = "conv7"
-    model.AVERAGE_DOWN = False
-    # Recompute each block in the backward pass: less memory, more time.
-    model.CHECKPOINTING = False
     # torch.compile of the training step's network.
     model.COMPILE = False
     # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting

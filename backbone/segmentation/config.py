@@ -13,6 +13,7 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     STEMS,
+    add_network_keys,
     add_shared_defaults,
     check_choices,
     check_numbers,
@@ -53,18 +54,12 @@ def default_config() -> CfgNode:
 
 
 def _add_model(model: CfgNode) -> None:
-    model.NAME = "resnet50"
-    model.NORM = "bn"
+    add_network_keys(model)
     # Stages without gradients, whose BN is frozen: 0 none, 1 stem, 2 stem and res2, ...
     model.FREEZE_AT = 0
     # 16 or 8: dilation stands in for the strides of the last stages.
     model.OUTPUT_STRIDE = 16
-    model.STRIDE_IN_1X1 = False
     model.CEIL_POOL = False
-    model.STEM = "conv7"
-    model.AVERAGE_DOWN = False
-    # Recompute each block in the backward pass: less memory, more time.
-    model.CHECKPOINTING = False
     # With whole weights of another set of classes: the layers that give the classes begin anew.
     model.NEW_CLASSIFIER = False
     model.HEAD = CfgNode()

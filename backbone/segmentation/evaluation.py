@@ -16,24 +16,29 @@ VOID = 255  # label of pixels that count neither in training nor in testing
 class Confusion:
     """Counts of pixels by true and predicted class, exact in 64 bits.
 
+    Args:
+        device: of the images that are added, so that none waits for the device; `gather` brings the sum to the CPU.
+
     Attributes:
         counts: (classes, classes) int64, rows by truth, columns by prediction.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+    def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
     def add(self, predicted: Tensor, truth: Tensor) -> None:
         """Add an image: two (H, W) tensors of class numbers; pixels whose truth is VOID do not count."""
         classes = len(self.counts)
-        known = truth != VOID
-        places = truth[known].long() * classes + predicted[known].long()
-        self.counts += torch.bincount(places, minlength=classes**2).view(classes, classes).cpu()
+        # Pixels of VOID go to a place behind the table: to pick the others out would wait for their number.
+        places = torch.where(truth == VOID, classes**2, truth.long() * classes + predicted.long())
+        counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=places.device)
+        counts.scatter_add_(0, places.flatten(), torch.ones_like(places).flatten())
+        self.counts += counts[:-1].view(classes, classes)
 
     def gather(self) -> Confusion:
         """Return the sum over all processes."""
         total = Confusion(len(self.counts))
-        total.counts = torch.stack(distributed.gather(self.counts)).sum(0)
+        total.counts = torch.stack(distributed.gather(self.counts.cpu())).sum(0)
         return total
 
 

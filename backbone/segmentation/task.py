@@ -112,7 +112,7 @@ class SegmentationTask(Task):
         self.model.eval()
         indices = range(distributed.rank(), len(self.test), distributed.world_size())
         shown = set(self.shown())
-        confusion, drawn, how = Confusion(len(self.test.classes)), {}, self.inference()
+        confusion, drawn, how = Confusion(len(self.test.classes), self.device), {}, self.inference()
         with ImageProgress(len(self.test), self.test.name, visible=True) as progress:
             for index, image, truth in whole_images(self.test, indices, self.config):
                 predicted = predict(self.model, image, how)

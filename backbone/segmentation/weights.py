@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
-from ..engine.adopt import WeightKeys
+from ..engine import starting_weights
+from ..engine.starting_weights import StartingWeights, WeightKeys
 from ..errors import WeightsError
 from ..text import count
-from ..weights import WeightsFile, find_state_dict, interpret, load_weights, match, read_file
+from ..weights import load_weights, match
 from .networks import SegmentationNetwork
 
 WEIGHT_KEYS = WeightKeys(
@@ -25,51 +24,17 @@ WEIGHT_KEYS = WeightKeys(
 HEADS = ("classifier.", "aux_classifier.")
 
 
-@dataclass(frozen=True)
-class StartingWeights:
-    """The file that a training starts from, or that is tested.
-
-    Attributes:
-        whole: it holds heads too; else `backbone` is what was read.
-        tensors: of a whole network, by our names.
-        wants: config keys that the weights ask for.
-        assumed: the preprocessing among them is only the usual one.
-        says: what is known of the file, in words.
-        classes: names that the network was trained on; [] where it does not say.
-    """
-
-    source: str
-    whole: bool
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    backbone: WeightsFile | None = None
-    wants: dict[str, Any] = field(default_factory=dict)
-    assumed: bool = False
-    says: str = ""
-    classes: list[str] = field(default_factory=list)
-
-
 def open_starting_weights(path: str) -> StartingWeights:
     """Read a file of a whole segmentation network, or of a backbone in any layout.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    content, text = read_file(path)
-    tensors = find_state_dict(content, path)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    if any(name.startswith("classifier.") for name in tensors) and any(
-        name.startswith("backbone.") for name in tensors
-    ):
-        metadata = content.get("metadata")
-        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
-        wants = WEIGHT_KEYS.of_checkpoint(content, path)
-        return StartingWeights(path, True, tensors, wants=wants, classes=[str(name) for name in classes])
-    weights = interpret(content, text, path)
-    usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
-    wants = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
-    says = f"{weights.kind} file, {weights.traits}"
-    return StartingWeights(path, False, backbone=weights, wants=wants, assumed=usual, says=says)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole)
+
+
+def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
+    return all(any(name.startswith(part) for name in tensors) for part in ("backbone.", "classifier."))
 
 
 def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> str:
@@ -95,9 +60,9 @@ def load_initial(
     Raises:
         WeightsError: as in `load_whole`, or the backbone's weights do not fit.
     """
-    if weights.backbone is not None:
-        report = load_weights(network.backbone, weights.backbone)
-        return f"{weights.source}: {weights.says}; backbone, {count(len(report.loaded), 'tensor')}"
+    if weights.file is not None:
+        report = load_weights(network.backbone, weights.file)
+        return f"{weights.source}: {weights.says}backbone, {count(len(report.loaded), 'tensor')}"
     if not new_classifier:
         return load_whole(network, weights, classes)
     last = _last_layers(network)

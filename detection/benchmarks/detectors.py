@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from backbone.benchmarks.memory import clean
+from backbone.benchmarks.memory import clean, memory_note
 from backbone.benchmarks.report import Section
 from backbone.benchmarks.timing import Timing, alternate, only_those_that_run
 
@@ -50,7 +50,7 @@ def measure(
     notes = [
         "Same weights (random, frozen BN calibrated): losses and detections in float64 are "
         + ("the same." if apart == 0 else f"{apart:.0e} apart."),
-        _memory_note(kind),
+        memory_note(kind, "detector"),
     ]
     rows, figures = [], {}
     for phase, variants in (
@@ -133,9 +133,3 @@ def _method(name: str, images: str, batch: int, rounds: int, kind: str) -> str:
         f"under autocast. In one process, in turn, median of {rounds} rounds; times and memory against detectron2 in "
         "the same precision."
     )
-
-
-def _memory_note(kind: str) -> str:
-    if kind == "cuda":
-        return "MiB: peak allocated in a round, weights and optimizer included, as if the detector were alone."
-    return "MiB: what the forward pass of training keeps for the backward pass besides the parameters."

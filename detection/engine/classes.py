@@ -6,17 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-# PASCAL VOC's names -> MS COCO's, where they differ by more than blanks.
-SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
+from backbone.class_names import meaning
+
 HEADS = "roi_heads."
 # End of a name -> rows a class, and rows that follow those of the classes: the score of the background.
 ROWS = {"cls_score": (1, 1), "bbox_pred": (4, 0), "mask_head.predictor": (1, 0)}
-
-
-def meaning(name: str) -> str:
-    """Return a class name's meaning: "diningtable" is "dining table", "aeroplane" is "airplane"."""
-    plain = "".join(letter for letter in name.casefold() if letter.isalnum())
-    return SYNONYMS.get(plain, plain)
 
 
 def map_classes(former: Sequence[str], wanted: Sequence[str]) -> list[int | None]:

@@ -14,7 +14,6 @@ from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 
-from .adopt import WEIGHT_KEYS
 from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
 from .folder import FREE_KEYS, RUN_FILES
@@ -24,6 +23,7 @@ from .results import report
 from .scoring import best_of
 from .task import DetectionTask
 from .testing import check_ensemble
+from .weight_keys import WEIGHT_KEYS
 from .weights import StartingWeights, open_starting_weights
 
 log = logging.getLogger(LOGGER)

@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
+from backbone.engine import starting_weights
+from backbone.engine.starting_weights import StartingWeights
 from backbone.text import count
-from backbone.weights import find_state_dict, interpret, match, read_file
+from backbone.weights import match
 
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
 from ..modeling.fast_rcnn import VGGROIHeads
-from .adopt import WEIGHT_KEYS
 from .classes import map_classes, map_heads
+from .weight_keys import WEIGHT_KEYS
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
 
-def is_detector(tensors: dict[str, Tensor]) -> bool:
+def is_detector(tensors: Mapping[str, Tensor]) -> bool:
     """Whether the tensors are a whole detector's, as our and detectron2's checkpoints hold them."""
     return any(name.startswith("roi_heads.") for name in tensors) and any(
         name.startswith("backbone.") for name in tensors
     )
-
-
-@dataclass(frozen=True)
-class StartingWeights:
-    """The file that a training starts from, or that is evaluated.
-
-    Attributes:
-        detector: it holds a whole detector, not only a backbone.
-        tensors: by our names.
-        wants: config keys that the weights ask for.
-        assumed: the preprocessing among them is only the usual one.
-        says: kind and layout, in words.
-        classes: names of what the detector was trained on; [] where it does not say.
-    """
-
-    source: str
-    detector: bool
-    tensors: dict[str, Tensor]
-    wants: dict[str, Any] = field(default_factory=dict)
-    assumed: bool = False
-    says: str = ""
-    classes: list[str] = field(default_factory=list)
 
 
 def open_starting_weights(path: str) -> StartingWeights:
@@ -57,18 +36,7 @@ def open_starting_weights(path: str) -> StartingWeights:
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    content, text = read_file(path)
-    tensors = find_state_dict(content, path)
-    if is_detector(tensors):
-        metadata = content.get("metadata")
-        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
-        wants = WEIGHT_KEYS.of_checkpoint(content, path)
-        return StartingWeights(path, True, tensors, wants, classes=list(map(str, classes)))
-    weights = interpret(content, text, path)
-    usual = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
-    says = f"{weights.kind} file, {weights.layout} layout, " if weights.layout else ""
-    wants = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
-    return StartingWeights(path, False, weights.tensors, wants, usual, says)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector)
 
 
 def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:
@@ -78,7 +46,7 @@ def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadRepor
         WeightsError: it cannot be read, is no detector's, or does not fit; nothing is changed then.
     """
     weights = open_starting_weights(weights) if isinstance(weights, str) else weights
-    if not weights.detector:
+    if not weights.whole:
         raise WeightsError(
             f"{weights.source}: holds a backbone only, not a trained detector; train it with --weights first"
         )
@@ -98,7 +66,7 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
         WeightsError: as in `load_detector`.
     """
     source = weights.source
-    if weights.detector:
+    if weights.whole:
         weights, mapped = _for_classes(weights, model, classes)
         report = load_detector(model, weights)
         return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}{mapped}"

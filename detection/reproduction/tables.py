@@ -11,8 +11,8 @@ from backbone.engine.session import FREE_KEYS
 from backbone.errors import ConfigError
 from backbone.reproduction.rows import Figure, Kind, Row, Step, Table
 
-from ..engine.adopt import WEIGHT_KEYS
 from ..engine.session import FREE_KEYS as DETECTION_FREE_KEYS
+from ..engine.weight_keys import WEIGHT_KEYS
 from ..modeling.testing import METHOD_KEYS
 from .details import details
 

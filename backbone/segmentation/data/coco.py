@@ -8,34 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...class_names import meaning
 from ...errors import DataError
 from .sets import CocoImage, CocoImages
 
 BACKGROUND = "background"
-# PASCAL VOC's classes that COCO calls otherwise.
-COCO_NAMES = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
-
-
-def voc_names(classes: Sequence[str]) -> dict[str, str]:
-    """Return {class: COCO's category} of VOC's classes without the background."""
-    return {name: COCO_NAMES.get(name, name) for name in classes if name != BACKGROUND}
 
 
 def open_coco(
-    name: str, json_file: Path, images: Path, *, names: Mapping[str, str] | None = None, least_area: int = 0
+    name: str, json_file: Path, images: Path, *, classes: Sequence[str] | None = None, least_area: int = 0
 ) -> CocoImages:
     """Open the annotations of a COCO file as a set of label images.
 
     Args:
-        names: {class: category}, the classes in the order of their labels from 1; by default all categories by id.
-            Objects of other categories are background.
+        classes: in the order of their labels from 1, each a category of the same meaning; by default all categories by
+            id. Objects of other categories are background.
         least_area: images with fewer annotated pixels of these classes are left out; 0 keeps all.
 
     Raises:
@@ -46,11 +33,12 @@ def open_coco(
         raise DataError(f"{images}: the folder of images does not exist")
     try:
         categories = {category["name"]: category["id"] for category in content["categories"]}
-        names = {key: key for key in sorted(categories, key=categories.get)} if names is None else names
-        missing = [category for category in names.values() if category not in categories]
+        classes = sorted(categories, key=categories.get) if classes is None else classes
+        identities = {meaning(name): identity for name, identity in categories.items()}
+        missing = [name for name in classes if meaning(name) not in identities]
         if missing:
             raise DataError(f"{json_file}: has no category {missing[0]!r}; DATA.COCO_CLASSES all takes those it has")
-        label_of = {categories[category]: label for label, category in enumerate(names.values(), start=1)}
+        label_of = {identities[meaning(name)]: label for label, name in enumerate(classes, start=1)}
         parts, areas = _parts(content["annotations"], label_of)
         records = [
             CocoImage(images / image["file_name"], image["width"], image["height"], tuple(parts[image["id"]]))
@@ -59,7 +47,7 @@ def open_coco(
         ]
     except (KeyError, TypeError) as error:
         raise DataError(f"{json_file}: not annotations in COCO form: {type(error).__name__} {error}") from None
-    return CocoImages(name, [BACKGROUND, *names], records)
+    return CocoImages(name, [BACKGROUND, *classes], records)
 
 
 def _parts(annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> tuple[dict, dict]:

@@ -63,7 +63,7 @@ class ImageFiles(SegmentationSet):
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         image_file, label_file = self.records[index]
         if label_file is None:
-            return _rgb(read_image(image_file)), None
+            return read_image(image_file, channel_order="RGB"), None
         label = read_label(label_file, self.classes)
         return _read_sized(image_file, label.shape[1::-1], str(label_file)), label
 
@@ -126,17 +126,13 @@ def draw(record: CocoImage) -> np.ndarray:
 
 def _read_sized(path: Path, size: tuple[int, int], source: str) -> np.ndarray:
     """Read an image as RGB; as stored, without its EXIF orientation, if that alone has the size of the labels."""
-    image = read_image(path)
+    image = read_image(path, channel_order="RGB")
     if image.shape[1::-1] != tuple(size):
         try:
-            image = read_image(path, size=size)
+            image = read_image(path, size=size, channel_order="RGB")
         except DataError:
             found = "x".join(map(str, image.shape[1::-1]))
             raise DataError(
                 f"{path}: the image is {found} pixels, {source} says {size[0]}x{size[1]}; they must be equal"
             ) from None
-    return _rgb(image)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return image

@@ -5,18 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...class_names import VOC_CLASSES
 from ...engine.roots import data_root
 from ...errors import ConfigError, DataError
 from ...mini_set import mini_set_root
 from ...text import nearest
 from ..evaluation import VOID
-from .coco import open_coco, voc_names
+from .coco import BACKGROUND, open_coco
 from .sets import ImageFiles, SegmentationSet
 
-VOC_CLASSES = (
-    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -52,9 +49,9 @@ def _open(config: Any, split: str, *, training: bool) -> SegmentationSet:
     root = data_root(config)
     if data.NAME == "coco":
         below = root / "coco" if (root / "coco").is_dir() else root
-        names = voc_names(VOC_CLASSES) if data.COCO_CLASSES == "voc" else None
+        classes = VOC_CLASSES if data.COCO_CLASSES == "voc" else None
         file = below / "annotations" / f"instances_{split}.json"
-        return open_coco(f"coco {split}", file, below / split, names=names, least_area=least_area)
+        return open_coco(f"coco {split}", file, below / split, classes=classes, least_area=least_area)
     if data.NAME == "voc":
         return _open_voc(root, split, year=data.YEAR, labels=data.LABEL_FOLDER)
     return _open_folders(root, split, data.CLASSES)
@@ -80,7 +77,7 @@ def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
         for stem in stems
     ]
     _check_files(records)
-    return ImageFiles(f"VOC{year} {split}", VOC_CLASSES, records, has_truth=has_truth)
+    return ImageFiles(f"VOC{year} {split}", (BACKGROUND, *VOC_CLASSES), records, has_truth=has_truth)
 
 
 def _open_folders(root: Path, split: str, class_file: str) -> ImageFiles:

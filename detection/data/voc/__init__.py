@@ -1,6 +1,7 @@
 """PASCAL VOC's detection sets, in the layout of the official downloads. Does not need detectron2."""
 
-from .classes import VOC_CLASSES
+from backbone.class_names import VOC_CLASSES
+
 from .layout import VocSplit, find_split, read_ids, split_of_folder
 from .read import VocObjects, read_split
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from backbone.class_names import VOC_CLASSES
+
 from ..sets import DetectionSet
-from .classes import VOC_CLASSES
 from .read import VocObjects, image_sizes
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from backbone.class_names import VOC_CLASSES
 from backbone.errors import DataError
 from backbone.text import nearest
 
 from .annotation import Annotation, AnnotationFault, read_annotation
-from .classes import VOC_CLASSES
 from .faults import Faults
 from .layout import VocSplit, read_ids
 

@@ -177,7 +177,7 @@ def test_the_development_kit_needs_its_meta(tmp_path):
     (tmp_path / "val").mkdir()
     cv2.imwrite(str(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG"), np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("490\n")
-    with pytest.raises(DataError, match="meta.mat: cannot be read.*a file of wnids"):
+    with pytest.raises(DataError, match="meta.mat: missing; .*a file of wnids"):
         open_flat(tmp_path, "val", "val", ["n01440764"])
     write_meta(tmp_path)
     (tmp_path / "ILSVRC2012_validation_ground_truth.txt").write_text("491\n")

@@ -112,7 +112,7 @@ def test_a_file_is_read_once(pretrained, monkeypatch):
 
     monkeypatch.setattr(files, "_read", counted)
     weights = open_starting_weights(str(pretrained / "model_final.pth"))
-    assert not weights.detector and weights.wants["MODEL.PIXEL_STD"] == [1.0, 1.0, 1.0]
+    assert not weights.whole and weights.wants["MODEL.PIXEL_STD"] == [1.0, 1.0, 1.0]
     network = backbone.create("resnet18", num_classes=8, shortcut="B")
     trained = load_into(network, str(pretrained / "model_final.pth"))
     assert len(trained.classes) == 8 and trained.preprocessing.std == (1.0, 1.0, 1.0)

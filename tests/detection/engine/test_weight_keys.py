@@ -12,7 +12,7 @@ import backbone
 import detection
 from backbone import ConfigError, Preprocessing, Traits
 from backbone.engine.config import read_yaml
-from detection.engine.adopt import WEIGHT_KEYS
+from detection.engine.weight_keys import WEIGHT_KEYS
 from detection.engine.weights import open_starting_weights
 
 BGR = Preprocessing("BGR", 255, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0))

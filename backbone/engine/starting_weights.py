@@ -1,20 +1,22 @@
-"""What weights ask of a config: preprocessing, stem, stride placement, shortcuts and pooling."""
+"""The weights that a run starts from, and what they ask of its config: preprocessing, stem, strides, pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..weights import Traits
+from ..weights import Traits, WeightsFile, find_state_dict, interpret, read_file
 from .config import get, parse_yaml, put, read_yaml
 from .record import CONFIG
 
 PIXEL_KEYS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+# What DistributedDataParallel puts before every name.
+PARALLEL = "module."
 IMAGE_KEYS = ("INPUT.FORMAT", *PIXEL_KEYS)
 
 
@@ -111,6 +113,60 @@ class WeightKeys:
         adopted.freeze()
         shown = ", ".join(f"{key} {_show(get(config, key))} -> {_show(value)}" for key, value in different.items())
         return adopted, [f"set as the weights ask: {shown}", *notes]
+
+
+@dataclass(frozen=True)
+class StartingWeights:
+    """The file that a training starts from, or that is tested.
+
+    Attributes:
+        whole: it holds a whole model with its heads, not only a backbone.
+        tensors: by our names.
+        wants: config keys that the weights ask for.
+        classes: names of what the whole model was trained on; [] where it does not say.
+        file: of a backbone, all that is known of it.
+    """
+
+    source: str
+    whole: bool
+    tensors: dict[str, Tensor]
+    wants: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    file: WeightsFile | None = None
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the preprocessing among `wants` is only the usual one of such a file."""
+        preprocessing = self.file.traits.preprocessing if self.file is not None else None
+        return preprocessing is not None and preprocessing.assumed
+
+    @property
+    def says(self) -> str:
+        """Kind and layout of a backbone's file, in words; each ends with a comma."""
+        return f"{self.file.kind} file, {self.file.layout} layout, " if self.file and self.file.layout else ""
+
+
+def open_starting_weights(
+    path: str, keys: WeightKeys, is_whole: Callable[[Mapping[str, Tensor]], bool]
+) -> StartingWeights:
+    """Read a whole model's checkpoint, or a backbone's weights of any kind and layout.
+
+    Args:
+        is_whole: whether tensors of these names are a whole model's.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no named tensors.
+    """
+    content, text = read_file(path)
+    tensors = find_state_dict(content, path)
+    if all(name.startswith(PARALLEL) for name in tensors):
+        tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    if is_whole(tensors):
+        metadata = content.get("metadata")
+        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
+        return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), [str(name) for name in classes])
+    file = interpret(content, text, path)
+    return StartingWeights(path, False, file.tensors, keys.of_backbone(file.traits, file.tensors), file=file)
 
 
 def _has(config: Any, key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
-from backbone.engine.adopt import WeightKeys
+from backbone.engine.starting_weights import WeightKeys
 
 from ..modeling.backbone import architecture_of
 
