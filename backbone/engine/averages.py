@@ -10,17 +10,24 @@ from torch import Tensor
 from ..errors import RunError
 from . import distributed
 
+# Keys that every task has.
+REMEDIES = "lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS"
+
 
 class Averages:
     """Means of losses and measures since the last report.
 
     They stay on the device until then, so that no step waits for it.
 
+    Args:
+        remedies: what may keep a loss finite, for the message where one is not.
+
     Attributes:
         last: the means of the last report.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, remedies: str = REMEDIES) -> None:
+        self.remedies = remedies
         self.sums: dict[str, Tensor] = {}
         self.count = 0
         self.names: list[str] = []
@@ -53,11 +60,8 @@ class Averages:
         """Raise RunError if a loss since the last report was not finite."""
         wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
         if distributed.anyone(bool(wrong)):
-            raise diverged(", ".join(wrong) or "a loss in another process", iteration)
+            raise diverged(", ".join(wrong) or "a loss in another process", iteration, self.remedies)
 
 
-def diverged(what: str, iteration: int) -> RunError:
-    return RunError(
-        f"{what} is not finite near iteration {iteration}; "
-        "lower SOLVER.BASE_LR, lengthen SOLVER.WARMUP_ITERS or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED)"
-    )
+def diverged(what: str, iteration: int, remedies: str = REMEDIES) -> RunError:
+    return RunError(f"{what} is not finite near iteration {iteration}; {remedies}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .averages import REMEDIES
 from .config import dump
 from .schedule import Cosine, MultiStep, Poly, WarmUp
 from .trainer import Settings
@@ -32,6 +33,7 @@ def device_of(config: Any) -> torch.device:
 def make_settings(config: Any, *, best: str) -> Settings:
     """Return the trainer's settings; `best` is "kind/metric" of the evaluation."""
     solver = config.SOLVER
+    clips = "CLIP_GRADIENTS" in solver and not solver.CLIP_GRADIENTS.ENABLED
     return Settings(
         folder=Path(config.OUTPUT_DIR),
         device=device_of(config),
@@ -44,4 +46,5 @@ def make_settings(config: Any, *, best: str) -> Settings:
         amp=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         best=best,
         config=dump(config),
+        remedies=f"{REMEDIES}, or set SOLVER.CLIP_GRADIENTS.ENABLED True" if clips else REMEDIES,
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import RunError
 from . import checkpoint, distributed
-from .averages import Averages, diverged
+from .averages import REMEDIES, Averages, diverged
 from .progress import Progress, Speed
 from .record import LOGGER, Events, MetricsFile
 from .task import Schedule, Task
@@ -40,6 +40,7 @@ class Settings:
         amp: None for float32, else "bfloat16" or "float16".
         best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
         config: the whole config as YAML text; it goes into every checkpoint.
+        remedies: what may keep a loss finite, for the message where one is not.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Settings:
     amp: str | None = None
     best: str = "bbox/AP"
     config: str = ""
+    remedies: str = REMEDIES
 
 
 @dataclass
@@ -177,7 +179,7 @@ class Trainer:
 
     def _loop(self, metrics: MetricsFile | None, events: Events | None, progress: Progress) -> None:
         settings, state = self.settings, self.state
-        speed, averages, first = Speed(settings.batch_size), Averages(), state.iteration
+        speed, averages, first = Speed(settings.batch_size), Averages(settings.remedies), state.iteration
         self.task.model.train()
         batches = iter(self.task.batches(first, settings.max_iter))
         while state.iteration < settings.max_iter:
@@ -228,7 +230,7 @@ class Trainer:
                 losses = self.task.losses(self.model, batch, self.state.iteration)
         except FloatingPointError:
             # detectron2 raises it where region proposals are not finite.
-            raise diverged("a predicted box or score", self.state.iteration) from None
+            raise diverged("a predicted box or score", self.state.iteration, self.settings.remedies) from None
         self.scaler.scale(sum(losses.values())).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()

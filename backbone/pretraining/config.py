@@ -62,6 +62,8 @@ def _add_model(model: CfgNode) -> None:
     model.ENSEMBLE = ()
     # 0: as many as the data has.
     model.NUM_CLASSES = 0
+    # With weights of a classifier of other classes: its last layer begins anew, all else as the weights have it.
+    model.NEW_CLASSIFIER = False
     # "A", "B" or "C" of the paper, "" for the network's own.
     model.SHORTCUT = ""
     # torch.compile of the training step's network.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,34 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.solver import device_of
+from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
 from ..errors import ConfigError, WeightsError
-from ..networks import Backbone, create, keywords_of
+from ..networks import ARCHITECTURES, Backbone, create, keywords_of
 from ..networks.blocks import ResidualBlock
 from ..text import nearest
-from ..weights import Preprocessing, load_weights, open_weights
+from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, open_weights
+from ..weights.load import NEW_CLASSIFIER_HINT
 from ..weights.traits import traits_of
 from .data import ImagesInMemory, LabelledImages
+
+
+def _matters(config: Any, key: str) -> bool:
+    """Whether the network heeds a key; a mean image stands in for the mean a channel."""
+    if key in IMAGE_KEYS:
+        return not config.MODEL.MEAN_IMAGE
+    return key != WEIGHT_KEYS.flags["stride_in_1x1"] or ARCHITECTURES[config.MODEL.NAME].block == "bottleneck"
+
+
+WEIGHT_KEYS = WeightKeys(
+    # No config has the last one: the weights set it on the network.
+    flags={
+        "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
+        "average_down": "MODEL.AVERAGE_DOWN",
+        "ceil_pool": "MODEL.CEIL_POOL",
+    },
+    stem="MODEL.STEM",
+    matters=_matters,
+)
 
 
 def settle_classes(config: Any, classes: list[str], given: set[str]) -> Any:
@@ -99,14 +121,49 @@ class Trained:
         return "; ".join(filter(None, (str(self.preprocessing or "preprocessing unknown"), self.doubt)))
 
 
-def load_into(network: Backbone, path: str, *, new_classifier: bool = False) -> Trained:
+def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool) -> tuple[Any, WeightsFile, list[str]]:
+    """Read weights and set the config to what they ask of the network.
+
+    Args:
+        given: keys of the command line; they are checked, not changed.
+        images: set the preprocessing too; a test takes it from the file itself.
+
+    Returns:
+        The config, the weights, and what was set, a line each.
+
+    Raises:
+        WeightsError: the file cannot be read.
+        ConfigError: a key of the command line has another value than the weights ask for.
+    """
+    weights = open_weights(path)
+    wanted = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
+    if not images:
+        wanted = {key: value for key, value in wanted.items() if key not in IMAGE_KEYS}
+    assumed = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
+    config, notes = WEIGHT_KEYS.adopt(config, wanted, path, given, assumed=images and assumed)
+    return config, weights, notes
+
+
+def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: bool | None = None) -> Trained:
     """Load a checkpoint of this tool, or weights of any layout, into a network with a classifier.
+
+    Args:
+        new_classifier: MODEL.NEW_CLASSIFIER of a training; None in a test, which has none.
 
     Raises:
         WeightsError: it cannot be read, or does not fit.
     """
-    weights = open_weights(path)
-    load_weights(network, weights, new_classifier=new_classifier)
+    weights = open_weights(weights) if isinstance(weights, str) else weights
+    path = weights.source
+    try:
+        load_weights(network, weights, new_classifier=bool(new_classifier))
+    except MisfitError as error:
+        if error.hint != NEW_CLASSIFIER_HINT:
+            raise
+        mend = "its classifier is one of other classes; train on these first (MODEL.NEW_CLASSIFIER True)"
+        if new_classifier is not None:
+            mend = "MODEL.NEW_CLASSIFIER True takes the rest and trains a new classifier"
+        raise WeightsError(f"{error.problem}; {mend}") from None
     image = weights.metadata.get("mean_image")
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")

@@ -22,6 +22,8 @@ def make_request(arguments: Namespace) -> Request:
             raise ConfigError("--ensemble is for --eval-only: it averages trained networks")
         overrides += ["MODEL.ENSEMBLE", tuple(arguments.ensemble)]
     config = load_config(arguments.config, overrides)
+    if config.MODEL.NEW_CLASSIFIER and arguments.eval_only:
+        raise ConfigError("MODEL.NEW_CLASSIFIER begins a training; --eval-only tests a classifier that is trained")
     tests = _protocols(arguments.protocol or [], config)
     # Not after the training, whose results would be lost.
     check_tests(config, tests, "--protocol")

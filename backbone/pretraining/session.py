@@ -19,9 +19,10 @@ from ..engine.session import Request, checkpoint_to_resume, launch, open_folder,
 from ..engine.solver import make_schedule
 from ..errors import DataError
 from ..networks import Backbone
+from ..weights import WeightsFile
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
-from .networks import Trained, build, load_into, mean_image, settle_classes
+from .networks import WEIGHT_KEYS, Trained, build, fit_weights, load_into, mean_image, settle_classes
 from .optimizer import make_optimizer
 from .plan import plan
 from .results import BACKBONE, TABLE, report, write_backbone
@@ -66,8 +67,9 @@ def test_only(config: Any, images: LabelledImages, request: Request, began: floa
     """Test MODEL.WEIGHTS, alone or in an ensemble with MODEL.ENSEMBLE, and write the results."""
     networks, prepare, lines = [], [], []
     for path in (config.MODEL.WEIGHTS, *config.MODEL.ENSEMBLE):
-        network = build(config)
-        trained = load_into(network, path)
+        own, file, _ = fit_weights(config, path, request.given, images=False)
+        network = build(own)
+        trained = load_into(network, file)
         _check_classes(trained, images, path)
         networks.append(network.eval())
         prepare.append(prepare_for(trained, config))
@@ -118,11 +120,13 @@ def train(
     began: float,
 ) -> None:
     """Train, with the tests on the way, and write results and the backbone file."""
+    config, weights, adopted = _settle_weights(config, request)
+    notes = [*adopted, *notes]
     saved, resumed = checkpoint_to_resume(request, config, FREE_KEYS)
     image = mean_image(train_set) if config.MODEL.MEAN_IMAGE else None
     network = build(config)
     network.train()
-    first = f"resumed from {saved}" if saved else _first_weights(network, config)
+    first = f"resumed from {saved}" if saved else _first_weights(network, weights, test_set, config)
     task = ClassificationTask(network, train_set, test_set, config, image)
     processes = distributed.world_size()
     shown = plan(network, train_set, test_set, config, weights=first, processes=processes, notes=[*notes, *resumed])
@@ -147,11 +151,29 @@ def train(
         log.info("took %s", duration(seconds))
 
 
-def _first_weights(network: Backbone, config: Any) -> str:
+def _settle_weights(config: Any, request: Request) -> tuple[Any, WeightsFile | None, list[str]]:
+    """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with."""
+    if request.resume and checkpoint.newest(request.folder) is not None:
+        kept = {key: value for key, value in WEIGHT_KEYS.of_run(request.folder).items() if key not in request.given}
+        return WEIGHT_KEYS.adopt(config, kept, str(request.folder), request.given)[0], None, []
     if not config.MODEL.WEIGHTS:
+        return config, None, []
+    return fit_weights(config, config.MODEL.WEIGHTS, request.given, images=True)
+
+
+def _first_weights(network: Backbone, weights: WeightsFile | None, images: LabelledImages, config: Any) -> str:
+    if weights is None:
         return "none: random weights (He et al., 2015)"
-    trained = load_into(network, config.MODEL.WEIGHTS)
-    return f"{config.MODEL.WEIGHTS}: {trained}"
+    anew = config.MODEL.NEW_CLASSIFIER
+    trained = load_into(network, weights, new_classifier=anew)
+    said = f"{config.MODEL.WEIGHTS}: {trained}"
+    if anew:
+        return f"{said}; the classifier begins anew"
+    other = [pair for pair in zip(trained.classes, images.classes) if pair[0] != pair[1]]
+    if other:
+        said += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
+        said += "trains a new classifier"
+    return said
 
 
 def schedule_of(config: Any) -> Any:

@@ -15,6 +15,8 @@ from .names import wrapper_prefixes
 from .report import LoadReport, MisfitError, match
 from .traits import check, set_pooling
 
+NEW_CLASSIFIER_HINT = "new_classifier=True loads the rest and initialises the classifier anew"
+
 
 def load_weights(
     network: nn.Module, path: str | Path | WeightsFile, *, strict: bool = True, new_classifier: bool = False
@@ -39,7 +41,9 @@ def load_weights(
     weights = path if isinstance(path, WeightsFile) else open_weights(path, part=not strict)
     report = compare(network, weights, new_classifier=new_classifier)
     if not report.loaded or (strict and not report.fits):
-        raise MisfitError(_misfit(network, weights, report), report)
+        architecture = getattr(network, "architecture", "the network")
+        problem = f"{weights.source}: does not fit {architecture}: {report.problems()}"
+        raise MisfitError(problem, report, _hint(network, weights, report))
     if strict and weights.architecture not in (None, getattr(network, "architecture", None)):
         raise WeightsError(f"{weights.source}: holds {weights.architecture}, not {network.architecture}")
     check(network, weights.traits, weights.source)
@@ -94,19 +98,13 @@ def left_out(network: nn.Module, name: str) -> bool:
     return (top in ends or re.fullmatch(r"layer[1-4]", top) is not None) and not hasattr(network, top)
 
 
-def _misfit(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
-    architecture = getattr(network, "architecture", "the network")
-    text = f"{weights.source}: does not fit {architecture}: {report.problems()}"
-    return text + "".join(f"; {hint}" for hint in (_hint(network, weights, report),) if hint)
-
-
 def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
     """Say how to mend a misfit, where that can be known."""
     wrong = [*report.missing, *report.mismatched]
     if not report.unexpected and wrong and hasattr(network, "feature_info") and "logits" in network.feature_info:
         prefix = classifier_of(network)[0] + "."
         if all(name.startswith(prefix) for name in wrong):
-            return "new_classifier=True loads the rest and initialises the classifier anew"
+            return NEW_CLASSIFIER_HINT
     if weights.layout is None:
         prefixes = wrapper_prefixes(weights.tensors)
         if prefixes:

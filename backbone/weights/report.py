@@ -80,11 +80,17 @@ class LoadReport:
 
 
 class MisfitError(WeightsError):
-    """Weights that do not fit the network; `report.table()` lists every name that is missing, extra or misshapen."""
+    """Weights that do not fit the network; `report.table()` lists every name that is missing, extra or misshapen.
 
-    def __init__(self, message: str, report: LoadReport) -> None:
-        super().__init__(message)
+    Attributes:
+        problem: what does not fit; hint: how to mend it from Python, "" where that is not known.
+    """
+
+    def __init__(self, problem: str, report: LoadReport, hint: str = "") -> None:
+        super().__init__("; ".join(filter(None, (problem, hint))))
         self.report = report
+        self.problem = problem
+        self.hint = hint
 
 
 def _some(names: list[str], shown: int = SHOWN) -> str:
