@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..bn_statistics import recompute_bn
 from ..engine import distributed
 from ..engine.loading import settle_workers
+from ..engine.share import Share
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..networks import Backbone
@@ -66,7 +67,7 @@ class ClassificationTask(Task):
         return self.source.steps(start, end)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        images, targets, mixed = self.augment(batch, iteration)
+        images, targets, mixed = self.augment(batch, iteration, Share.of_this_process())
         if self.config.MODEL.COMPILE:
             model = self._compile(model)
         logits = model(images)["logits"].float()
@@ -85,26 +86,34 @@ class ClassificationTask(Task):
             torch.compiler.cudagraph_mark_step_begin()
         return self._compiled
 
-    def augment(self, batch: Batch, iteration: int) -> tuple[Tensor, Tensor, bool]:
-        """Return network input, targets (classes, or their shares where images were mixed), and whether they were."""
+    def augment(self, batch: Batch, iteration: int, share: Share) -> tuple[Tensor, Tensor, bool]:
+        """Return network input, targets (classes, or their shares where images were mixed), and whether they were.
+
+        Args:
+            share: what `batch` is of the batch of all processes; a collective call where it is not the whole.
+        """
         node = self.config.INPUT
-        random = np.random.default_rng((self.config.SEED, AUGMENTATION, iteration, distributed.rank()))
+        random = self._random(iteration)
         images = batch.images
         if node.CROP == "pad":
-            images = pad_crop_flip(images, random, pad=node.PAD, flip=node.FLIP)
+            images = pad_crop_flip(images, random, pad=node.PAD, flip=node.FLIP, share=share)
         size = size_at(self.config, iteration)
         if images.shape[-1] != size:
             images = resize_batch(images, size)
         images = images.float()
         if node.LIGHTING:
-            images = lighting(images, random, std=node.LIGHTING)
+            images = lighting(images, random, std=node.LIGHTING, share=share)
         targets, mixed = batch.labels, False
         if node.MIXUP or node.CUTMIX:
             cut = node.CUTMIX and (not node.MIXUP or random.random() < 0.5)
             mix, alpha = (cutmix, node.CUTMIX) if cut else (mixup, node.MIXUP)
-            images, targets = mix(images, targets, len(self.classes), alpha, random)
+            images, targets = mix(images, targets, len(self.classes), alpha, random, share)
             mixed = True
         return self.prepare(images), targets, mixed
+
+    def _random(self, iteration: int) -> np.random.Generator:
+        """Return the generator of a step's draws, the same in every process."""
+        return np.random.default_rng((self.config.SEED, AUGMENTATION, iteration, 0))
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return network input from (N, 3, H, W) RGB pixels 0..255, uint8 or float."""
@@ -181,8 +190,8 @@ class ClassificationTask(Task):
         for step, batch in enumerate(self.batches(last, last + steps)):
             pixels = batch.images
             if self.config.INPUT.CROP == "pad":
-                random = np.random.default_rng((self.config.SEED, AUGMENTATION, last + step, distributed.rank()))
-                pixels = pad_crop_flip(pixels, random, pad=self.config.INPUT.PAD, flip=self.config.INPUT.FLIP)
+                node, random, share = self.config.INPUT, self._random(last + step), Share.of_this_process()
+                pixels = pad_crop_flip(pixels, random, pad=node.PAD, flip=node.FLIP, share=share)
             yield self.prepare(pixels.float())
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
@@ -194,7 +203,8 @@ class ClassificationTask(Task):
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         shown = Batch(batch.images[:PICTURED], batch.labels[:PICTURED])
-        images, _, _ = self.augment(shown, 0)
+        # As a batch of its own: the main process alone draws it.
+        images, _, _ = self.augment(shown, 0, Share())
         low, high = images.amin(), images.amax()
         pixels = ((images - low) / (high - low).clamp(min=1e-6) * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         if self.config.INPUT.FORMAT == "BGR":

@@ -1,7 +1,8 @@
 """Augmentation of whole batches on their device, without a loop over images.
 
 Random values come from a NumPy generator that the caller seeds by step: few numbers, drawn on the CPU and moved, so
-the same seed gives the same batch on every device, and a resumed run what it would have had.
+the same seed gives the same batch on every device, and a resumed run what it would have had. They are drawn for the
+batch of all processes, of which each takes its share.
 """
 
 from __future__ import annotations
@@ -15,29 +16,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...engine.loading import to_device
+from ...engine.share import Share
 from ...errors import ConfigError
 
 # Of the covariance of ImageNet's RGB pixels in 0..1, as fb.resnet.torch has them; one eigenvector a column.
 EIGENVALUES = (0.2175, 0.0188, 0.0045)
 EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
+# A batch of one process.
+ALL = Share()
 
-def pad_crop_flip(images: Tensor, random: np.random.Generator, *, pad: int = 4, flip: bool = True) -> Tensor:
+
+def pad_crop_flip(
+    images: Tensor, random: np.random.Generator, *, pad: int = 4, flip: bool = True, share: Share = ALL
+) -> Tensor:
     """Shift each image by up to `pad` pixels, zeros moving in, and mirror every second one, by chance.
 
     The same as padding by zeros and cutting at random (He et al., 2015, Sec. 4.2).
 
     Args:
         images: (N, C, H, W) of any type.
+        share: what `images` are of the batch.
 
     Returns:
         The same shape and type, contiguous.
     """
     number, channels, height, width = images.shape
-    top, left = (_moved(random.integers(2 * pad + 1, size=number), images) for _ in range(2))
+    whole = number * share.processes
+    top, left = (_moved(share.of(random.integers(2 * pad + 1, size=whole)), images) for _ in range(2))
     columns = torch.arange(width, device=images.device).expand(number, width)
     if flip:
-        mirrored = _moved(random.random(number) < 0.5, images)
+        mirrored = _moved(share.of(random.random(whole) < 0.5), images)
         columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
     columns = columns + left[:, None]
     rows = torch.arange(height, device=images.device) + top[:, None]
@@ -53,6 +62,7 @@ def lighting(
     std: float = 0.1,
     eigenvalues: Sequence[float] = EIGENVALUES,
     eigenvectors: Sequence[Sequence[float]] = EIGENVECTORS,
+    share: Share = ALL,
 ) -> Tensor:
     """Add multiples of the principal components of colour to each image (Krizhevsky et al., 2012, Sec. 4.1).
 
@@ -60,17 +70,18 @@ def lighting(
         images: (N, 3, H, W) float, RGB, 0..255.
         std: of the normal variable by which each component, times its eigenvalue, is multiplied.
         eigenvalues, eigenvectors: of the pixels' covariance in 0..1; one vector a column.
+        share: what `images` are of the batch.
 
     Returns:
         A new tensor; values may leave 0..255.
     """
-    alphas = random.normal(0.0, std, (len(images), 3))
+    alphas = share.of(random.normal(0.0, std, (len(images) * share.processes, 3)))
     shifts = 255 * (alphas * np.asarray(eigenvalues)) @ np.asarray(eigenvectors).T
     return images + _moved(shifts, images).to(images.dtype)[:, :, None, None]
 
 
 def mixup(
-    images: Tensor, labels: Tensor, classes: int, alpha: float, random: np.random.Generator
+    images: Tensor, labels: Tensor, classes: int, alpha: float, random: np.random.Generator, share: Share = ALL
 ) -> tuple[Tensor, Tensor]:
     """Blend each image and its target with another's of the batch (Zhang et al., 2018).
 
@@ -79,17 +90,19 @@ def mixup(
     Args:
         images: (N, C, H, W) float.
         labels: (N,) int64.
+        share: what they are of the batch; with several processes a collective call.
 
     Returns:
         Blended images, and the classes' shares (N, classes) float32.
     """
-    share = float(random.beta(alpha, alpha))
-    other = _moved(random.permutation(len(images)), images)
-    return torch.lerp(images[other], images, share), _blend_targets(labels, other, classes, share)
+    kept = float(random.beta(alpha, alpha))
+    other = random.permutation(len(images) * share.processes)
+    targets = _blend_targets(labels, share.take(labels, other), classes, kept)
+    return torch.lerp(share.take(images, other), images, kept), targets
 
 
 def cutmix(
-    images: Tensor, labels: Tensor, classes: int, alpha: float, random: np.random.Generator
+    images: Tensor, labels: Tensor, classes: int, alpha: float, random: np.random.Generator, share: Share = ALL
 ) -> tuple[Tensor, Tensor]:
     """Replace a rectangle of each image by another image's, and the same share of its target (Yun et al., 2019).
 
@@ -99,13 +112,13 @@ def cutmix(
     Args, returns: as `mixup`; images may also be uint8.
     """
     height, width = images.shape[2:]
-    other = _moved(random.permutation(len(images)), images)
+    other = random.permutation(len(images) * share.processes)
     half = 0.5 * float(1 - random.beta(alpha, alpha)) ** 0.5
     (top, bottom), (left, right) = (_span(random, side, half) for side in (height, width))
     mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
-    share = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, _blend_targets(labels, other, classes, share)
+    mixed[:, :, top:bottom, left:right] = share.take(images[:, :, top:bottom, left:right], other)
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
+    return mixed, _blend_targets(labels, share.take(labels, other), classes, kept)
 
 
 def _span(random: np.random.Generator, side: int, half: float) -> tuple[int, int]:
@@ -114,9 +127,9 @@ def _span(random: np.random.Generator, side: int, half: float) -> tuple[int, int
     return max(0, centre - reach), min(side, centre + reach)
 
 
-def _blend_targets(labels: Tensor, other: Tensor, classes: int, share: float) -> Tensor:
-    targets = F.one_hot(labels, classes).float()
-    return torch.lerp(targets[other], targets, share)
+def _blend_targets(labels: Tensor, others: Tensor, classes: int, kept: float) -> Tensor:
+    targets, theirs = (F.one_hot(values, classes).float() for values in (labels, others))
+    return torch.lerp(theirs, targets, kept)
 
 
 def normalise(
