@@ -1,25 +1,34 @@
-"""ResNet backbones for detection and segmentation. Needs torch and torchvision only."""
+"""ResNet backbones for detection and segmentation. Needs torch and torchvision only.
+
+A name below is imported when it is first used (PEP 562): a command line's --help, and a module here that computes
+without torch, must not wait for torch.
+"""
 
 from __future__ import annotations
 
-from .bn_statistics import BNReport, freeze_bn, recompute_bn
-from .errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
-from .exporting import ExportReport, export
-from .networks import (
-    ARCHITECTURES,
-    Backbone,
-    FeatureInfo,
-    FoldedBackbone,
-    FrozenBatchNorm2d,
-    create,
-    fold,
-    freeze_norm,
-    network_class,
-    unfreeze_norm,
-)
-from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .bn_statistics import BNReport, freeze_bn, recompute_bn
+    from .errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
+    from .exporting import ExportReport, export
+    from .networks import (
+        ARCHITECTURES,
+        Backbone,
+        FeatureInfo,
+        FoldedBackbone,
+        FrozenBatchNorm2d,
+        create,
+        fold,
+        freeze_norm,
+        network_class,
+        unfreeze_norm,
+    )
+    from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
 
 __all__ = [
+    "ARCHITECTURES",
     "ArchitectureError",
     "BNReport",
     "Backbone",
@@ -51,7 +60,31 @@ __all__ = [
     "unfreeze_norm",
 ]
 
+# The modules that define the names of __all__, the quickest to import first.
+_HOMES = ("errors", "networks", "weights", "exporting", "bn_statistics")
+
 
 def list_backbones() -> list[str]:
     """Return the names that `create` takes, in alphabetical order."""
+    from .networks import ARCHITECTURES
+
     return sorted(ARCHITECTURES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_HOMES})
+
+
+# Hidden from type checkers: for them the imports above stand, and a misspelt name is a mistake.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _HOMES:
+            return importlib.import_module(f".{name}", __name__)
+        if name in __all__:
+            for home in _HOMES:
+                module = importlib.import_module(f".{home}", __name__)
+                if hasattr(module, name):
+                    globals()[name] = getattr(module, name)
+                    return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backbone.cli import Parser, run
 from backbone.errors import DataError
-from detection.data import catalog, checks
-from detection.data.voc import read_split
-from detection.data.voc.images import check_voc_images
+
+if TYPE_CHECKING:
+    from detection.data import catalog, checks
 
 EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
 
@@ -60,6 +61,8 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Mended:
     """Write the mended copy and say what was done."""
+    from detection.data import checks
+
     mended = checks.mend(data, args.images, source=str(args.json), facts=facts)
     checks.write_json(mended.data, args.fix)
     print(f"\nmended copy: {args.fix}")
@@ -74,6 +77,10 @@ def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Me
 
 def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
     """Check a set of PASCAL VOC. The first fault of its annotations is the error; those of its images are reported."""
+    from detection.data import checks
+    from detection.data.voc import read_split
+    from detection.data.voc.images import check_voc_images
+
     if args.fix:
         raise DataError(f"--fix {args.fix}: mends JSON files; {args.dataset} is PASCAL VOC, mend its files themselves")
     objects = read_split(source.voc, refuse_boxes=True)
@@ -94,6 +101,9 @@ def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
 def main() -> int:
     """Run the command line."""
     args = parse()
+    # Behind the parser: --help and a wrong flag answer at once.
+    from detection.data import catalog, checks
+
     if args.dataset:
         source = catalog.locate(args.dataset, args.data_root)
         args.json, args.images = Path(source.json_file), Path(source.image_folder)

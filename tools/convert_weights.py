@@ -9,12 +9,12 @@ from pathlib import Path
 from backbone.cli import Parser, run
 from backbone.text import count
 
+# As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
+WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvision")
 EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl --to detectron2"
 
 
 def make_parser() -> Parser:
-    from backbone.weights import WRITABLE
-
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("source", type=Path, metavar="IN", help="the weights file to read")
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")

@@ -18,29 +18,24 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backbone.cli import Parser, run
 from backbone.engine.files import write_json
 from backbone.errors import DataError, UserError
-from detection.analysis import Case, analyze, case_of_coco, case_of_voc, with_images, write_report
-from detection.data.voc import read_split, split_of_folder
-from detection.data.voc.layout import read_ids
-from detection.evaluation import (
-    ENGINES,
-    IOU_TYPES,
-    CocoMetrics,
-    GroundTruth,
-    Predictions,
-    evaluate_coco,
-    evaluate_voc,
-    load_ground_truth,
-    load_predictions,
-)
-from detection.evaluation.voc import METRICS
-from detection.evaluation.voc_detections import load_detections, write_submission
 
-Boxes = tuple[GroundTruth, Predictions]
+if TYPE_CHECKING:
+    from detection.analysis import Case
+    from detection.evaluation import CocoMetrics, GroundTruth, Predictions
+
+    Boxes = tuple[GroundTruth, Predictions]
+
+# As in detection.evaluation, whose libraries --help and a wrong flag need not wait for.
+ENGINES, IOU_TYPES, METRICS = (
+    ("hotcoco", "faster-coco-eval", "pycocotools"),
+    ("bbox", "segm", "keypoints"),
+    ("voc07", "voc10"),
+)
 EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json"
 
 
@@ -135,6 +130,8 @@ def check_output(args: argparse.Namespace) -> None:
 
 def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]:
     """Evaluate the predictions once for each kind; `boxes` are those of the report, read already."""
+    from detection.evaluation import evaluate_coco
+
     return [
         evaluate_coco(
             *(boxes if boxes is not None and kind == "bbox" else (args.gt, args.predictions)),
@@ -148,6 +145,12 @@ def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]
 
 def evaluate_split(args: argparse.Namespace) -> None:
     """Evaluate on a split of PASCAL VOC; without annotations there, or with --submission, write the server's files."""
+    from detection.analysis import case_of_voc
+    from detection.data.voc import read_split, split_of_folder
+    from detection.data.voc.layout import read_ids
+    from detection.evaluation import evaluate_voc
+    from detection.evaluation.voc_detections import load_detections, write_submission
+
     split = split_of_folder(args.voc_root, args.split)
     ids = read_ids(split)
     found = load_detections(args.predictions, ids, args.split)
@@ -178,17 +181,23 @@ def evaluate_split(args: argparse.Namespace) -> None:
 
 def read_boxes(args: argparse.Namespace) -> Boxes:
     """Read the boxes of the ground truth and of the predictions."""
+    from detection.evaluation import load_ground_truth, load_predictions
+
     ground_truth = load_ground_truth(args.gt)
     return ground_truth, load_predictions(args.predictions, ground_truth)
 
 
 def with_folder(case: Case, images: Path | None) -> Case:
     """Return the case with the folder of --images, where it is given."""
+    from detection.analysis import with_images
+
     return case if images is None else with_images(case, images)
 
 
 def report(args: argparse.Namespace, case: Case, truth: str) -> dict[str, Any]:
     """Write the error analysis and return its figures."""
+    from detection.analysis import analyze, write_report
+
     analysis = analyze(case, score=args.score)
     write_report(args.report, analysis, title=f"Error analysis: {args.predictions.name} on {truth}")
     print(f"{analysis.table()}\n\nreport: {args.report}\n")
@@ -202,8 +211,12 @@ def main() -> None:
     if args.voc_root is not None:
         evaluate_split(args)
         return
-    boxes = read_boxes(args) if args.report else None
-    case = boxes and with_folder(case_of_coco(*boxes, args.gt), args.images)
+    boxes = case = None
+    if args.report:
+        from detection.analysis import case_of_coco
+
+        boxes = read_boxes(args)
+        case = with_folder(case_of_coco(*boxes, args.gt), args.images)
     results = evaluate(args, boxes)
     for metrics in results:
         print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from backbone import Backbone
     from backbone.exporting import ExportReport
 
+# As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
+WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvision")
 EXAMPLE = "tools/export_backbone.py --backbone resnet50 --weights resnet50.pth --output resnet50.onnx"
 
 
 def make_parser() -> Parser:
-    from backbone.weights import WRITABLE
-
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the weights file)")
     source = parser.add_mutually_exclusive_group()

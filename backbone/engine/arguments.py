@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from ..cli import Parser
 from .config import check_pairs
-from .distributed import Launch
-from .session import default_output
+
+if TYPE_CHECKING:
+    from .distributed import Launch
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -49,6 +51,8 @@ def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
     Raises:
         ConfigError: the last trailing key has no value.
     """
+    from .session import default_output
+
     check_pairs(arguments.overrides)
     overrides: list[object] = list(arguments.overrides)
     for value, key in (
@@ -69,6 +73,8 @@ def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
 
 def launch_of(arguments: Namespace, device: str) -> Launch:
     """Return the processes that the flags ask for."""
+    from .distributed import Launch
+
     return Launch(
         device=device,
         processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), 1),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 
 def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -14,6 +12,10 @@ def resize_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """
     if image.shape[1::-1] == (width, height):
         return image
+    # Here, so that who only reads images (evaluation, data checks) does not wait for torch.
+    import torch
+    from torch.nn import functional as F
+
     if not image.flags.c_contiguous or not image.flags.writeable:
         image = image.copy()  # torch takes no negative strides, and warns of arrays that it may not write
     # OpenCV takes as long and is 0.2 levels off Pillow in the mean where the image grows; INTER_AREA, up to 5 where

@@ -32,7 +32,7 @@ def keywords_for(weights: WeightsFile) -> dict[str, Any]:
 
 def build(weights: WeightsFile, name: str) -> nn.Module:
     """Create the network `name` in the form that the tensors have; raises ArchitectureError for an unknown one."""
-    from .. import ARCHITECTURES, create, network_class
+    from ..networks import ARCHITECTURES, create, network_class
 
     known = inspect.signature(network_class(name)).parameters
     keywords = keywords_for(weights)
@@ -53,7 +53,7 @@ def _shortcut(weights: WeightsFile) -> str:
 def find_backbones(weights: WeightsFile) -> list[str]:
     """Return the names of the networks that have exactly these tensors (a plain net has those of a ResNet with
     option A); the likelier first."""
-    from .. import ARCHITECTURES
+    from ..networks import ARCHITECTURES
 
     shapes = {name: value.shape for name, value in weights.tensors.items() if not name.endswith("num_batches_tracked")}
     blocks = _blocks(shapes)

@@ -1,0 +1,35 @@
+"""The names of `import backbone`, which are imported when they are first used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import backbone
+
+LAZY = """
+import sys, backbone
+assert set(backbone.__all__) <= set(dir(backbone))
+backbone.ConfigError
+assert "torch" not in sys.modules
+from backbone import *
+assert create is backbone.networks.create and MisfitError is backbone.weights.MisfitError
+"""
+
+
+def test_torch_is_imported_with_the_first_network():
+    subprocess.run([sys.executable, "-c", LAZY], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", backbone.__all__)
+def test_every_name_is_there_and_documented(name):
+    value = getattr(backbone, name)
+    assert value.__doc__ and getattr(value, "__name__", name) == name
+
+
+def test_an_unknown_name_raises():
+    with pytest.raises(AttributeError, match="module 'backbone' has no attribute 'creat'"):
+        _ = backbone.creat
