@@ -18,6 +18,15 @@ from ..text import nearest
 
 BASE_KEY = "_BASE_"
 MISFIT: Any = object()
+# Keys that the configs of one tool alone have.
+KEYS_OF_TOOLS = {
+    "tools/train_net.py": (
+        "DATASETS",
+        *(f"MODEL.{name}" for name in ("META_ARCHITECTURE", "BACKBONE", "RESNETS", "RPN")),
+    ),
+    "tools/train_segmentation.py": ("MODEL.OUTPUT_STRIDE", "MODEL.HEAD", "DATA.LABEL_FOLDER", "SOLVER.HEAD_LR_FACTOR"),
+    "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS", "SOLVER.EMA_DECAY"),
+}
 CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -135,24 +144,45 @@ def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -
             config[key] = _fit(value, config[key], name, source)
 
 
+def check_tool(values: dict[str, Any], source: str, tool: str) -> None:
+    """Raise ConfigError where the `values` of a file are a config of another tool than `tool`."""
+    for other, keys in KEYS_OF_TOOLS.items():
+        mark = next((key for key in keys if other != tool and _has(values, key)), None)
+        if mark is not None:
+            raise ConfigError(f"{source}: a config of {other} (it has {mark}), not of {tool}")
+
+
+def _has(values: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
+
+
 def load(
     path_or_name: str | Path,
     overrides: Sequence[object],
     *,
     defaults: Any,
     check: Callable[[Any, str], None],
+    tool: str,
 ) -> Any:
     """Return the frozen config of a YAML file (a path, or a name in configs/) with KEY, VALUE, ... on top.
 
     Args:
         defaults: a CfgNode with every key; it becomes the config.
         check: raises ConfigError for values that cannot be; called with the config and the file's name.
+        tool: the one of KEYS_OF_TOOLS that the config is for.
 
     Raises:
-        ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
+        ConfigError: no such file, another tool's config, an unknown key (the nearest is named), or a wrong type or
+            value.
     """
     path = find_config(path_or_name)
-    merge(defaults, read_yaml(path), str(path))
+    values = read_yaml(path)
+    check_tool(values, str(path), tool)
+    merge(defaults, values, str(path))
     merge_overrides(defaults, overrides)
     check(defaults, str(path))
     defaults.freeze()

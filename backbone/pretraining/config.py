@@ -161,7 +161,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     Raises:
         ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
     """
-    return load(path_or_name, overrides, defaults=default_config(), check=check_values)
+    return load(path_or_name, overrides, defaults=default_config(), check=check_values, tool="tools/pretrain.py")
 
 
 def check_values(config: CfgNode, source: str) -> None:

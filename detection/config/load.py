@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode, get_cfg
 
-from backbone.engine.config import find_config, merge, merge_overrides, read_yaml
+from backbone.engine.config import check_tool, find_config, merge, merge_overrides, read_yaml
 
 from .checks import check_values, derive_from_architecture, refuse_unused
 from .defaults import add_defaults
@@ -25,6 +25,7 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     path = find_config(path_or_name)
     config = default_config()
     values = read_yaml(path)
+    check_tool(values, str(path), "tools/train_net.py")
     merge(config, values, str(path))
     given = merge_overrides(config, overrides)
     check_values(config, str(path))

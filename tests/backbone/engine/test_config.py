@@ -11,6 +11,8 @@ from yacs.config import CfgNode
 
 from backbone.engine.config import (
     CONFIG_FOLDER,
+    KEYS_OF_TOOLS,
+    check_tool,
     differences,
     dump,
     find_config,
@@ -323,3 +325,24 @@ def test_dump_round_trip(tmp_path):
     assert [type(get(again, key)) for key in ("SOLVER.STEPS", "DATA.TRAIN", "DATA.SIZES")] == [tuple, tuple, list]
     assert dump(again) == text
     assert parse_yaml(text, "dump") == to_plain(config)
+
+
+def test_each_shipped_config_is_of_one_tool():
+    names = {
+        "cifar10": "pretrain",
+        "imagenet": "pretrain",
+        "voc_fcn": "train_segmentation",
+        "mini_fcn": "train_segmentation",
+    }
+    names |= {
+        "voc_deeplabv3": "train_segmentation",
+        "coco": "train_net",
+        "voc_paper": "train_net",
+        "mini_faster": "train_net",
+    }
+    for path in CONFIG_FOLDER.glob("*.yaml"):
+        (owner,) = [f"tools/{tool}.py" for name, tool in names.items() if path.name.startswith(name)]
+        values = read_yaml(path)
+        check_tool(values, path.name, owner)
+        for other in set(KEYS_OF_TOOLS) - {owner}:
+            assert f"{path.name}: a config of {owner} (it has " in refused(check_tool, values, path.name, other)
