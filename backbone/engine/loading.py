@@ -21,9 +21,15 @@ Item = tuple[int, int]  # position in the endless sequence, index of the image
 
 
 class EpochSampler:
-    """The endless sequence of images: a fresh permutation an epoch."""
+    """The endless sequence of images: a fresh permutation an epoch.
+
+    Raises:
+        DataError: there are no images, of which an endless sequence cannot be made.
+    """
 
     def __init__(self, indices: Sequence[int], seed: int) -> None:
+        if not len(indices):
+            raise DataError("the training set holds no images")
         self.indices = np.asarray(indices)
         self.seed = seed
 
@@ -32,7 +38,7 @@ class EpochSampler:
 
     def beginning_at(self, position: int) -> Iterator[Item]:
         """Yield the sequence from a position on; earlier epochs are not drawn."""
-        epoch, skipped = divmod(position, max(1, len(self.indices)))
+        epoch, skipped = divmod(position, len(self.indices))
         while True:
             for index in np.random.default_rng((self.seed, epoch)).permutation(self.indices)[skipped:]:
                 yield position, int(index)

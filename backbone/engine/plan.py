@@ -10,6 +10,9 @@ import torch
 from ..text import count
 from .environment import device_name
 
+# More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
+MANY_EPOCHS = 1000
+
 
 def layout(rows: Iterable[tuple[str, str]]) -> str:
     """Return the page: a line for each (name, text)."""
@@ -38,8 +41,32 @@ def batch(config: Any, processes: int) -> str:
 def length(config: Any, images: int) -> str:
     """Return iterations, and epochs of so many images."""
     solver = config.SOLVER
-    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, images)
-    return f"{count(solver.MAX_ITER, 'iteration')} = {epochs:.4g} epochs"
+    epochs = _epochs(config, images)
+    shown = f"{epochs:,.0f}" if epochs >= 1000 else f"{epochs:.4g}"
+    return f"{count(solver.MAX_ITER, 'iteration')} = {shown} epochs"
+
+
+def schedule_notes(config: Any, images: int) -> list[str]:
+    """Return what is strange in the schedule of a training on so many images, a line each."""
+    solver = config.SOLVER
+    notes = []
+    if solver.WARMUP_ITERS >= solver.MAX_ITER > 0 and solver.WARMUP_ITERS:
+        notes.append(
+            f"the warm-up (SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS:,}) is as long as the schedule or longer "
+            f"(SOLVER.MAX_ITER {solver.MAX_ITER:,}): the rate never reaches SOLVER.BASE_LR"
+        )
+    epochs = _epochs(config, images)
+    if epochs > MANY_EPOCHS:
+        shorter = -(-100 * images // solver.IMS_PER_BATCH)
+        notes.append(
+            f"SOLVER.MAX_ITER {solver.MAX_ITER:,} shows each of {count(images, 'image')} {epochs:,.0f} times; "
+            f"100 epochs would be {shorter:,}"
+        )
+    return notes
+
+
+def _epochs(config: Any, images: int) -> float:
+    return config.SOLVER.MAX_ITER * config.SOLVER.IMS_PER_BATCH / max(1, images)
 
 
 def course(solver: Any) -> str:

@@ -31,7 +31,7 @@ def plan(
         *([("train", _set(train))] if train is not None else []),
         ("test", f"{_set(test)}; {config.TEST.PROTOCOL}"),
         *(_training(train, config, processes) if train is not None else []),
-        *(("", note) for note in notes),
+        *(("", note) for note in [*(page.schedule_notes(config, len(train)) if train is not None else []), *notes]),
         ("device", page.device(config, processes)),
         ("precision", _precision(config)),
         ("output", config.OUTPUT_DIR),

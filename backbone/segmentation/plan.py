@@ -29,7 +29,7 @@ def plan(
         *([("train", f"{train.name}: {count(len(train), 'image')}")] if train is not None else []),
         ("test", f"{test.name}: {count(len(test), 'image')}{truth}; {_inference(config)}"),
         *(_training(train, config, processes) if train is not None else []),
-        *(("", note) for note in notes),
+        *(("", note) for note in [*(page.schedule_notes(config, len(train)) if train is not None else []), *notes]),
         ("device", page.device(config, processes)),
         ("precision", page.precision(config)),
         ("output", config.OUTPUT_DIR),

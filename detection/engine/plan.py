@@ -16,6 +16,7 @@ from .datasets import Sets
 
 def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, processes: int, notes: list[str]) -> str:
     """Return the plan: model, weights, data, batch, schedule, device, precision and output folder."""
+    strange = page.schedule_notes(config, _used(sets.train, config)) if sets.train is not None else []
     rows = [
         ("model", _model(model, config)),
         ("weights", weights),
@@ -26,7 +27,7 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, process
             if sets.train is not None
             else []
         ),
-        *(("", note) for note in notes),
+        *(("", note) for note in [*strange, *notes]),
         ("device", page.device(config, processes)),
         ("precision", page.precision(config)),
         ("output", config.OUTPUT_DIR),
@@ -74,5 +75,8 @@ def _batch(config: CfgNode, processes: int) -> str:
 
 def schedule_line(config: CfgNode, images: DetectionSet) -> str:
     """Return iterations, epochs and learning rate in words."""
-    used = len(images.trainable()) if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else len(images)
-    return f"{page.length(config, used)}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
+    return f"{page.length(config, _used(images, config))}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
+
+
+def _used(images: DetectionSet, config: CfgNode) -> int:
+    return len(images.trainable()) if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else len(images)
