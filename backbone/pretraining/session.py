@@ -147,7 +147,7 @@ def train(
         seconds = time.monotonic() - began
         best = {"top1_error": 1 - state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
         extra = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
-        report(results, config, extra={**extra, "broken_images": len(task.source.broken)})
+        report(results, config, extra={**extra, "broken_images": len(task.source.broken.messages)})
         log.info("took %s", duration(seconds))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch.nn import functional as F
 
 from ..bn_statistics import recompute_bn
 from ..engine import distributed
+from ..engine.image_progress import ImageProgress
 from ..engine.loading import settle_workers
+from ..engine.record import LOGGER
 from ..engine.share import Share
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..networks import Backbone
+from ..text import count
 from ..weights import Preprocessing
 from ..weights.traits import traits_of
 from .average import MovingAverage
@@ -27,6 +31,7 @@ from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, res
 from .data.batches import Batch, make_batches, size_at
 from .testing import Protocol, evaluate
 
+log = logging.getLogger(LOGGER)
 PICTURED = 16  # training images in a TensorBoard picture
 # Streams of random numbers, apart from the loader's (0: order, 1: crops).
 AUGMENTATION = 2
@@ -132,11 +137,11 @@ class ClassificationTask(Task):
     # -- what is kept
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"broken": self.source.broken, "precise": self._precise}
+        state: dict[str, Any] = {"broken": self.source.broken.messages, "precise": self._precise}
         return {**state, **({"average": self.average.state_dict()} if self.average else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.source.broken[:] = state.get("broken", [])
+        self.source.broken.messages[:] = state.get("broken", [])
         self._precise = state.get("precise", {})
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -178,11 +183,13 @@ class ClassificationTask(Task):
         network = self.network()
         if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
             return
-        recompute_bn(network, self._prepared_batches(), num_images=precise.NUM_IMAGES)
+        log.info("precise BN: statistics over %s", count(precise.NUM_IMAGES, "training image"))
+        with ImageProgress(precise.NUM_IMAGES, "precise BN", visible=True) as progress:
+            recompute_bn(network, self._prepared_batches(progress), num_images=precise.NUM_IMAGES)
         statistics = ("running_mean", "running_var")
         self._precise = {name: value for name, value in network.state_dict().items() if name.endswith(statistics)}
 
-    def _prepared_batches(self) -> Iterator[Tensor]:
+    def _prepared_batches(self, progress: ImageProgress) -> Iterator[Tensor]:
         images = self.config.TEST.PRECISE_BN.NUM_IMAGES
         steps = -(-images // self.config.SOLVER.IMS_PER_BATCH)
         # The size of the end of the run, crops and flips of training, no mixing.
@@ -193,6 +200,7 @@ class ClassificationTask(Task):
                 node, random, share = self.config.INPUT, self._random(last + step), Share.of_this_process()
                 pixels = pad_crop_flip(pixels, random, pad=node.PAD, flip=node.FLIP, share=share)
             yield self.prepare(pixels.float())
+            progress.add(len(batch))
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
         return self.test_with((self.config.TEST.PROTOCOL,))

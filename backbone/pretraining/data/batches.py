@@ -5,7 +5,6 @@ Order and random draws follow from the seed and the position alone (see `backbon
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,16 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...engine import distributed
+from ...engine.broken import BrokenImages, read_or_replace
 from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, to_device, until_error
-from ...engine.record import LOGGER
-from ...errors import DataError, RunError
-from ...text import count
+from ...errors import DataError
 from .decode import CropSpec, training_crop
 from .sets import ImagesInMemory, LabelledImages
-
-log = logging.getLogger(LOGGER)
-# Other images tried in the place of a broken one.
-TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class BatchesInMemory:
         self.config = config
         self.pixels = torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
-        self.broken: list[str] = []
+        self.broken = BrokenImages()
 
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1."""
@@ -86,14 +80,14 @@ class BatchesFromFiles:
     """Worker processes read, crop and flip; the device gets uint8.
 
     Attributes:
-        broken: what is wrong with the images that have been replaced; each once, however often it came.
+        broken: the images that have been replaced.
     """
 
     def __init__(self, images: LabelledImages, config: Any, device: torch.device) -> None:
         self.images = images
         self.config = config
         self.device = device
-        self.broken: list[str] = []
+        self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
 
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1.
@@ -110,25 +104,10 @@ class BatchesFromFiles:
             collate=_collate,
         )
         for images, labels, bad in until_error(loader):
-            self._count(bad)
+            self.broken.add(bad)
             # (N, H, W, 3) in memory is the channels_last layout of (N, 3, H, W).
             pixels = images.to(device, non_blocking=True).permute(0, 3, 1, 2)
             yield Batch(pixels, labels.to(device, non_blocking=True))
-
-    def _count(self, bad: list[str]) -> None:
-        allowed = self.config.DATA.MAX_BAD_IMAGES
-        # An image comes again in each epoch, and in time in each process; so every process counts for itself.
-        for message in bad:
-            if message in self.broken:
-                continue
-            self.broken.append(message)
-            number = len(self.broken)
-            log.warning("broken image replaced by another (%d so far): %s", number, message)
-            if number > allowed:
-                raise RunError(
-                    f"{count(number, 'training image')} broken, DATA.MAX_BAD_IMAGES allows {allowed}; "
-                    f"the last: {message}; mend or remove them (log.txt names all)"
-                )
 
 
 class _Crops(Dataset):
@@ -150,15 +129,14 @@ class _Crops(Dataset):
         position, index = item
         random = np.random.default_rng((self.config.SEED, 1, position))
         spec = replace(self.spec, size=size_at(self.config, position // self.config.SOLVER.IMS_PER_BATCH))
-        bad: list[str] = []
-        for _ in range(TRIES):
-            try:
-                crop = training_crop(self.images.content(index), random, spec)
-                return crop, int(self.images.labels[index]), bad
-            except DataError as error:
-                bad.append(f"{self.images.place(index)}: {error}")
-                index = int(random.integers(len(self.images)))
-        raise DataError(f"{TRIES} images in a row could not be read; the last: {bad[-1]}")
+        crop, bad = read_or_replace(lambda index: self._crop(index, random, spec), index, len(self.images), random)
+        return (*crop, bad)
+
+    def _crop(self, index: int, random: np.random.Generator, spec: CropSpec) -> tuple[np.ndarray, int]:
+        try:
+            return training_crop(self.images.content(index), random, spec), int(self.images.labels[index])
+        except DataError as error:
+            raise DataError(f"{self.images.place(index)}: {error}") from None
 
 
 def _collate(samples: list[tuple[np.ndarray, int, list[str]]]) -> tuple[Tensor, Tensor, list[str]]:

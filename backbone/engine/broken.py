@@ -1,0 +1,76 @@
+"""Training images that cannot be read: another stands in, each is named once, and their number is limited."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, RunError
+from ..text import count
+from .record import LOGGER
+
+log = logging.getLogger(LOGGER)
+# Other images that are tried in the place of a broken one.
+TRIES = 20
+
+
+def read_or_replace(
+    read: Callable[[int], Any], index: int, images: int, random: np.random.Generator
+) -> tuple[Any, list[str]]:
+    """Return what `read(index)` gives, or what it gives for another index where that one cannot be read.
+
+    Args:
+        images: number of images that stand in, from 0.
+        random: draws the other index.
+
+    Returns:
+        What was read, and what is wrong with the images that were not.
+
+    Raises:
+        DataError: TRIES images in a row could not be read.
+    """
+    bad: list[str] = []
+    for _ in range(TRIES):
+        try:
+            return read(index), bad
+        except DataError as error:
+            bad.append(str(error))
+            index = int(random.integers(images))
+    raise DataError(f"{TRIES} images in a row could not be read; the last: {bad[-1]}")
+
+
+class BrokenImages:
+    """Counts the images of a process that were replaced.
+
+    Args:
+        allowed: images that may be broken (DATA.MAX_BAD_IMAGES).
+
+    Attributes:
+        messages: what is wrong with each; once, however often the image came.
+    """
+
+    def __init__(self, allowed: int = 0) -> None:
+        self.allowed = allowed
+        self.messages: list[str] = []
+
+    def add(self, messages: Iterable[str]) -> None:
+        """Count images by what is wrong with them; a warning names each new one.
+
+        Raises:
+            RunError: more than `allowed` are broken.
+        """
+        # An image comes again in each epoch, and in time in each process; so every process counts for itself.
+        for message in messages:
+            if message in self.messages:
+                continue
+            self.messages.append(message)
+            number = len(self.messages)
+            log.warning("broken image replaced by another (%d so far): %s", number, message)
+            if number > self.allowed:
+                raise RunError(
+                    f"{count(number, 'training image')} broken, DATA.MAX_BAD_IMAGES allows {self.allowed}; "
+                    f"the last: {message}; mend or remove them (log.txt names all)"
+                )
