@@ -12,7 +12,6 @@ from ..text import nearest
 from .config import get
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
-STEMS = ("conv7", "deep")
 # Of the keys of `add_shared_defaults`; a task puts its own beside them.
 SHARED_CHOICES = {
     "INPUT.FORMAT": ("RGB", "BGR"),

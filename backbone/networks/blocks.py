@@ -25,7 +25,7 @@ class BlockShape:
             behind it. Dilation in place of a stride starts behind the layer that had the stride.
         shortcut: option "A", "B" or "C"; None leaves the shortcut out.
         stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution, else in its 3x3.
-        average_down: a projection averages over the pixels that its stride would skip (ResNet-D).
+        average_down: a projection averages over 2 x 2 pixels first (ResNet-D), with the block's stride.
     """
 
     inputs: int
@@ -54,14 +54,16 @@ class ProjectionShortcut(nn.Sequential):
     """Option B of the paper: a 1x1 convolution, named 0, and its norm, named 1 (pre-activation blocks have none)."""
 
     def __init__(self, shape: BlockShape, *, normalised: bool) -> None:
-        pools = shape.average_down and shape.stride > 1
-        convolution = conv1x1(shape.inputs, shape.outputs, stride=1 if pools else shape.stride)
+        convolution = conv1x1(shape.inputs, shape.outputs, stride=1 if shape.average_down else shape.stride)
         super().__init__(convolution, *([make_norm(shape.norm, shape.outputs)] if normalised else []))
-        self.pool_stride = shape.stride if pools else 1
+        # None: no averaging. 1: in a dilated stage; zeros behind the last row and column keep the size.
+        self.pool_stride = shape.stride if shape.average_down else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pool_stride > 1:
-            x = F.avg_pool2d(x, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        if self.pool_stride == 1:
+            x = F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1)
+        elif self.pool_stride is not None:
+            x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
         return conv_norm(self[0], self[1], x) if len(self) > 1 else self[0](x)
 
 

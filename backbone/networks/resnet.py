@@ -22,6 +22,7 @@ from .norm import check_norm, make_norm
 OUTPUT_STRIDES = (32, 16, 8)
 STEMS = ("conv7", "deep")
 SHORTCUTS = ("A", "B", "C")
+DILATION_STYLES = ("torchvision", "mmdetection")
 
 
 def stem_width(table: Architecture) -> int:
@@ -38,6 +39,7 @@ def make_stage(
     stride: int | None = None,
     dilation_before: int = 1,
     dilation: int = 1,
+    dilation_style: str = "torchvision",
     average_down: bool = False,
 ) -> nn.Sequential:
     """Build the blocks of one stage; `index` 0 is res2.
@@ -46,29 +48,32 @@ def make_stage(
         stride: of the first block; by default 1 for res2 and 2 for the others.
         dilation_before: dilation up to the layer whose stride the dilation stands in for.
         dilation: dilation of the 3x3 convolutions behind that layer.
+        dilation_style, average_down: as of `ResNet`.
 
     Returns:
         The blocks; takes (N, channels of the stage before, H, W).
     """
     block = BLOCKS[table.family, table.block]
+    stride = (1 if index == 0 else 2) if stride is None else stride
+    as_torchvision = dilation_style == "torchvision"
     rest = BlockShape(
         inputs=table.channels[index],
         width=table.widths[index],
         outputs=table.channels[index],
         dilation_before=dilation,
-        dilation=dilation,
+        dilation=dilation if as_torchvision or table.block == "bottleneck" else 1,
         norm=norm,
         shortcut=table.shortcut,
         stride_in_1x1=stride_in_1x1,
         groups=table.groups,
         base_width=table.base_width,
-        average_down=average_down,
     )
     first = replace(
         rest,
         inputs=stem_width(table) if index == 0 else table.channels[index - 1],
-        stride=(1 if index == 0 else 2) if stride is None else stride,
-        dilation_before=dilation_before,
+        stride=stride,
+        dilation_before=dilation_before if as_torchvision else dilation,
+        average_down=average_down and (stride > 1 or (as_torchvision and dilation > 1)),
     )
     return nn.Sequential(*(block(rest if position else first) for position in range(table.blocks[index])))
 
@@ -87,10 +92,13 @@ class ResNet(Backbone):
         stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution (paper, Caffe), else in its 3x3.
         num_classes: adds global average pooling and a linear classifier.
         output_stride: 32, 16 or 8; dilation stands in for the strides left out. Not for CIFAR networks.
+        dilation_style: "torchvision" (and timm): the first block of a dilated stage has the dilation of the stage
+            before, and its shortcut averages. "mmdetection" (and detectron2's RES5_DILATION): it has the stage's own,
+            and its shortcut does not average; blocks of two 3x3 convolutions are dilated in their first alone.
         checkpointing: keep each block's input alone in training, and run the block again in the backward pass.
         shortcut: the paper's option "A", "B" or "C" in place of the table's.
         stem: "conv7", or "deep": three 3x3 convolutions (ResNet-C and -D). Not for CIFAR networks.
-        average_down: a projection averages over the pixels that its stride would skip (ResNet-D).
+        average_down: a projection with a stride averages over 2 x 2 pixels in its place (ResNet-D).
         ceil_pool: the stem's pooling has no padding and rounds its output size up (Caffe).
 
     Raises:
@@ -107,6 +115,7 @@ class ResNet(Backbone):
         stride_in_1x1: bool = False,
         num_classes: int | None = None,
         output_stride: int = 32,
+        dilation_style: str = "torchvision",
         checkpointing: bool = False,
         shortcut: str | None = None,
         stem: str = "conv7",
@@ -116,13 +125,16 @@ class ResNet(Backbone):
         super().__init__()
         check_norm(norm)
         table = _with_shortcut(name, find_architecture(name), shortcut)
-        self._check(name, table, output_stride, stem)
+        self._check(name, table, output_stride, dilation_style, stem)
         default = (*table.stages, *(() if num_classes is None else ("logits",)))
         out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
         self.architecture = name
         self.stride_in_1x1 = stride_in_1x1 and table.block == "bottleneck"
         self.ceil_pool = ceil_pool
         self.average_down = average_down
+        self.output_stride = output_stride
+        self.dilation_style = dilation_style
+        self.stem = stem
         self.table = table
         width = stem_width(table)
         self._make_stem(table, stem, norm)
@@ -145,6 +157,7 @@ class ResNet(Backbone):
                 stride=step,
                 dilation_before=dilation_before,
                 dilation=dilation,
+                dilation_style=dilation_style,
                 average_down=average_down,
             )
             self.add_module(f"layer{index + 1}", blocks)
@@ -158,9 +171,13 @@ class ResNet(Backbone):
         self.finish(out_features=out_features, freeze_at=freeze_at, checkpointing=checkpointing)
 
     @staticmethod
-    def _check(name: str, table: Architecture, output_stride: int, stem: str) -> None:
+    def _check(name: str, table: Architecture, output_stride: int, dilation_style: str, stem: str) -> None:
         if output_stride not in OUTPUT_STRIDES:
             raise ArchitectureError(f"{name}: output_stride must be one of {OUTPUT_STRIDES}, not {output_stride}")
+        if dilation_style not in DILATION_STYLES:
+            raise ArchitectureError(
+                f"{name}: dilation_style must be one of {', '.join(DILATION_STYLES)}, not {dilation_style!r}"
+            )
         if stem not in STEMS:
             raise ArchitectureError(f"{name}: stem must be one of {', '.join(STEMS)}, not {stem!r}")
         if table.stem == "conv3" and (output_stride != 32 or stem != "conv7"):

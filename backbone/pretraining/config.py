@@ -13,7 +13,6 @@ from ..engine.defaults import (
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
-    STEMS,
     add_network_keys,
     add_shared_defaults,
     check_choices,
@@ -21,13 +20,14 @@ from ..engine.defaults import (
 )
 from ..errors import ConfigError
 from ..networks import ARCHITECTURES
+from ..networks.resnet import SHORTCUTS, STEMS
 from ..text import nearest
 
 CHOICES = {
     **SHARED_CHOICES,
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
-    "MODEL.SHORTCUT": ("", "A", "B", "C"),
+    "MODEL.SHORTCUT": ("", *SHORTCUTS),
     "MODEL.COMPILE_MODE": ("default", "reduce-overhead", "max-autotune"),
     "DATA.NAME": ("imagenet", "cifar10", "folder"),
     "INPUT.CROP": ("shorter_side", "area", "pad"),

@@ -12,7 +12,6 @@ from ..engine.defaults import (
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
-    STEMS,
     add_network_keys,
     add_shared_defaults,
     check_choices,
@@ -20,6 +19,7 @@ from ..engine.defaults import (
 )
 from ..errors import ConfigError
 from ..networks import ARCHITECTURES
+from ..networks.resnet import DILATION_STYLES, STEMS
 
 CHOICES = {
     **SHARED_CHOICES,
@@ -27,6 +27,7 @@ CHOICES = {
     "MODEL.NORM": ("bn", "frozen_bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
     "MODEL.OUTPUT_STRIDE": (8, 16, 32),
+    "MODEL.DILATION_STYLE": DILATION_STYLES,
     "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),
     "DATA.NAME": ("voc", "coco", "folders", "mini"),
     "DATA.COCO_CLASSES": ("voc", "all"),
@@ -59,6 +60,8 @@ def _add_model(model: CfgNode) -> None:
     model.FREEZE_AT = 0
     # 16 or 8: dilation stands in for the strides of the last stages.
     model.OUTPUT_STRIDE = 16
+    # "torchvision", or "mmdetection": the first block of a dilated stage is dilated too.
+    model.DILATION_STYLE = "torchvision"
     model.CEIL_POOL = False
     # With whole weights of another set of classes: the layers that give the classes begin anew.
     model.NEW_CLASSIFIER = False

@@ -96,6 +96,7 @@ def _build_backbone(config: Any) -> Backbone:
         norm=model.NORM,
         freeze_at=model.FREEZE_AT,
         output_stride=model.OUTPUT_STRIDE,
+        dilation_style=model.DILATION_STYLE,
         stride_in_1x1=model.STRIDE_IN_1X1,
         ceil_pool=model.CEIL_POOL,
         stem=model.STEM,

@@ -56,7 +56,7 @@ def traits_of(network: nn.Module) -> dict[str, Any]:
     shortcuts = [module for module in network.modules() if hasattr(module, "pool_stride")]
     average_down = getattr(network, "average_down", None)
     if average_down is None and shortcuts:
-        average_down = any(module.pool_stride > 1 for module in shortcuts)
+        average_down = any(module.pool_stride is not None for module in shortcuts)
     return {
         "stride_in_1x1": getattr(network, "stride_in_1x1", None),
         "ceil_pool": any(pool.ceil_mode for pool in pools) if pools else None,

@@ -11,10 +11,10 @@ from backbone.engine.defaults import (
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
-    STEMS,
     check_choices,
     check_numbers,
 )
+from backbone.networks.resnet import DILATION_STYLES, STEMS
 
 from ..evaluation import ENGINES
 from ..modeling.backbone import NORM_NAMES, architecture_of
@@ -27,6 +27,7 @@ CHOICES = {
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
     "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
+    "MODEL.BACKBONE.DILATION_STYLE": DILATION_STYLES,
     "MODEL.BACKBONE.STEM": STEMS,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
@@ -39,7 +40,8 @@ CHOICES = {
 }
 # Keys of detectron2 that nothing here reads, and what stands in for them. To change one in silence would mislead.
 UNUSED = {
-    "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 dilates the last stage",
+    "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 with MODEL.BACKBONE.DILATION_STYLE mmdetection "
+    "dilates the last stage as detectron2 does",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": "MODEL.BACKBONE.NAME decides",
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": "deformable convolution is not supported",
     "MODEL.KEYPOINT_ON": "keypoint heads are not supported",

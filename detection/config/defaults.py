@@ -15,6 +15,8 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.NAME = "resnet50_fpn"
     # 32, 16 or 8: dilation stands in for the strides left out.
     model.BACKBONE.OUTPUT_STRIDE = 32
+    # "torchvision", or "mmdetection" as detectron2's RES5_DILATION: the first block of a dilated stage is dilated too.
+    model.BACKBONE.DILATION_STYLE = "torchvision"
     # "conv7", or "deep" for three 3x3 convolutions (ResNet-C and -D).
     model.BACKBONE.STEM = "conv7"
     # Average pooling before the 1x1 convolution of a shortcut, instead of a stride in it (ResNet-D).

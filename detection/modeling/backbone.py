@@ -24,6 +24,7 @@ FPN_SUFFIX, P6P7_SUFFIX = "_fpn", "_p6p7"
 # Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
 OWN_KEYS = {
     "output_stride": "OUTPUT_STRIDE",
+    "dilation_style": "DILATION_STYLE",
     "stem": "STEM",
     "average_down": "AVERAGE_DOWN",
     "ceil_pool": "CEIL_POOL",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 import torchvision
 from fvcore.nn import FlopCountAnalysis
@@ -11,6 +12,7 @@ from torch import nn
 
 import backbone
 from backbone.networks import find_architecture
+from backbone.weights import LAYOUTS
 
 NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 STAGES = ("stem", "res2", "res3", "res4", "res5")
@@ -130,6 +132,53 @@ def test_dilation_equals_torchvision():
         assert torch.equal(net(image)["logits"], peer(image))
 
 
+@pytest.mark.parametrize("name", ["resnet18d", "resnet50d"])
+@pytest.mark.parametrize("output_stride", [16, 8])
+@torch.no_grad()
+def test_dilated_resnet_d_equals_timm(name, output_stride, images):
+    peer = randomize(timm.create_model(name, output_stride=output_stride)).eval()
+    keywords = {"stem": "deep", "average_down": True, "output_stride": output_stride}
+    net = backbone.create(name.removesuffix("d"), num_classes=1000, **keywords).eval()
+    net.load_state_dict(LAYOUTS["timm"].to_ours(peer.state_dict(), {}))
+    assert relative_error(net(images)["logits"], peer(images)) < 1e-6
+
+
+def dilated_as_mmdetection(network: nn.Module, stages: dict[str, int]) -> nn.Module:
+    """Dilate torchvision's network as MMDetection's: the 3x3 of every bottleneck, the first of other blocks."""
+    for stage, dilation in stages.items():
+        for conv in [module for module in network.get_submodule(stage).modules() if isinstance(module, nn.Conv2d)]:
+            conv.stride = (1, 1)
+        for block in network.get_submodule(stage):
+            conv = block.conv2 if hasattr(block, "conv3") else block.conv1
+            conv.dilation = conv.padding = (dilation, dilation)
+    return network
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+@pytest.mark.parametrize(("output_stride", "stages"), [(16, {"layer4": 2}), (8, {"layer3": 2, "layer4": 4})])
+@torch.no_grad()
+def test_dilation_style_of_mmdetection(name, output_stride, stages, images):
+    peer = dilated_as_mmdetection(randomize(getattr(torchvision.models, name)()).eval(), stages)
+    keywords = {"output_stride": output_stride, "num_classes": 1000}
+    net = backbone.create(name, dilation_style="mmdetection", **keywords).eval()
+    other = backbone.create(name, **keywords).eval()
+    for network in (net, other):
+        network.load_state_dict(peer.state_dict())
+    assert torch.equal(net(images)["logits"], peer(images))
+    assert relative_error(other(images)["logits"], peer(images)) > 1e-3
+
+
+@torch.no_grad()
+def test_mmdetection_does_not_average_where_no_stride_is(images):
+    """Its pooling has the stride as its side: 1 x 1 in a dilated stage."""
+    keywords = {"average_down": True, "norm": "frozen_bn"}
+    net = randomize(backbone.create("resnet50", output_stride=16, dilation_style="mmdetection", **keywords))
+    peer = backbone.create("resnet50", **keywords)
+    peer.load_state_dict(net.state_dict())
+    dilated_as_mmdetection(peer, {"layer4": 2}).layer4[0].downsample.pool_stride = None
+    assert torch.equal(net(images)["res5"], peer(images)["res5"])
+
+
 @pytest.mark.parametrize("norm", ["bn", "gn", "frozen_bn"])
 def test_checkpointing_changes_no_gradient(norm):
     gradients = []
@@ -151,6 +200,7 @@ def test_checkpointing_changes_no_gradient(norm):
         ({"name": "resnet50", "freeze_at": 6}, "0 to 5"),
         ({"name": "resnet50", "norm": "batch"}, "frozen_bn"),
         ({"name": "resnet50", "output_stride": 4}, "32, 16, 8"),
+        ({"name": "resnet50", "dilation_style": "timm"}, "torchvision, mmdetection"),
         ({"name": "resnet50", "out_features": ["res6"]}, "res5"),
         ({"name": "resnet50", "out_features": []}, "res5"),
         ({"name": "resnet50", "out_features": ["logits"]}, "num_classes"),

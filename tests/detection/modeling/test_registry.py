@@ -149,15 +149,18 @@ def test_features_equal_detectron2(depth, stride_in_1x1, images):
     assert_features_equal(settings, images)
 
 
-@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize(
+    ("style", "stride_in_1x1"), [("mmdetection", False), ("mmdetection", True), ("torchvision", True)]
+)
 @torch.no_grad()
-def test_dilated_features_equal_detectron2(depth, images):
-    """detectron2 dilates all of res5, which is what it means with the stride in the 1x1."""
+def test_dilated_features_equal_detectron2(style, stride_in_1x1, images):
+    """detectron2 dilates all of res5; with the stride in the 1x1 the first 3x3 stands behind it in either style."""
     settings = config(
-        MODEL__BACKBONE__NAME=f"resnet{depth}",
+        MODEL__BACKBONE__NAME="resnet50",
         MODEL__BACKBONE__OUTPUT_STRIDE=16,
+        MODEL__BACKBONE__DILATION_STYLE=style,
         MODEL__RESNETS__OUT_FEATURES=STAGES,
-        MODEL__RESNETS__STRIDE_IN_1X1=True,
+        MODEL__RESNETS__STRIDE_IN_1X1=stride_in_1x1,
     )
     net = assert_features_equal(changed(settings, MODEL__RESNETS__RES5_DILATION=2), images)
     assert net.output_shape()["res5"].stride == 16
