@@ -34,7 +34,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
-    packages=find_packages(include=["backbone", "backbone.*", "detection", "detection.*"]),
+    packages=find_packages(include=["backbone", "backbone.*", "detection", "detection.*", "reproduction"]),
     install_requires=TORCH + REQUIRED,
     extras_require={"export": EXPORT, "figures": FIGURES, "fast": FAST, "test": TESTS},
 )

@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .bn_statistics import BNReport, freeze_bn, recompute_bn
-    from .errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
+    from .common.errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
     from .exporting import ExportReport, export
     from .networks import (
         ARCHITECTURES,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         network_class,
         unfreeze_norm,
     )
+    from .networks.precise_bn import BNReport, freeze_bn, recompute_bn
     from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
 
 __all__ = [
@@ -61,7 +61,8 @@ __all__ = [
 ]
 
 # The modules that define the names of __all__, the quickest to import first.
-_HOMES = ("errors", "networks", "weights", "exporting", "bn_statistics")
+_HOMES = ("common.errors", "networks", "weights", "exporting", "networks.precise_bn")
+_ROOMS = ("common", "networks", "weights", "exporting")
 
 
 def list_backbones() -> list[str]:
@@ -72,14 +73,14 @@ def list_backbones() -> list[str]:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_HOMES})
+    return sorted({*globals(), *__all__, *_ROOMS})
 
 
 # Hidden from type checkers: for them the imports above stand, and a misspelt name is a mistake.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name in _HOMES:
+        if name in _ROOMS:
             return importlib.import_module(f".{name}", __name__)
         if name in __all__:
             for home in _HOMES:

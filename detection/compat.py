@@ -13,7 +13,7 @@ from pathlib import Path
 
 import PIL.Image
 
-from backbone.errors import RunError
+from backbone.common.errors import RunError
 
 # What detectron2's report of the environment asks the compiled part; its default_setup prints that report.
 ANSWERS = {

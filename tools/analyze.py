@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from backbone.cli import Parser, run
+from backbone.common.cli import Parser, run
 
 EXAMPLE = """tools/analyze.py --backbone resnet101 --input-size 800 1216 --num-classes none --json r101.json
   tools/analyze.py --all
@@ -105,8 +105,8 @@ def analyse_all(given: dict) -> dict:
 
 def measure_responses(given: dict) -> dict:
     from backbone.analysis import PAPER, draw, network_responses, pair_weights, pictures, write_csv
+    from backbone.common.text import table
     from backbone.networks import find_architecture
-    from backbone.text import table
 
     networks = given.get("networks", PAPER)
     sides = {name: find_architecture(name).image_size for name in networks}
@@ -140,7 +140,7 @@ def main() -> None:
     else:
         figures = analyse_all(given) if mode == "all" else measure_responses(given)
     if arguments.json:
-        from backbone.engine.files import write_json
+        from backbone.common.files import write_json
 
         write_json(arguments.json, figures)
 

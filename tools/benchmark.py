@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from backbone.cli import Parser, run
+from backbone.common.cli import Parser, run
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
 BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader")
@@ -57,8 +58,12 @@ def main() -> None:
     import detection
 
     detection.register()
-    from backbone.engine.files import write_json
-    from detection.benchmarks import run_all, write_section
+    from backbone.common.files import write_json
+
+    # The benchmarks are part of the checkout, not of the installed packages.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from benchmarks.report import write_section
+    from benchmarks.suite import run_all
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
     sections = run_all(

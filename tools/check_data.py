@@ -17,8 +17,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbone.cli import Parser, run
-from backbone.errors import DataError
+from backbone.common.cli import Parser, run
+from backbone.common.errors import DataError
 
 if TYPE_CHECKING:
     from detection.data import catalog, checks

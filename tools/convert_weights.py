@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.cli import Parser, run
-from backbone.text import count
+from backbone.common.cli import Parser, run
+from backbone.common.text import count
 
 # As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
 WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvision")

@@ -20,9 +20,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backbone.cli import Parser, run
-from backbone.engine.files import write_json
-from backbone.errors import DataError, UserError
+from backbone.common.cli import Parser, run
+from backbone.common.errors import DataError, UserError
+from backbone.common.files import write_json
 
 if TYPE_CHECKING:
     from detection.analysis import Case

@@ -8,8 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbone.cli import Parser, run
-from backbone.text import table
+from backbone.common.cli import Parser, run
+from backbone.common.text import table
 
 if TYPE_CHECKING:
     from backbone import Backbone
@@ -62,7 +62,7 @@ def main() -> None:
         parser.error("give --weights FILE, --checkpoint FILE, or --backbone NAME alone for random weights")
     if arguments.checkpoint and (arguments.backbone or arguments.num_classes):
         parser.error("--checkpoint knows its network: leave out --backbone and --num-classes")
-    from backbone.engine.files import write_json
+    from backbone.common.files import write_json
     from backbone.exporting import export
     from backbone.weights import MisfitError
 

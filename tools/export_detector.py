@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.cli import Parser, run
-from backbone.text import table
+from backbone.common.cli import Parser, run
+from backbone.common.text import table
 
 EXAMPLE = "tools/export_detector.py --weights run/model_best.pth --output detector.onnx --images photos/"
 
@@ -26,7 +26,7 @@ def main() -> None:
     import detection
 
     detection.register()
-    from backbone.engine.files import write_json
+    from backbone.common.files import write_json
     from backbone.engine.record import start_logging
     from detection.engine.predict import find_images, load_trained_detector
     from detection.export import export_detector

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.cli import Parser, run
-from backbone.text import count
+from backbone.common.cli import Parser, run
+from backbone.common.text import count
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from backbone.cli import Parser, run
+from backbone.common.cli import Parser, run
 from backbone.engine.arguments import add_run_arguments, launch_of
 
 EXAMPLE = "tools/pretrain.py --config imagenet_resnet50.yaml --data-root /data/imagenet --num-gpus 8"
@@ -25,8 +25,8 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.pretraining.request import make_request
-    from backbone.pretraining.session import run as train
+    from backbone.classification.request import make_request
+    from backbone.classification.session import run as train
 
     request = make_request(arguments)
     train(request, launch_of(arguments, request.config.MODEL.DEVICE))

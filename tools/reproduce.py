@@ -10,10 +10,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backbone.cli import Parser, run
+from backbone.common.cli import Parser, run
 
 if TYPE_CHECKING:
-    from backbone.reproduction import Table
+    from reproduction import Table
 
 EXAMPLE = """tools/reproduce.py --table 6 --data-root /data/cifar10 --rows ResNet-20 --rows plain-20
   tools/reproduce.py --table 3 --data-root /data/imagenet --num-gpus 8
@@ -89,10 +89,10 @@ def passed_on(arguments: Namespace) -> tuple[str, ...]:
 def table_of(number: str) -> Table:
     """Return a table; detectron2 is needed for those of detection alone."""
     if number in DETECTION:
-        from detection.reproduction import detection_table
+        from reproduction.tables import detection_table
 
         return detection_table(number)
-    from backbone.reproduction.classification import classification_table
+    from reproduction.classification import classification_table
 
     return classification_table(number)
 
@@ -100,7 +100,7 @@ def table_of(number: str) -> Table:
 def main() -> int:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.reproduction import Request, reproduce
+    from reproduction import Request, reproduce
 
     request = Request(
         table=table_of(arguments.table),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from backbone.cli import Parser, run
+from backbone.common.cli import Parser, run
 from backbone.engine.arguments import add_run_arguments, launch_of
 
 EXAMPLE = (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError, RunError
+from ..common.errors import ArchitectureError, RunError
 from ..networks import Backbone, FoldedBackbone, create
 from ..weights import LoadReport, load_weights
 

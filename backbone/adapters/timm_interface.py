@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from ..networks import Backbone, FoldedBackbone, find_architecture
 from .inside import as_network, in_network_order, network_of, require, set_outputs
 

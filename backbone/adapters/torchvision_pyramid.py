@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
+from ..common.text import nearest
 from ..networks import Backbone, FeatureInfo, FoldedBackbone
-from ..text import nearest
 from .inside import as_network, in_network_order, set_outputs
 
 if TYPE_CHECKING:

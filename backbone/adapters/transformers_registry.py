@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from ..networks.contract import settle_outputs
 from .inside import require
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bn_statistics import recompute_bn
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from ..networks import Backbone, create, find_architecture, freeze_norm
+from ..networks.precise_bn import recompute_bn
 from .counts import Counting
 from .fields import FollowFields, effective_fields
 from .memory import Kept, Peak, nbytes

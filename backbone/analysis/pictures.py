@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import DataError
+from ..common.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -52,7 +52,7 @@ def made_up(number: int, side: int) -> Tensor:
 
 
 def _from_folder(folder: Path, number: int, side: int) -> Tensor:
-    from ..images import read_image, resize_image
+    from ..common.images import read_image, resize_image
 
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     if not files:

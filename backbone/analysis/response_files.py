@@ -7,8 +7,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..engine.files import write_text, write_whole
-from ..errors import RunError
+from ..common.errors import RunError
+from ..common.files import write_text, write_whole
 from ..networks import find_architecture
 from .responses import Responses
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..bn_statistics import Moments, recompute_bn
-from ..errors import ArchitectureError, DataError, WeightsError
+from ..common.errors import ArchitectureError, DataError, WeightsError
+from ..common.preprocessing import IMAGENET
+from ..common.text import nearest
 from ..networks import create, find_architecture
-from ..text import nearest
+from ..networks.precise_bn import Moments, recompute_bn
 from ..weights import load_weights
-from ..weights.preprocessing import IMAGENET
 
 BATCH_SIZE = 64
 # Those of Fig. 7.

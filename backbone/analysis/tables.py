@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..text import table
+from ..common.text import table
 from .network import NetworkReport
 
 MIB = 2**20

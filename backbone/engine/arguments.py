@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from ..cli import Parser
+from ..common.cli import Parser
 from .config import check_pairs
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ..common.errors import RunError
 from . import distributed
 
 # Keys that every task has.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, RunError
-from ..text import count
+from ..common.errors import DataError, RunError
+from ..common.text import count
 from .record import LOGGER
 
 log = logging.getLogger(LOGGER)

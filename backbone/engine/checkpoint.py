@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import RunError, WeightsError
+from ..common.errors import RunError, WeightsError
+from ..common.files import write_text, write_whole
 from ..weights import read_file
-from .files import write_text, write_whole
 
 POINTER = "last_checkpoint"
 BEST = "model_best.pth"

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
-from ..text import nearest
+from ..common.errors import ConfigError
+from ..common.text import nearest
 
 BASE_KEY = "_BASE_"
 MISFIT: Any = object()

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError
-from ..text import nearest
+from ..common.errors import ConfigError
+from ..common.text import nearest
 from .config import get
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")

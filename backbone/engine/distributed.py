@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ..errors import RunError, UserError
+from ..common.errors import RunError, UserError
 
 # How long a process waits for the others: longer than an evaluation of a large set on rank 0.
 TIMEOUT = timedelta(hours=2)

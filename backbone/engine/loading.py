@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..errors import DataError
+from ..common.errors import DataError
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import RunError
+from ..common.errors import RunError
 
 # Loader processes hold the lock of a run that was killed until they notice, a few seconds later.
 PATIENCE = 10.0

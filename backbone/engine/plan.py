@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..text import count
+from ..common.text import count
 from .environment import device_name
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RunError
-from ..output import PatientOutput
-from .files import write_text, writing
+from ..common.errors import RunError
+from ..common.files import write_text, writing
+from ..common.output import PatientOutput
 
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
 LOGGER = "backbone"

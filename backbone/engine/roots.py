@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..common.errors import DataError
 
 
 def data_root(config: Any) -> Path:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, RunError
+from ..common.errors import ConfigError, RunError
+from ..common.files import remove_leftovers, write_text, writing
 from . import checkpoint, distributed
 from .config import differences, dump, read_yaml, to_plain
-from .files import remove_leftovers, write_text, writing
 from .lock import locked
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .solver import make_schedule, make_settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..common.errors import ConfigError
 from ..weights import Traits, WeightsFile, find_state_dict, interpret, read_file
 from .config import get, parse_yaml, put, read_yaml
 from .record import CONFIG

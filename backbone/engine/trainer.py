@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import RunError
+from ..common.errors import RunError
 from . import checkpoint, distributed
 from .averages import REMEDIES, Averages, diverged
 from .progress import Progress, Speed

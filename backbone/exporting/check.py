@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ExportError
+from ..common.errors import ExportError
 from ..networks.contract import Backbone
 from .graph import ExportGraph, ExportOptions
 from .quiet import first_line, last_line

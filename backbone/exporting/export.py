@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ExportError
+from ..common.errors import ExportError
 from ..networks.contract import Backbone
 from .check import TOLERANCE, Example, compare, examples_of
 from .formats import WEIGHTS_SUFFIXES, Format, format_of, runtime_of

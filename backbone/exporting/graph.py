@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..common.errors import ExportError
+from ..common.preprocessing import Preprocessing
 from ..networks.contract import Backbone
 from ..networks.fold import FoldedBackbone, fold
-from ..weights.preprocessing import Preprocessing
 
 INPUT = "images"
 SHAPE_TO_TRACE = (2, 3, 64, 96)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ExportError
+from ..common.errors import ExportError
 from .graph import INPUT, AsTuple, ExportGraph, ExportOptions
 from .metadata import KEY, dump, parse
 from .quiet import first_line, is_installed, quiet, require

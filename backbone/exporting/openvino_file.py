@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ExportError
+from ..common.errors import ExportError
 from .graph import INPUT, ExportGraph, ExportOptions
 from .metadata import KEY, dump, parse
 from .onnx_file import write_onnx

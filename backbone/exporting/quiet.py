@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 
-from ..errors import ExportError
+from ..common.errors import ExportError
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from ..errors import ExportError
+from ..common.errors import ExportError
+from ..common.text import count
 from ..networks import Backbone, create, keywords_of
-from ..text import count
 from ..weights import WeightsFile, candidates, interpret, load_weights, read_file
 from ..weights.identify import build, keywords_for
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..engine.files import writing
+from ..common.files import writing
 
 
 @contextlib.contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..errors import ArchitectureError
-from ..text import nearest
+from ..common.errors import ArchitectureError
+from ..common.text import nearest
 
 IMAGENET_WIDTHS, CIFAR_WIDTHS = (64, 128, 256, 512), (16, 32, 64)
 

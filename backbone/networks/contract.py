@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from .norm import freeze_norm
 
 if TYPE_CHECKING:
-    from ..weights.preprocessing import Preprocessing
+    from ..common.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from ..errors import ArchitectureError
-from ..text import nearest
+from ..common.errors import ArchitectureError
+from ..common.text import nearest
 from .architectures import find_architecture
 from .contract import Backbone
 from .resnet import PreActResNet, ResNet

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from .contract import Backbone, FeatureInfo
 from .conv_norm import FoldedConv
 from .norm import FrozenBatchNorm2d

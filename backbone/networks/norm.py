@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 
 EPS = 1e-5  # of every BN in the paper's, torchvision's and detectron2's networks
 

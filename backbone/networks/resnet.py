@@ -11,7 +11,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from .architectures import Architecture, find_architecture
 from .blocks import BLOCKS, BlockShape, conv3x3
 from .contract import Backbone, FeatureInfo, settle_outputs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ArchitectureError
+from ..common.errors import ArchitectureError
 from .architectures import find_architecture
 from .contract import Backbone, FeatureInfo, settle_outputs
 from .conv_norm import conv_norm

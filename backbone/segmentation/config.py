@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yacs.config import CfgNode
 
+from ..common.errors import ConfigError
 from ..engine.config import load
 from ..engine.defaults import (
     SHARED_CHOICES,
@@ -17,7 +18,6 @@ from ..engine.defaults import (
     check_choices,
     check_numbers,
 )
-from ..errors import ConfigError
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, STEMS
 

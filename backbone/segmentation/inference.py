@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..images import resize_image
+from ..common.images import resize_image
 from .networks import OUT
 
 

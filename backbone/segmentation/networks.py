@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
+from ..common.errors import ConfigError
 from ..engine.solver import device_of
-from ..errors import ConfigError
 from ..networks import Backbone, create, keywords_of
 from ..networks.norm import synchronise_norm
 

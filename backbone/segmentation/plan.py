@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..common.text import count
 from ..engine import plan as page
 from ..engine.loading import settle_workers
-from ..text import count
 from .data import SegmentationSet
 from .networks import SegmentationNetwork, atrous_rates
 

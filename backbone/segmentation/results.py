@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 import torch
 
+from ..common.files import write_json, write_text, write_whole
+from ..common.images import montage
+from ..common.text import table
 from ..engine.environment import provenance
-from ..engine.files import write_json, write_text, write_whole
 from ..engine.record import LOGGER, RESULTS
-from ..images import montage
-from ..text import table
 from ..weights import save_weights
 from .task import KIND, SegmentationTask
 

@@ -6,12 +6,12 @@ import logging
 import time
 from typing import Any
 
+from ..common.errors import ConfigError
 from ..engine import checkpoint, distributed
 from ..engine.progress import duration
 from ..engine.record import LOGGER, start_logging
 from ..engine.scale import scale_schedule
 from ..engine.session import checkpoint_to_resume, launch, open_folder, train_task
-from ..errors import ConfigError
 from .data import SegmentationSet, open_sets
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer

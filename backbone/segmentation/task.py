@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..common.images import montage
 from ..engine import distributed
 from ..engine.image_progress import ImageProgress
 from ..engine.solver import device_of
 from ..engine.task import Task
-from ..images import montage
 from ..weights import Preprocessing
 from .data import SegmentationSet
 from .data.batches import Batch, training_batches, whole_images

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from ..common.errors import WeightsError
+from ..common.text import count
 from ..engine import starting_weights
 from ..engine.starting_weights import StartingWeights, WeightKeys
-from ..errors import WeightsError
-from ..text import count
 from ..weights import load_weights, match
 from .networks import SegmentationNetwork
 

@@ -1,5 +1,6 @@
 """Weights in and out of the networks."""
 
+from ..common.preprocessing import Preprocessing
 from .content import WeightsFile, interpret, open_weights, read_traits
 from .convert import Conversion, convert
 from .files import read_file
@@ -7,7 +8,6 @@ from .identify import candidates
 from .layouts import LAYOUTS, WRITABLE
 from .load import compare, load_weights
 from .names import find_state_dict, strip_prefixes
-from .preprocessing import Preprocessing
 from .report import LoadReport, MisfitError, match
 from .save import save_weights
 from .traits import Traits

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..common.errors import WeightsError
 from .protobuf import BYTES, FIXED32, VARINT, Reader, WireError, varints
 
 # NetParameter: the wire types of its fields; 2 holds the old layers, 100 the new ones.

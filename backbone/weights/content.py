@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..common.errors import WeightsError
 from .files import file_kind, read_file
 from .layouts import find_layout
 from .metadata import find_metadata, traits_in

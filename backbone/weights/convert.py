@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ..engine.files import write_whole
-from ..errors import WeightsError
-from ..text import count
+from ..common.errors import WeightsError
+from ..common.files import write_whole
+from ..common.text import count
 from .content import open_weights
 from .identify import build, candidates
 from .layouts import writable_layout

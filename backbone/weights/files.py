@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..common.errors import WeightsError
 from .caffemodel import looks_like_caffemodel, read_caffemodel
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UserError, WeightsError
+from ..common.errors import UserError, WeightsError
 from .content import WeightsFile
 
 CLASSIFIERS = ("fc.weight", "classifier.6.weight")

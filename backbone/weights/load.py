@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from ..errors import WeightsError
-from ..text import count
+from ..common.errors import WeightsError
+from ..common.text import count
 from .content import WeightsFile, open_weights
 from .identify import find_backbones
 from .names import wrapper_prefixes

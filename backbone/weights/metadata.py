@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import WeightsError
+from ..common.errors import WeightsError
+from ..common.preprocessing import Preprocessing
 from .names import innermost
-from .preprocessing import Preprocessing
 from .traits import Traits, traits_of
 
 # The key in safetensors' text metadata and in npz files; an attribute of the dict in torch files.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import WeightsError
+from ..common.errors import WeightsError
 
 # Keys under which training tools put the state dict (Detectron: "blobs").
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "blobs")

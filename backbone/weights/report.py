@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..errors import WeightsError
-from ..text import count, table
-from .preprocessing import Preprocessing
+from ..common.errors import WeightsError
+from ..common.preprocessing import Preprocessing
+from ..common.text import count, table
 from .traits import Traits
 
 SHOWN = 3

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..engine.files import write_whole
-from ..errors import WeightsError
+from ..common.errors import WeightsError
+from ..common.files import write_whole
+from ..common.text import nearest
 from ..networks.contract import Backbone
 from ..networks.conv_norm import FoldedConv
-from ..text import nearest
 from .layouts import writable_layout
 from .metadata import KEY, describe
 from .traits import traits_of

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import WeightsError
-from .preprocessing import Preprocessing
+from ..common.errors import WeightsError
+from ..common.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

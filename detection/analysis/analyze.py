@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.text import table
+from backbone.common.text import table
 
 from .case import Case
 from .confusion import Confusion, confuse

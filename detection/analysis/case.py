@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 from ..data.voc import VOC_CLASSES, VocObjects
 from ..evaluation import GroundTruth, Predictions

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.pages.svg import element, text, tick_step, write
+from backbone.common.pages.svg import element, text, tick_step, write
 
 from .analyze import Analysis
 from .precision import AT_50, AT_75

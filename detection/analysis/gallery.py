@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from backbone.images import read_image
-from backbone.pages.svg import element, text, write
-from backbone.text import count
+from backbone.common.images import read_image
+from backbone.common.pages.svg import element, text, write
+from backbone.common.text import count
 
 from .analyze import Analysis
 from .errors import FALSE_KINDS, MEANING, Kind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.pages.style import BASE_STYLE
+from backbone.common.pages.style import BASE_STYLE
 
 # Boxes in the colours of their kinds, and images with them.
 SHOT_STYLE = """

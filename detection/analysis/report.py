@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.engine.files import write_text
-from backbone.pages.document import document, json_for_script
-from backbone.text import count
+from backbone.common.files import write_text
+from backbone.common.pages.document import document, json_for_script
+from backbone.common.text import count
 
 from .analyze import Analysis
 from .charts import PR_NAMES, SWEEP_NAMES, calibration_chart, curve_chart, curve_data

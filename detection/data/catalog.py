@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.errors import DataError
-from backbone.mini_set import mini_set_root
-from backbone.text import nearest
+from backbone.common.errors import DataError
+from backbone.common.mini_set import mini_set_root
+from backbone.common.text import nearest
 
 from .voc import VocSplit, find_split
 

@@ -13,7 +13,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
 
-from backbone.images import read_image, resize_image
+from backbone.common.images import read_image, resize_image
 
 from .proposals import Proposals
 from .sets import DetectionSet

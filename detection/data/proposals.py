@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from backbone.engine.files import write_whole
-from backbone.errors import DataError
+from backbone.common.errors import DataError
+from backbone.common.files import write_whole
 
 from .sets import DetectionSet
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 
 @dataclass

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from backbone.class_names import meaning
+from backbone.common.class_names import meaning
 
 HEADS = "roi_heads."
 # End of a name -> rows a class, and rows that follow those of the classes: the score of the background.

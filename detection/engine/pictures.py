@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 
-from backbone.images import montage, read_image
+from backbone.common.images import montage, read_image
 
 from ..data.sets import DetectionSet
 from ..visualization import draw_objects

@@ -5,9 +5,9 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from torch import nn
 
+from backbone.common.text import count
 from backbone.engine import plan as page
 from backbone.engine.loading import settle_workers
-from backbone.text import count
 
 from ..data.sets import DetectionSet
 from ..modeling.backbone import architecture_of

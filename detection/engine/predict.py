@@ -20,11 +20,11 @@ from torch import nn
 from tqdm import tqdm
 
 from backbone import DataError, RunError, WeightsError
+from backbone.common.files import write_json, write_whole
+from backbone.common.images import read_image, resize_image
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, merge_overrides, parse_yaml
-from backbone.engine.files import write_json, write_whole
 from backbone.engine.record import LOGGER
-from backbone.images import read_image, resize_image
 
 from ..config import default_config
 from ..config.methods import check_methods

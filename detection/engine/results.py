@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
+from backbone.common.files import write_json, write_text, write_whole
+from backbone.common.images import montage
 from backbone.engine.environment import provenance
-from backbone.engine.files import write_json, write_text, write_whole
 from backbone.engine.record import LOGGER, RESULTS
-from backbone.images import montage
 
 from .pictures import evaluation_pictures
 from .scoring import submit

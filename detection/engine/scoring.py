@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from backbone.engine.files import write_json
+from backbone.common.files import write_json
 from backbone.engine.progress import duration
 
 from ..evaluation import CocoMetrics, VocMetrics, evaluate_coco, evaluate_voc

@@ -14,11 +14,11 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from backbone.common.images import montage
 from backbone.engine import distributed
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
-from backbone.images import montage
 
 from ..data.proposals import Proposals
 from ..data.samples import TrainingSamples, aspect_groups

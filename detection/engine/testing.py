@@ -12,10 +12,10 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from backbone import DataError, WeightsError
-from backbone.benchmarks.timing import alternate
+from backbone.common.images import read_image, resize_image
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, parse_yaml
-from backbone.images import read_image, resize_image
+from benchmarks.timing import alternate
 
 from ..config import default_config
 from ..config.methods import methods_on

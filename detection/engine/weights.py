@@ -9,9 +9,9 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
+from backbone.common.text import count
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
-from backbone.text import count
 from backbone.weights import match
 
 from ..modeling.backbone import network_of

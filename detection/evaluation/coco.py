@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backbone.errors import UserError
+from backbone.common.errors import UserError
 
 from .engines import run_engine
 from .ground_truth import GroundTruth, load_ground_truth

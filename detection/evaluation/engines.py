@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.errors import UserError
+from backbone.common.errors import UserError
 
 from .ground_truth import GroundTruth
 from .predictions import Predictions

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 from .masks import Segmentation, Size, areas_and_boxes, check_segmentations, to_run_lengths
 from .records import MEND, Records, is_absent, read_source, refuse_repeated_ids, unique_ids

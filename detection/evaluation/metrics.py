@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.text import table
+from backbone.common.text import table
 
 from .engines import Curves
 

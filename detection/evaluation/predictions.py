@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 from .ground_truth import KEYPOINTS, GroundTruth
 from .masks import Size, areas_and_boxes, check_segmentations, to_run_lengths

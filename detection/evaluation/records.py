@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from backbone.errors import DataError
-from backbone.text import count
+from backbone.common.errors import DataError
+from backbone.common.text import count
 
 MEND = "tools/check_data.py --fix writes a mended copy"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backbone.errors import DataError, UserError
-from backbone.text import nearest, table
+from backbone.common.errors import DataError, UserError
+from backbone.common.text import nearest, table
 
 from ..data.voc import VOC_CLASSES, VocObjects, VocSplit, read_split
 from .voc_detections import VocDetections, load_detections

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from backbone.engine.files import write_text
-from backbone.errors import DataError
-from backbone.text import count, nearest
+from backbone.common.errors import DataError
+from backbone.common.files import write_text
+from backbone.common.text import count, nearest
 
 from ..data.voc import VOC_CLASSES
 from .predictions import MEND

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from backbone import ExportError
+from backbone.common.images import read_image, resize_image
 from backbone.exporting.metadata import project
 from backbone.exporting.onnx_file import onnx_session, session_metadata, write_model
 from backbone.exporting.quiet import last_line, require
 from backbone.exporting.whole import put_in_place, temporary_folder
-from backbone.images import read_image, resize_image
 
 from ..data.mapper import Resize, to_tensor
 from ..engine.predict import Detector

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.errors import RunError
+from backbone.common.errors import RunError
 from detection import compat
 
 ROOT = Path(__file__).resolve().parents[2]

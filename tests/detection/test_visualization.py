@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from backbone.images import montage
+from backbone.common.images import montage
 from detection.visualization import class_color, draw_objects
 
 CLASSES = ["cat", "dog"]

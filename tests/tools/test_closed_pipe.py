@@ -12,7 +12,7 @@ import pytest
 from runs import ROOT, command, keys
 from train_calls import QUICK
 
-from backbone.mini_set import mini_set_root
+from backbone.common.mini_set import mini_set_root
 
 
 def unread(arguments: list[str]) -> subprocess.CompletedProcess[str]:

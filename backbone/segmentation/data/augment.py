@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ...images import resize_image
+from ...common.images import resize_image
 from ..evaluation import VOID
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...class_names import meaning
-from ...errors import DataError
+from ...common.class_names import meaning
+from ...common.errors import DataError
 from .sets import CocoImage, CocoImages
 
 BACKGROUND = "background"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ...engine.files import write_whole
-from ...errors import DataError
+from ...common.errors import DataError
+from ...common.files import write_whole
 from ..evaluation import VOID
 
 # Modes of Pillow with one number a pixel: palette, gray, black and white, 16 and 32 bits.

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DataError, RunError
-from ...images import read_image
+from ...common.errors import DataError, RunError
+from ...common.images import read_image
 from ..evaluation import VOID
 from .labels import read_label
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...class_names import VOC_CLASSES
+from ...common.class_names import VOC_CLASSES
+from ...common.errors import ConfigError, DataError
+from ...common.mini_set import mini_set_root
+from ...common.text import nearest
 from ...engine.roots import data_root
-from ...errors import ConfigError, DataError
-from ...mini_set import mini_set_root
-from ...text import nearest
 from ..evaluation import VOID
 from .coco import BACKGROUND, open_coco
 from .sets import ImageFiles, SegmentationSet

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ...errors import WeightsError
-from ...text import nearest
+from ...common.errors import WeightsError
+from ...common.text import nearest
 from .base import Layout
 from .caffe import Caffe
 from .caffe2 import Caffe2

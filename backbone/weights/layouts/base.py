@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ...errors import WeightsError
+from ...common.errors import WeightsError
 from ..traits import Traits, traits_of
 
 # The eps of every BN in our networks; files with another are converted to it.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from ..preprocessing import CAFFE_RESNET, CAFFE_VGG
+from ...common.preprocessing import CAFFE_RESNET, CAFFE_VGG
 from ..traits import Traits
 from .base import EPS, Layout
 from .caffe2 import BRANCHES, convolution_of

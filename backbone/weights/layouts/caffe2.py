@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from ..preprocessing import CAFFE2_RESNEXT, MSRA
+from ...common.preprocessing import CAFFE2_RESNEXT, MSRA
 from ..traits import Traits
 from .base import EPS, Layout, Rule, block, renamed
 

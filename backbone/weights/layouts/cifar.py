@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
-from ..preprocessing import USUAL
+from ...common.preprocessing import USUAL
 from ..traits import Traits
 from .base import Layout, renamed
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ..preprocessing import IMAGENET
+from ...common.preprocessing import IMAGENET
 from ..traits import Traits
 from .base import COUNTER, Layout, Rule, block, refuse, renamed, structure
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ...errors import WeightsError
-from ..preprocessing import USUAL
+from ...common.errors import WeightsError
+from ...common.preprocessing import USUAL
 from ..traits import Traits
 from .base import Layout, Rule, block, refuse, renamed, structure, with_counters
 

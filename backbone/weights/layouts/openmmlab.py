@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ..preprocessing import USUAL
+from ...common.preprocessing import USUAL
 from ..traits import Traits
 from .base import (
     Layout,

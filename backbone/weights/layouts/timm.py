@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
-from ...errors import WeightsError
-from ..preprocessing import HALVES, USUAL
+from ...common.errors import WeightsError
+from ...common.preprocessing import HALVES, USUAL
 from ..traits import Traits
 from .base import (
     Layout,

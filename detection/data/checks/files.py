@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 from .kinds import Fault, Findings, show
 

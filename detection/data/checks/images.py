@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from backbone.images import has_image_magic, read_header
+from backbone.common.images import has_image_magic, read_header
 
 from .capture import Complaints, captured_complaints
 from .columns import whole_number

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 
 from .capture import captured_complaints
 from .files import Folder, leaves_folder

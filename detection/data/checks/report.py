@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from backbone.errors import DataError
-from backbone.text import count
+from backbone.common.errors import DataError
+from backbone.common.text import count
 
 from .kinds import ERROR, NOTICE, SEVERITIES, WARNING, Fault
 from .structure import LISTS

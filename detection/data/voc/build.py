@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backbone.class_names import VOC_CLASSES
+from backbone.common.class_names import VOC_CLASSES
 
 from ..sets import DetectionSet
 from .read import VocObjects, image_sizes

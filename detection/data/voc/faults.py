@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backbone.errors import DataError
-from backbone.text import count
+from backbone.common.errors import DataError
+from backbone.common.text import count
 
 # kind -> what to do. In the order in which they are told.
 MENDS = {

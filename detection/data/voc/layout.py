@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from backbone.errors import DataError
-from backbone.text import nearest
+from backbone.common.errors import DataError
+from backbone.common.text import nearest
 
 IMAGES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
 # The development kit's folder may stand between the data root and the years.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from backbone.class_names import VOC_CLASSES
-from backbone.errors import DataError
-from backbone.text import nearest
+from backbone.common.class_names import VOC_CLASSES
+from backbone.common.errors import DataError
+from backbone.common.text import nearest
 
 from .annotation import Annotation, AnnotationFault, read_annotation
 from .faults import Faults

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import backbone
 from backbone.analysis import draw, layer_responses, network_responses, pair_weights, pictures, write_csv
 from backbone.analysis.pictures import made_up
-from backbone.errors import ArchitectureError, DataError, UserError, WeightsError
+from backbone.common.errors import ArchitectureError, DataError, UserError, WeightsError
 
 
 def network(name: str, **keywords) -> backbone.Backbone:
@@ -200,7 +200,7 @@ def test_files(tmp_path):
         by_rank = sorted(own, key=lambda row: int(row["rank"]))
         assert [row["name"] for row in by_rank] == [name for name, _ in responses.ranked()]
     draw(tmp_path / "a.png", measured, "made up")
-    from backbone.images import read_image
+    from backbone.common.images import read_image
 
     picture = read_image(tmp_path / "a.png")
     assert picture.shape[0] > 500 and (picture < 250).any(axis=2).mean() > 0.005

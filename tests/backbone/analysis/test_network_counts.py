@@ -8,7 +8,7 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_coun
 
 import backbone
 from backbone.analysis import analyse, network_table, summary_table, to_json
-from backbone.errors import ArchitectureError
+from backbone.common.errors import ArchitectureError
 
 NETWORKS = ["resnet18", "resnet50", "cifar_resnet20", "vgg16", "vgg16_bn", "preact_resnet18"]
 # The same code as their shorter relatives, only longer.

@@ -16,10 +16,10 @@ import pytest
 import torch
 from hostile import PAYLOADS, WRITERS, write_hostile
 
+from backbone.common.errors import RunError, WeightsError
+from backbone.common.files import remove_leftovers, write_json, write_text, write_whole
 from backbone.engine import checkpoint
-from backbone.engine.files import remove_leftovers, write_json, write_text, write_whole
 from backbone.engine.record import LOGGER, METRICS, Events, MetricsFile, read_metrics, start_logging
-from backbone.errors import RunError, WeightsError
 
 FULL = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL.exists(), reason="needs /dev/full, a device that is always full")
@@ -91,7 +91,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     script = (
-        "import os, signal, sys; from backbone.engine.files import write_whole\n"
+        "import os, signal, sys; from backbone.common.files import write_whole\n"
         "write_whole(sys.argv[1], lambda path: (path.write_text('half'), os.kill(os.getpid(), signal.SIGKILL)))"
     )
     (tmp_path / "model.pth").write_text("former")
@@ -149,7 +149,7 @@ def test_full_disk_removes_no_older_checkpoint(tmp_path):
 LIMITED = """
 import resource, sys, torch
 from backbone.engine import checkpoint
-from backbone.errors import RunError
+from backbone.common.errors import RunError
 path = sys.argv[1]
 checkpoint.save(path, {"model": {"weight": torch.ones(10)}})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

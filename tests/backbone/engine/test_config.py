@@ -9,6 +9,7 @@ import pytest
 import yaml
 from yacs.config import CfgNode
 
+from backbone.common.errors import ConfigError
 from backbone.engine.config import (
     CONFIG_FOLDER,
     KEYS_OF_TOOLS,
@@ -23,7 +24,6 @@ from backbone.engine.config import (
     read_yaml,
     to_plain,
 )
-from backbone.errors import ConfigError
 
 
 def defaults() -> CfgNode:

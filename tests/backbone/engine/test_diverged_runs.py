@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbone.common.errors import RunError
 from backbone.engine import checkpoint
 from backbone.engine.schedule import MultiStep
 from backbone.engine.task import Task
 from backbone.engine.trainer import Settings, Trainer
-from backbone.errors import RunError
 
 
 class Line(Task):

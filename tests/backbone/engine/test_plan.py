@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from backbone.common.errors import DataError
 from backbone.engine import plan
 from backbone.engine.loading import EpochSampler
-from backbone.errors import DataError
 
 
 def config(iterations: int, *, batch: int = 8, warm_up: int = 0) -> SimpleNamespace:

@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from backbone.classification import load_config
+from backbone.classification.data.batches import Batch
+from backbone.classification.data.sources import synthetic_images
+from backbone.classification.networks import build
+from backbone.classification.task import ClassificationTask
 from backbone.engine.share import Share
-from backbone.pretraining import load_config
-from backbone.pretraining.data.batches import Batch
-from backbone.pretraining.data.sources import synthetic_images
-from backbone.pretraining.networks import build
-from backbone.pretraining.task import ClassificationTask
 
 PROCESSES, IMAGES = 3, 12
 EVERYTHING = {"INPUT.LIGHTING": 0.1, "INPUT.MIXUP": 0.2, "INPUT.CUTMIX": 1.0}

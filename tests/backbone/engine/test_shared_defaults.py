@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from yacs.config import CfgNode
 
+from backbone.common.errors import ConfigError
 from backbone.engine.config import get, put
 from backbone.engine.defaults import (
     SHARED_CHOICES,
@@ -14,7 +15,6 @@ from backbone.engine.defaults import (
     check_choices,
     check_numbers,
 )
-from backbone.errors import ConfigError
 
 
 def a_task() -> CfgNode:
@@ -81,7 +81,7 @@ def test_a_share_is_below_one() -> None:
 
 def test_detection_and_pretraining_share_them() -> None:
     detectron2 = pytest.importorskip("detectron2.config")
-    from backbone.pretraining.config import default_config as classification
+    from backbone.classification.config import default_config as classification
     from detection.config import default_config as detection
 
     shared = CfgNode()

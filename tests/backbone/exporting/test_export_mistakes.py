@@ -11,7 +11,7 @@ from randomize import randomize
 from torch import nn
 
 import backbone
-from backbone.errors import ExportError
+from backbone.common.errors import ExportError
 from backbone.exporting import export, formats, load_exported, open_network, quiet, select_outputs
 from backbone.weights import Preprocessing
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small_segmentation import CLASSES, scene, write_folders, write_voc
 
-from backbone.class_names import VOC_CLASSES
-from backbone.errors import ConfigError, DataError
+from backbone.common.class_names import VOC_CLASSES
+from backbone.common.errors import ConfigError, DataError
 from backbone.segmentation import default_config
 from backbone.segmentation.data import open_sets
 from backbone.segmentation.data.labels import read_label, voc_palette, write_label

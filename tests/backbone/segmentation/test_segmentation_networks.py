@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import segmentation as peers
 
 import backbone
-from backbone.errors import ConfigError, WeightsError
+from backbone.common.errors import ConfigError, WeightsError
 from backbone.segmentation import default_config
 from backbone.segmentation.networks import atrous_rates, build
 from backbone.segmentation.optimizer import make_optimizer

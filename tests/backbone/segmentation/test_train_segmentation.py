@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from small_segmentation import command, run, write_folders, write_voc
 
+from backbone.common.errors import ConfigError
 from backbone.engine.record import read_metrics
-from backbone.errors import ConfigError
 from backbone.segmentation import default_config, load_config
 from backbone.segmentation.data.labels import write_label
 from backbone.segmentation.networks import build

@@ -8,7 +8,7 @@ import torch
 from small_segmentation import CLASSES, scene, write_folders
 from torch.nn import functional as F
 
-from backbone.images import resize_image
+from backbone.common.images import resize_image
 from backbone.segmentation import default_config
 from backbone.segmentation.data import open_sets
 from backbone.segmentation.data.batches import Batch

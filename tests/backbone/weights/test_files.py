@@ -17,7 +17,7 @@ from hostile import PAYLOADS, WRAPPERS, WRITERS, write_hostile
 from safetensors.torch import save_file
 from torch import Tensor
 
-from backbone.errors import WeightsError
+from backbone.common.errors import WeightsError
 from backbone.weights import find_state_dict, read_file
 from backbone.weights.files import file_kind
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import backbone
-from backbone.errors import WeightsError
+from backbone.common.errors import WeightsError
 
 
 def network(seed: int, name: str = "resnet18", **keywords: object) -> nn.Module:

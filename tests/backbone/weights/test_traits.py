@@ -10,9 +10,9 @@ from other_projects import filled
 from torch import nn
 
 import backbone
+from backbone.common.preprocessing import CAFFE_RESNET, IMAGENET, MSRA, USUAL, Preprocessing
 from backbone.weights import Traits, WeightsFile, candidates, open_weights, read_traits, save_weights
 from backbone.weights.identify import build, find_backbones
-from backbone.weights.preprocessing import CAFFE_RESNET, IMAGENET, MSRA, USUAL, Preprocessing
 from backbone.weights.traits import traits_of
 
 

@@ -16,7 +16,7 @@ import pytest
 from hand_made import BESIDE, BOX, FAR, make_case
 from planted import plant
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection.analysis import Analysis, Case, analyze, case_of_coco, report, with_images, write_report
 from detection.analysis.gallery import worst_images
 from detection.evaluation import load_ground_truth, load_predictions

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection.data.catalog import ROOT_VARIABLE, find_data_root, known_sets, locate
 
 # Annotation file and image folder of the official downloads, unpacked side by side.

@@ -20,7 +20,7 @@ from damage import (
     sound_data,
 )
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection.data import checks
 
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from backbone.common.errors import DataError
 from backbone.engine import loading
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, until_error
-from backbone.errors import DataError
 from detection.data.mapper import Mapper, Resize
 from detection.data.samples import EvaluationSamples, TrainingSamples, aspect_groups
 from detection.data.sets import DetectionSet, build_set

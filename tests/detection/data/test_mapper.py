@@ -14,8 +14,8 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode, Instances, PolygonMasks
 from pycocotools import mask as coco_mask
 
-from backbone.errors import DataError
-from backbone.images import resize_image
+from backbone.common.errors import DataError
+from backbone.common.images import resize_image
 from detection.data.mapper import Mapper, Resize, resize_and_flip, to_tensor
 from detection.data.sets import DetectionSet, build_set
 

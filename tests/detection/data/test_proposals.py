@@ -12,7 +12,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import transform_proposals
 from detectron2.structures import BoxMode
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection import get_config
 from detection.data.mapper import Mapper, Resize
 from detection.data.proposals import Proposals, load_proposals, pack, save_proposals

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from pycocotools.coco import COCO
 
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection.data.sets import DetectionSet, build_set, join_sets
 
 

@@ -10,7 +10,7 @@ import pytest
 from voc_sample import annotation, write_year
 
 import detection
-from backbone.errors import DataError
+from backbone.common.errors import DataError
 from detection.data import catalog
 from detection.data.catalog import locate, parts_of
 from detection.data.sets import join_sets

@@ -13,10 +13,10 @@ import pytest
 import runs
 
 import backbone
+from backbone.classification.networks import load_into
+from backbone.common.images import read_image
+from backbone.common.mini_set import mini_set_root, write_mini_set
 from backbone.engine.config import read_yaml
-from backbone.images import read_image
-from backbone.mini_set import mini_set_root, write_mini_set
-from backbone.pretraining.networks import load_into
 from backbone.weights import files
 from detection.engine.weights import open_starting_weights
 

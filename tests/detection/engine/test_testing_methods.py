@@ -13,10 +13,10 @@ import torch
 
 import detection
 from backbone import DataError, WeightsError
+from backbone.common.images import read_image
+from backbone.common.mini_set import mini_set_root
 from backbone.engine.config import dump
 from backbone.engine.session import Request
-from backbone.images import read_image
-from backbone.mini_set import mini_set_root
 
 detection.register()
 

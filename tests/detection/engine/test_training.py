@@ -14,8 +14,8 @@ import pytest
 import torch
 from runs import final_weights, finish, same_bits, start, train
 
+from backbone.common.mini_set import mini_set_root
 from backbone.engine.record import read_metrics
-from backbone.mini_set import mini_set_root
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from coco_cases import random_case, reference
 
-from backbone.errors import DataError, UserError
+from backbone.common.errors import DataError, UserError
 from detection.evaluation import CocoMetrics, engines, evaluate_coco, load_ground_truth
 
 ENGINES = ("hotcoco", "faster-coco-eval", "pycocotools")

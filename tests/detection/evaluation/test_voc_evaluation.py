@@ -12,7 +12,7 @@ import pytest
 import torch
 from voc_cases import detectron2_aps, random_detections, records_of
 
-from backbone.errors import DataError, UserError
+from backbone.common.errors import DataError, UserError
 from detection.data.voc import VOC_CLASSES, VocObjects, VocSplit, read_split, split_of_folder
 from detection.evaluation import evaluate_voc
 from detection.evaluation.voc_detections import VocDetections, load_detections, write_submission

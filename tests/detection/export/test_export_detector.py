@@ -15,7 +15,7 @@ import torch
 
 import detection
 from backbone import ExportError
-from backbone.images import read_image
+from backbone.common.images import read_image
 from detection.data.mapper import to_tensor
 from detection.engine.model import build
 from detection.engine.predict import Detector

@@ -13,8 +13,8 @@ from detectron2.modeling import build_model
 from peers import config, detector_configs
 from torch import nn
 
+from backbone.common.mini_set import CLASSES
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
-from backbone.mini_set import CLASSES
 from detection.data.catalog import known_sets
 
 NAMES = detector_configs()

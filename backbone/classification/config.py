@@ -1,0 +1,237 @@
+"""The keys of a pretraining config with their defaults, and reading one. Where detection has a key, it is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from ..common.errors import ConfigError
+from ..common.text import nearest
+from ..engine.config import get, load
+from ..engine.defaults import (
+    SCHEDULES,
+    SHARED_CHOICES,
+    SHARED_NOT_NEGATIVE,
+    SHARED_POSITIVE,
+    add_network_keys,
+    add_shared_defaults,
+    check_choices,
+    check_numbers,
+)
+from ..networks import ARCHITECTURES
+from ..networks.resnet import SHORTCUTS, STEMS
+
+CHOICES = {
+    **SHARED_CHOICES,
+    "MODEL.NORM": ("bn", "sync_bn", "gn"),
+    "MODEL.STEM": STEMS,
+    "MODEL.SHORTCUT": ("", *SHORTCUTS),
+    "MODEL.COMPILE_MODE": ("default", "reduce-overhead", "max-autotune"),
+    "DATA.NAME": ("imagenet", "cifar10", "folder"),
+    "INPUT.CROP": ("shorter_side", "area", "pad"),
+    "SOLVER.LR_SCHEDULER_NAME": (*SCHEDULES, "Plateau"),
+    "SOLVER.MOMENTUM_FORM": ("caffe", "torch"),
+}
+NOT_NEGATIVE = (
+    *SHARED_NOT_NEGATIVE,
+    *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
+    *("INPUT.MIXUP", "INPUT.CUTMIX"),
+)
+SHARES = ("SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
+PROTOCOLS = ("single", "1crop", "10crop", "dense")
+
+
+def default_config() -> CfgNode:
+    """Return a fresh, unfrozen config."""
+    config = CfgNode()
+    config.OUTPUT_DIR = ""
+    add_shared_defaults(config)
+    _add_model(config.MODEL)
+    config.DATA = _data()
+    _add_input(config.INPUT)
+    _add_solver(config.SOLVER)
+    config.TEST = _test()
+    return config
+
+
+def _add_model(model: CfgNode) -> None:
+    add_network_keys(model)
+    # Several weights files, whose probabilities are averaged: an ensemble, for evaluation.
+    model.ENSEMBLE = ()
+    # 0: as many as the data has.
+    model.NUM_CLASSES = 0
+    # With weights of a classifier of other classes: its last layer begins anew, all else as the weights have it.
+    model.NEW_CLASSIFIER = False
+    # "A", "B" or "C" of the paper, "" for the network's own.
+    model.SHORTCUT = ""
+    # torch.compile of the training step's network.
+    model.COMPILE = False
+    # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting
+    # their kernels takes longer than running them; "max-autotune" also tries more kernels, and compiles long.
+    model.COMPILE_MODE = "default"
+    # Last BN of each residual block begins at 0, so that blocks begin as identity (Goyal et al., 2017).
+    model.ZERO_INIT_RESIDUAL = False
+    # Subtract the training set's mean image instead of MODEL.PIXEL_MEAN; images of one size alone.
+    model.MEAN_IMAGE = False
+
+
+def _data() -> CfgNode:
+    data = CfgNode()
+    # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10".
+    data.NAME = "imagenet"
+    data.ROOT = ""
+    data.TRAIN = "train"
+    data.VAL = "val"
+    # File with the class of each image of a flat validation folder, and one with the classes in order.
+    data.VAL_SYNSETS = ""
+    data.CLASSES = ""
+    # Use the first images alone; 0 for all.
+    data.TRAIN_IMAGES = 0
+    data.VAL_IMAGES = 0
+    # Random images instead of a data set: what the device does without waiting for data.
+    data.SYNTHETIC = False
+    # Training images that may be broken, and are replaced by others, before the run stops; each counts once.
+    data.MAX_BAD_IMAGES = 100
+    return data
+
+
+def _add_input(node: CfgNode) -> None:
+    # "shorter_side": resize it to a length in SHORTER_SIDE, random crop of TRAIN_SIZE (the paper).
+    # "area": a random part of the image (torchvision's RandomResizedCrop).
+    # "pad": PAD zeros around, random crop (CIFAR).
+    node.CROP = "shorter_side"
+    node.TRAIN_SIZE = 224
+    node.SHORTER_SIDE = (256, 480)
+    node.AREA = (0.08, 1.0)
+    node.PAD = 4
+    node.FLIP = True
+    # Standard deviation of AlexNet's PCA lighting; 0 for none.
+    node.LIGHTING = 0.1
+    # Parameters of the beta distributions; 0 for none. With both, one of the two is drawn for each batch.
+    node.MIXUP = 0.0
+    node.CUTMIX = 0.0
+    # Smaller images at first: (share of MAX_ITER, size) pairs; TRAIN_SIZE from the last share on.
+    node.PROGRESSIVE = ()
+    node.TEST_SIZE = 224
+    node.TEST_SHORTER_SIDE = 256
+
+
+def _add_solver(solver: CfgNode) -> None:
+    solver.IMS_PER_BATCH = 256
+    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
+    solver.REFERENCE_BATCH_SIZE = 256
+    solver.BASE_LR = 0.1
+    # "caffe": v = m v + lr g, so a drop of the rate reaches the update slowly; "torch": v = m v + g, update lr v.
+    solver.MOMENTUM_FORM = "caffe"
+    # Of BN's parameters and biases.
+    solver.WEIGHT_DECAY_NORM = 1e-4
+    solver.LABEL_SMOOTHING = 0.0
+    # Of the average of the weights that is evaluated and kept; 0 for none.
+    solver.EMA_DECAY = 0.0
+    solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    solver.MAX_ITER = 600000
+    solver.STEPS = (150000, 300000, 450000)
+    # Of Plateau: evaluations without a lower error before the rate drops.
+    solver.PLATEAU_PATIENCE = 3
+    solver.WARMUP_ITERS = 0
+    solver.WARMUP_FACTOR = 0.1
+    # Stay at WARMUP_FACTOR until the training error is below this share (ResNet-110: 0.8); 0 for no such warm-up.
+    solver.WARMUP_ERROR = 0.0
+
+
+def _test() -> CfgNode:
+    test = CfgNode()
+    test.EVAL_PERIOD = 5000
+    # Of the evaluations on the way, and of the last one: "single" (the image as it is), "1crop", "10crop", "dense".
+    test.PROTOCOL = "1crop"
+    test.FINAL_PROTOCOLS = ()
+    # Shorter sides of "dense".
+    test.DENSE_SIDES = (224, 256, 384, 480, 640)
+    test.BATCH_SIZE = 100
+    # True averages of BN over that many training images, after the last step.
+    test.PRECISE_BN = CfgNode({"ENABLED": True, "NUM_IMAGES": 10000})
+    return test
+
+
+def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:
+    """Return the frozen config of a YAML file (a path, or a name in configs/) with KEY, VALUE, ... on top.
+
+    Raises:
+        ConfigError: no such file, an unknown key (the nearest is named), or a wrong type or value.
+    """
+    return load(path_or_name, overrides, defaults=default_config(), check=check_values, tool="tools/pretrain.py")
+
+
+def check_values(config: CfgNode, source: str) -> None:
+    """Raise ConfigError for the first value that cannot be."""
+    choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
+    check_choices(config, choices, source)
+    check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES)
+    _check_model(config, source)
+    _check_protocols(config, source)
+    _check_paper(config, source)
+    _check_input(config, source)
+
+
+def _check_protocols(config: CfgNode, source: str) -> None:
+    for name in config.TEST.FINAL_PROTOCOLS:
+        if name not in PROTOCOLS:
+            raise ConfigError(
+                f"{source}: TEST.FINAL_PROTOCOLS has {name!r}{nearest(str(name), PROTOCOLS)}; "
+                f"protocols: {', '.join(PROTOCOLS)}"
+            )
+    check_tests(config, (config.TEST.PROTOCOL, *config.TEST.FINAL_PROTOCOLS), source)
+
+
+def check_tests(config: CfgNode, protocols: Sequence[str], source: str) -> None:
+    """Raise ConfigError for a protocol that does not fit the data."""
+    crops = [name for name in protocols if name != "single"]
+    if config.DATA.NAME == "cifar10" and crops:
+        raise ConfigError(f"{source}: {crops[0]!r} cuts files of many sizes; cifar10 is tested as it is, by 'single'")
+    if config.MODEL.MEAN_IMAGE and "dense" in protocols:
+        raise ConfigError(f"{source}: a mean image fits one size, dense tests many; set MODEL.MEAN_IMAGE False")
+
+
+def _check_model(config: CfgNode, source: str) -> None:
+    mode = config.MODEL.COMPILE_MODE
+    if mode != "default" and not config.MODEL.COMPILE:
+        raise ConfigError(f"{source}: MODEL.COMPILE_MODE {mode!r} needs MODEL.COMPILE True")
+
+
+def _check_paper(config: CfgNode, source: str) -> None:
+    """Refuse rows that are not [table, row, protocol, top-1 error %, top-5 error %], 0 for a figure not there."""
+    for row in config.PAPER.ROWS:
+        kinds = (str, str, str, (int, float), (int, float))
+        fits = isinstance(row, (list, tuple)) and len(row) == 5 and all(map(isinstance, row, kinds))
+        if not fits or row[2] not in PROTOCOLS:
+            raise ConfigError(f"{source}: PAPER.ROWS holds [table, row, protocol, top-1 %, top-5 %], not {row!r}")
+
+
+def _check_input(config: CfgNode, source: str) -> None:
+    if config.INPUT.CROP == "pad" and config.DATA.NAME != "cifar10":
+        raise ConfigError(f"{source}: INPUT.CROP 'pad' is for images of one size (cifar10); 'shorter_side' or 'area'")
+    if config.INPUT.CROP != "pad" and config.DATA.NAME == "cifar10":
+        raise ConfigError(
+            f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for cifar10 it is 'pad'"
+        )
+    low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
+    if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:
+        raise ConfigError(
+            f"{source}: INPUT.SHORTER_SIDE {tuple(config.INPUT.SHORTER_SIDE)} must be two lengths in order, not below "
+            f"INPUT.TRAIN_SIZE {config.INPUT.TRAIN_SIZE}"
+        )
+    low, high = _pair(config, "INPUT.AREA", source)
+    if not 0 < low <= high <= 1:
+        raise ConfigError(f"{source}: INPUT.AREA must be two shares of the image in order, not {(low, high)}")
+    for pair in config.INPUT.PROGRESSIVE:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and 0 < pair[0] <= 1 and pair[1] >= 32):
+            raise ConfigError(f"{source}: INPUT.PROGRESSIVE holds pairs of a share of the run and a size, not {pair!r}")
+
+
+def _pair(config: CfgNode, key: str, source: str) -> tuple[float, float]:
+    values = tuple(get(config, key))
+    if len(values) != 2:
+        raise ConfigError(f"{source}: {key} must have two values, not {values}")
+    return values

@@ -1,0 +1,179 @@
+"""Image folders: a folder a class, or the flat validation set of ImageNet with a file of its classes."""
+
+from __future__ import annotations
+
+import csv
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ...common.errors import DataError
+from ...common.text import nearest
+from .devkit import META, wnids_by_number
+from .sets import ImageFiles
+
+SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+WNID = re.compile(r"n\d{8}")
+# Of the development kit: a number a line, whose meaning stands in the meta.mat beside it.
+DEVKIT_FILE = "ILSVRC2012_validation_ground_truth.txt"
+# Files that name the class of each flat validation image, in the forms that people have; searched from the root down.
+SYNSET_FILES = (
+    "LOC_val_solution.csv",
+    "imagenet_2012_validation_synset_labels.txt",
+    "val_synsets.txt",
+    DEVKIT_FILE,
+    "val.txt",
+)
+
+
+def open_class_folders(root: Path, split: str, name: str, classes: Sequence[str] | None = None) -> ImageFiles:
+    """Read `split`/<class>/<file> below a folder or in a zip archive.
+
+    Args:
+        classes: what the classes must be, in order; by default the folders' names, sorted.
+
+    Raises:
+        DataError: no such split, no images, or a folder of an unknown class.
+    """
+    files = sorted(_images_below(root, split))
+    if not files:
+        raise DataError(f"{root}: no images in {split}/<class>/; splits there: {_splits(root)}")
+    names = [PurePosixPath(file).parts[-2] for file in files]
+    known = list(classes) if classes is not None else sorted(set(names))
+    index = {label: position for position, label in enumerate(known)}
+    strange = sorted(set(names) - set(index))
+    if strange:
+        raise DataError(
+            f"{root}/{split}: folder {strange[0]!r} is no class of the training set{nearest(strange[0], known)}"
+        )
+    return ImageFiles(name, known, np.array([index[label] for label in names]), root, files)
+
+
+def _images_below(root: Path, split: str) -> Iterable[str]:
+    prefix = PurePosixPath(split)
+    if root.is_dir():
+        folder = root / split
+        # Two levels alone: an ImageNet tree is not searched for deeper ones.
+        for inner in folder.iterdir() if folder.is_dir() else ():
+            if inner.is_dir():
+                for file in inner.iterdir():
+                    if file.suffix.lower() in SUFFIXES:
+                        yield str(prefix / inner.name / file.name)
+        return
+    for entry in _entries(root):
+        parts = PurePosixPath(entry).parts
+        if parts[:-2] == prefix.parts and PurePosixPath(entry).suffix.lower() in SUFFIXES:
+            yield entry
+
+
+def _entries(archive: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive}: not a readable zip archive: {error}") from None
+
+
+def _splits(root: Path) -> str:
+    if root.is_dir():
+        names = [path.name for path in root.iterdir() if path.is_dir()]
+    else:
+        names = [PurePosixPath(entry).parts[0] for entry in _entries(root) if "/" in entry]
+    return ", ".join(sorted(set(names))[:8]) or "none"
+
+
+def has_flat_images(root: Path, split: str) -> bool:
+    """Whether images stand in `split` itself, not in a folder a class."""
+    folder = root / split
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets: str = "") -> ImageFiles:
+    """Read ImageNet's validation images as the official archive has them: flat, in the order of their numbers.
+
+    Args:
+        classes: the training set's, in order.
+        synsets: the file that gives each image's class: a CSV of ImageId and PredictionString, lines of
+            `file class`, or a line an image in the order of the names; a class is a wnid or an index into `classes`,
+            in DEVKIT_FILE a number of the development kit. By default one of SYNSET_FILES below `root`.
+
+    Raises:
+        DataError: there is no such file, or it does not fit the images.
+    """
+    files = sorted(path.name for path in (root / split).iterdir() if path.suffix.lower() in SUFFIXES)
+    path = Path(synsets) if synsets else _find_synsets(root, split)
+    lines = _read_lines(path)
+    by_name = _by_name(lines)
+    if by_name is None:
+        if len(lines) != len(files):
+            raise DataError(f"{path}: has {len(lines)} lines, {root / split} has {len(files)} images")
+        labels = lines
+    else:
+        missing = [file for file in files if Path(file).stem not in by_name]
+        if missing:
+            raise DataError(f"{path}: has no line for {missing[0]} of {root / split}")
+        labels = [by_name[Path(file).stem] for file in files]
+    if path.name == DEVKIT_FILE:
+        labels = _wnids_of(labels, path)
+    indices = np.array([_class_index(label, classes, path) for label in labels])
+    return ImageFiles(name, classes, indices, root, [str(PurePosixPath(split) / file) for file in files])
+
+
+def _find_synsets(root: Path, split: str) -> Path:
+    for folder in (root, root / split, root.parent, root / "ILSVRC2012_devkit_t12" / "data"):
+        for name in SYNSET_FILES:
+            if (folder / name).is_file():
+                return folder / name
+    raise DataError(
+        f"{root / split}: holds images without a folder a class; put a file with their classes beside it "
+        f"({SYNSET_FILES[1]}: a wnid a line) or name it with DATA.VAL_SYNSETS"
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    if path.suffix == ".csv":
+        rows = [row for row in csv.reader(text.splitlines()) if len(row) >= 2 and row[1].split()]
+        return [f"{row[0]} {row[1].split()[0]}" for row in rows if row[0] != "ImageId"]
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _by_name(lines: list[str]) -> dict[str, str] | None:
+    pairs = [line.split() for line in lines]
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        return None
+    return {Path(file).stem: label for file, label in pairs}
+
+
+def _wnids_of(numbers: Sequence[str], path: Path) -> list[str]:
+    wnids = wnids_by_number(path.parent / META)
+    for number in numbers:
+        if not number.isdigit() or int(number) not in wnids:
+            raise DataError(f"{path}: {number!r} is no class number of {path.parent / META}")
+    return [wnids[int(number)] for number in numbers]
+
+
+def _class_index(label: str, classes: Sequence[str], path: Path) -> int:
+    if WNID.fullmatch(label) or label in classes:
+        if label not in classes:
+            raise DataError(f"{path}: class {label} is no class of the training set")
+        return classes.index(label) if len(classes) < 50 else _index_of(tuple(classes))[label]
+    if not label.isdigit() or not int(label) < len(classes):
+        raise DataError(f"{path}: {label!r} is neither a class nor the number of one (0..)")
+    return int(label)
+
+
+_indices: dict[tuple[str, ...], dict[str, int]] = {}
+
+
+def _index_of(classes: tuple[str, ...]) -> dict[str, int]:
+    if classes not in _indices:
+        _indices.clear()
+        _indices[classes] = {name: position for position, name in enumerate(classes)}
+    return _indices[classes]

@@ -1,0 +1,118 @@
+"""Labelled images: in memory (CIFAR) or as files (ImageNet, folders, archives)."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...common.errors import DataError
+
+# What a file, or a damaged, encrypted or strangely packed member of an archive raises.
+UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
+
+
+class LabelledImages(ABC):
+    """A set of images with one class each.
+
+    Attributes:
+        name: for plans and results, such as "cifar10 train".
+        classes: names by class index.
+        labels: (N,) int64 class indices.
+    """
+
+    def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray) -> None:
+        self.name = name
+        self.classes = list(classes)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            raise DataError(
+                f"{name}: labels from {self.labels.min()} to {self.labels.max()}, but {len(self.classes)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def content(self, index: int) -> np.ndarray:
+        """Return an image: decoded, (H, W, 3) uint8 RGB, or the bytes of its file, (length,) uint8.
+
+        Raises:
+            DataError: it cannot be read; the message leaves the place out.
+        """
+
+    @abstractmethod
+    def place(self, index: int) -> str:
+        """Return where an image comes from, for messages."""
+
+    @abstractmethod
+    def first(self, number: int) -> LabelledImages:
+        """Return the set of its first `number` images."""
+
+
+class ImagesInMemory(LabelledImages):
+    """Images of one size.
+
+    Attributes:
+        pixels: (N, H, W, 3) uint8 RGB.
+    """
+
+    def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray, pixels: np.ndarray) -> None:
+        super().__init__(name, classes, labels)
+        if len(pixels) != len(self.labels):
+            raise DataError(f"{name}: {len(pixels)} images, but {len(self.labels)} labels")
+        self.pixels = pixels
+
+    def content(self, index: int) -> np.ndarray:
+        return self.pixels[index]
+
+    def place(self, index: int) -> str:
+        return f"{self.name}, image {index}"
+
+    def first(self, number: int) -> ImagesInMemory:
+        return ImagesInMemory(self.name, self.classes, self.labels[:number], self.pixels[:number])
+
+
+class ImageFiles(LabelledImages):
+    """Images in a folder, or in a zip archive that is read in place.
+
+    Attributes:
+        root: folder or archive.
+        files: (N,) paths below it.
+    """
+
+    def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray, root: Path, files: Sequence[str]) -> None:
+        super().__init__(name, classes, labels)
+        self.root = root
+        # One array instead of a list of a million texts: forked loaders share its pages.
+        self.files = np.asarray(files)
+        self._archive: zipfile.ZipFile | None = None
+
+    def content(self, index: int) -> np.ndarray:
+        name = str(self.files[index])
+        try:
+            if self.root.is_dir():
+                with open(self.root / name, "rb", buffering=0) as file:
+                    return np.frombuffer(file.read(), dtype=np.uint8)
+            return np.frombuffer(self._open_archive().read(name), dtype=np.uint8)
+        except UNREADABLE as error:
+            raise DataError(f"cannot be read: {error}") from None
+
+    def place(self, index: int) -> str:
+        return f"{self.root}/{self.files[index]}"
+
+    def first(self, number: int) -> ImageFiles:
+        return ImageFiles(self.name, self.classes, self.labels[:number], self.root, self.files[:number])
+
+    def _open_archive(self) -> zipfile.ZipFile:
+        # Opened where it is used: an open file is not shared between processes.
+        if self._archive is None:
+            self._archive = zipfile.ZipFile(self.root)
+        return self._archive
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_archive": None}

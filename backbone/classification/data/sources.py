@@ -1,0 +1,75 @@
+"""From the config to the training and the validation set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...common.errors import DataError
+from ...engine.roots import data_root
+from .cifar import open_cifar10
+from .folders import has_flat_images, open_class_folders, open_flat
+from .sets import ImagesInMemory, LabelledImages
+
+SYNTHETIC_IMAGES = 1024
+
+
+def open_sets(config: Any, *, training: bool) -> tuple[LabelledImages | None, LabelledImages]:
+    """Return the training set (None for an evaluation) and the validation set.
+
+    Raises:
+        DataError: they are not there, or broken.
+    """
+    if config.DATA.SYNTHETIC:
+        images = synthetic_images(config)
+        return (images if training else None), images.first(max(1, config.SOLVER.IMS_PER_BATCH))
+    root = data_root(config)
+    if config.DATA.NAME == "cifar10":
+        train = open_cifar10(root, "train") if training else None
+        test = open_cifar10(root, "test")
+    else:
+        train, test = _open_folders(root, config, training=training)
+    if training and config.DATA.TRAIN_IMAGES:
+        train = train.first(config.DATA.TRAIN_IMAGES)
+    if config.DATA.VAL_IMAGES:
+        test = test.first(config.DATA.VAL_IMAGES)
+    return train, test
+
+
+def _open_folders(root: Path, config: Any, *, training: bool) -> tuple[LabelledImages | None, LabelledImages]:
+    data = config.DATA
+    name = data.NAME
+    train = None
+    classes = _class_list(root, data.CLASSES)
+    if training or (classes is None and (root / data.TRAIN).is_dir()):
+        train = open_class_folders(root, data.TRAIN, f"{name} {data.TRAIN}", classes)
+        classes = train.classes
+    if has_flat_images(root, data.VAL):
+        if classes is None:
+            raise DataError(f"{root / data.VAL}: the classes' order is not known; name a file of wnids, DATA.CLASSES")
+        test = open_flat(root, data.VAL, f"{name} {data.VAL}", classes, data.VAL_SYNSETS)
+    else:
+        test = open_class_folders(root, data.VAL, f"{name} {data.VAL}", classes)
+    return (train if training else None), test
+
+
+def _class_list(root: Path, file: str) -> list[str] | None:
+    """Return the classes that a file lists, one a line; by default `synsets.txt` of the root, if there is one."""
+    path = Path(file) if file else root / "synsets.txt"
+    if not path.is_file():
+        if file:
+            raise DataError(f"{path}: DATA.CLASSES names no file")
+        return None
+    return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def synthetic_images(config: Any) -> ImagesInMemory:
+    """Return random images and labels, the same for the same seed: they time the device without any reading."""
+    random = np.random.default_rng(config.SEED)
+    size, classes = config.INPUT.TRAIN_SIZE, config.MODEL.NUM_CLASSES or (10 if config.DATA.NAME == "cifar10" else 1000)
+    number = max(config.SOLVER.IMS_PER_BATCH, min(SYNTHETIC_IMAGES, 2**28 // (3 * size * size)))
+    pixels = random.integers(0, 256, (number, size, size, 3), dtype=np.uint8)
+    labels = random.integers(0, classes, number)
+    return ImagesInMemory("synthetic", [str(label) for label in range(classes)], labels, pixels)

@@ -1,0 +1,175 @@
+"""Networks of a config, new or from files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..common.errors import ConfigError, WeightsError
+from ..common.text import nearest
+from ..engine.solver import device_of
+from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
+from ..networks import ARCHITECTURES, Backbone, create, keywords_of
+from ..networks.blocks import ResidualBlock
+from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, open_weights
+from ..weights.load import NEW_CLASSIFIER_HINT
+from ..weights.traits import traits_of
+from .data import ImagesInMemory, LabelledImages
+
+
+def _matters(config: Any, key: str) -> bool:
+    """Whether the network heeds a key; a mean image stands in for the mean a channel."""
+    if key in IMAGE_KEYS:
+        return not config.MODEL.MEAN_IMAGE
+    return key != WEIGHT_KEYS.flags["stride_in_1x1"] or ARCHITECTURES[config.MODEL.NAME].block == "bottleneck"
+
+
+WEIGHT_KEYS = WeightKeys(
+    # No config has the last one: the weights set it on the network.
+    flags={
+        "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
+        "average_down": "MODEL.AVERAGE_DOWN",
+        "ceil_pool": "MODEL.CEIL_POOL",
+    },
+    stem="MODEL.STEM",
+    matters=_matters,
+)
+
+
+def settle_classes(config: Any, classes: list[str], given: set[str]) -> Any:
+    """Return the config with the number of classes that the data has.
+
+    Raises:
+        ConfigError: another number was given on the command line.
+    """
+    expected = config.MODEL.NUM_CLASSES
+    if expected == len(classes):
+        return config
+    if "MODEL.NUM_CLASSES" in given and expected:
+        raise ConfigError(
+            f"MODEL.NUM_CLASSES is {expected}, but the data has {len(classes)} classes; "
+            "leave the key out, the data decides"
+        )
+    fitted = config.clone()
+    fitted.defrost()
+    fitted.MODEL.NUM_CLASSES = len(classes)
+    fitted.freeze()
+    return fitted
+
+
+def build(config: Any) -> Backbone:
+    """Build the network of MODEL with its classifier, on its device."""
+    model = config.MODEL
+    wanted = {
+        "norm": model.NORM,
+        "num_classes": model.NUM_CLASSES,
+        "out_features": ("logits",),
+        "shortcut": model.SHORTCUT or None,
+        "stride_in_1x1": model.STRIDE_IN_1X1,
+        "stem": model.STEM,
+        "average_down": model.AVERAGE_DOWN,
+        "checkpointing": model.CHECKPOINTING,
+    }
+    known = keywords_of(model.NAME)
+    defaults = (None, False, "conv7")
+    for key, value in wanted.items():
+        if key not in known and value not in defaults and key != "norm":
+            raise ConfigError(f"MODEL.{key.upper()} {value!r}: {model.NAME} has no such choice{nearest(key, known)}")
+    network = create(model.NAME, **{key: value for key, value in wanted.items() if key in known})
+    if model.ZERO_INIT_RESIDUAL:
+        for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
+            nn.init.zeros_((block.bn3 if hasattr(block, "bn3") else block.bn2).weight)
+    layout = torch.channels_last if model.CHANNELS_LAST else torch.contiguous_format
+    return network.to(device_of(config), memory_format=layout)
+
+
+def mean_image(images: LabelledImages) -> Tensor:
+    """Return the mean of a set's images, (3, H, W), 0..255.
+
+    Raises:
+        ConfigError: its images are files of many sizes.
+    """
+    if not isinstance(images, ImagesInMemory):
+        raise ConfigError("MODEL.MEAN_IMAGE needs images of one size (CIFAR); leave it out, MODEL.PIXEL_MEAN is used")
+    total = torch.zeros(images.pixels.shape[1:], dtype=torch.float64)
+    for start in range(0, len(images), 4096):
+        total += torch.from_numpy(images.pixels[start : start + 4096]).double().sum(0)
+    return (total / max(1, len(images))).permute(2, 0, 1).float().contiguous()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a file holds for a test.
+
+    Attributes:
+        mean_image: as the checkpoint of a run carries it.
+        preprocessing: None where nothing is known.
+        classes: [] where nothing is known.
+        doubt: what the file leaves open and the config has decided; "" for nothing.
+    """
+
+    mean_image: Tensor | None
+    preprocessing: Preprocessing | None
+    classes: list[str]
+    doubt: str = ""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (str(self.preprocessing or "preprocessing unknown"), self.doubt)))
+
+
+def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool) -> tuple[Any, WeightsFile, list[str]]:
+    """Read weights and set the config to what they ask of the network.
+
+    Args:
+        given: keys of the command line; they are checked, not changed.
+        images: set the preprocessing too; a test takes it from the file itself.
+
+    Returns:
+        The config, the weights, and what was set, a line each.
+
+    Raises:
+        WeightsError: the file cannot be read.
+        ConfigError: a key of the command line has another value than the weights ask for.
+    """
+    weights = open_weights(path)
+    wanted = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
+    if not images:
+        wanted = {key: value for key, value in wanted.items() if key not in IMAGE_KEYS}
+    assumed = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
+    config, notes = WEIGHT_KEYS.adopt(config, wanted, path, given, assumed=images and assumed)
+    return config, weights, notes
+
+
+def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: bool | None = None) -> Trained:
+    """Load a checkpoint of this tool, or weights of any layout, into a network with a classifier.
+
+    Args:
+        new_classifier: MODEL.NEW_CLASSIFIER of a training; None in a test, which has none.
+
+    Raises:
+        WeightsError: it cannot be read, or does not fit.
+    """
+    weights = open_weights(weights) if isinstance(weights, str) else weights
+    path = weights.source
+    try:
+        load_weights(network, weights, new_classifier=bool(new_classifier))
+    except MisfitError as error:
+        if error.hint != NEW_CLASSIFIER_HINT:
+            raise
+        mend = "its classifier is one of other classes; train on these first (MODEL.NEW_CLASSIFIER True)"
+        if new_classifier is not None:
+            mend = "MODEL.NEW_CLASSIFIER True takes the rest and trains a new classifier"
+        raise WeightsError(f"{error.problem}; {mend}") from None
+    image = weights.metadata.get("mean_image")
+    if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
+        raise WeightsError(f"{path}: its mean image is none")
+    classes = weights.metadata.get("classes") or []
+    doubt = ""
+    if weights.traits.stride_in_1x1 is None and traits_of(network)["stride_in_1x1"]:
+        doubt = "the file does not say where the stride stands: in the 1x1 here, torchvision's own weights want "
+        doubt += "MODEL.STRIDE_IN_1X1 False"
+    return Trained(image, weights.traits.preprocessing, [str(name) for name in classes], doubt)

@@ -1,0 +1,99 @@
+"""What a pretraining run is about to do, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ..common.text import count
+from ..engine import plan as page
+from ..engine.loading import settle_workers
+from .data import ImagesInMemory, LabelledImages
+
+
+def plan(
+    network: nn.Module,
+    train: LabelledImages | None,
+    test: LabelledImages,
+    config: Any,
+    *,
+    weights: str,
+    processes: int,
+    notes: list[str],
+) -> str:
+    """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder."""
+    rows = [
+        ("network", _network(network, test, config)),
+        *(("paper", paper_row(row)) for row in config.PAPER.ROWS),
+        ("weights", weights),
+        *([("train", _set(train))] if train is not None else []),
+        ("test", f"{_set(test)}; {config.TEST.PROTOCOL}"),
+        *(_training(train, config, processes) if train is not None else []),
+        *(("", note) for note in [*(page.schedule_notes(config, len(train)) if train is not None else []), *notes]),
+        ("device", page.device(config, processes)),
+        ("precision", _precision(config)),
+        ("output", config.OUTPUT_DIR),
+    ]
+    return page.layout(rows)
+
+
+def paper_row(row: Sequence[Any]) -> str:
+    """Return one of PAPER.ROWS in words."""
+    table, name, protocol, top1, top5 = row
+    errors = [f"top-1 {top1:g} %"] if top1 else []
+    errors += [f"top-5 {top5:g} %"] if top5 else []
+    where = f"Table {table}" if table.isdigit() else table
+    return f"{where}, {name}, {protocol}: {', '.join(errors) + ' error' if errors else 'a curve, no figure'}"
+
+
+def _network(network: nn.Module, test: LabelledImages, config: Any) -> str:
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    classes = count(len(test.classes), "class", "classes")
+    return f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {parameters / 1e6:.2f} M parameters trained"
+
+
+def _set(images: LabelledImages) -> str:
+    where = "in memory" if isinstance(images, ImagesInMemory) else "read from files"
+    return f"{images.name}: {count(len(images), 'image')}, {where}"
+
+
+def _training(train: LabelledImages, config: Any, processes: int) -> list[tuple[str, str]]:
+    batch = page.batch(config, processes)
+    if not isinstance(train, ImagesInMemory):
+        batch += f"; {count(settle_workers(config.DATALOADER.NUM_WORKERS, processes), 'loader worker')} each"
+    return [("batch", batch), ("images", _augmentation(config)), ("schedule", _schedule(train, config))]
+
+
+def _augmentation(config: Any) -> str:
+    node = config.INPUT
+    crop = {
+        "shorter_side": f"shorter side {node.SHORTER_SIDE[0]}..{node.SHORTER_SIDE[-1]}, crop {node.TRAIN_SIZE}",
+        "area": f"{node.AREA[0]:g}..{node.AREA[-1]:g} of the area, resized to {node.TRAIN_SIZE}",
+        "pad": f"{node.PAD} zeros around, crop {node.TRAIN_SIZE}",
+    }
+    parts = [crop[node.CROP], *(["flip"] if node.FLIP else [])]
+    values = (("lighting", node.LIGHTING), ("mixup", node.MIXUP), ("cutmix", node.CUTMIX))
+    parts += [f"{name} {value:g}" for name, value in values if value]
+    parts += ["progressive sizes"] if node.PROGRESSIVE else []
+    return ", ".join([*parts, "minus the mean image" if config.MODEL.MEAN_IMAGE else "minus the mean a channel"])
+
+
+def _schedule(train: LabelledImages, config: Any) -> str:
+    solver = config.SOLVER
+    course = page.course(solver)
+    if solver.WARMUP_ERROR:
+        course += f", x{solver.WARMUP_FACTOR:g} until the training error is below {solver.WARMUP_ERROR:.0%}"
+    average = f", weights averaged ({solver.EMA_DECAY:g})" if solver.EMA_DECAY else ""
+    return (
+        f"{page.length(config, len(train))}; lr {solver.BASE_LR:.4g}, {course}; "
+        f"weight decay {solver.WEIGHT_DECAY:g}{average}"
+    )
+
+
+def _precision(config: Any) -> str:
+    if not config.MODEL.COMPILE:
+        return page.precision(config)
+    mode = config.MODEL.COMPILE_MODE
+    return f"{page.precision(config)}, {'compiled' if mode == 'default' else f'compiled ({mode})'}"

@@ -1,0 +1,143 @@
+"""The errors of networks on a set, by one protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...common.errors import ArchitectureError, DataError, RunError
+from ...common.text import count
+from ...engine.distributed import gather, rank, world_size
+from ...engine.image_progress import ImageProgress
+from ...engine.loading import settle_workers
+from ..data.sets import LabelledImages
+from .protocols import Protocol
+from .results import Errors
+from .scoring import Prepare, Scorer
+from .views import Views, load_views
+
+# More unreadable images than both stop a test: its error would no longer be that of the set.
+MOST_LEFT_OUT, LARGEST_SHARE_LEFT_OUT = 10, 0.01
+
+
+def evaluate(
+    networks: Sequence[nn.Module],
+    images: LabelledImages,
+    protocol: Protocol,
+    *,
+    prepare: Prepare | Sequence[Prepare],
+    device: torch.device | str,
+    workers: int = -1,
+    batch_size: int = 64,
+    amp: torch.dtype | None = None,
+    channels_last: bool = False,
+    progress: bool = False,
+) -> Errors:
+    """Test a network, or an ensemble of several whose softmax probabilities are averaged.
+
+    With several processes each takes every world_size-th image; all return the same.
+
+    Args:
+        networks: backbones that give logits, in evaluation mode, on `device`.
+        prepare: for all networks or one each; takes (N, 3, H, W) uint8 RGB on `device` and returns a network's input.
+        workers: loader processes; -1 the cores of this machine shared out.
+        batch_size: views of crop x crop pixels in a forward pass; views of dense count by their area.
+        amp: autocast's dtype, or None.
+        channels_last: memory layout of the networks' input.
+        progress: show a bar on a terminal, lines in the log elsewhere.
+
+    Raises:
+        ArchitectureError: a network gives no logits, or is not made for the set's classes.
+        DataError: more than 10 images and more than 1 % of the set, or all of them, cannot be read.
+        RunError: the networks' scores are not finite.
+    """
+    _check(networks, images)
+    device = torch.device(device)
+    began = time.monotonic()
+    settings = {"device": device, "batch_size": batch_size, "amp": amp, "channels_last": channels_last}
+    scorer = Scorer(networks, prepare, protocol, **settings)
+    share = np.arange(rank(), len(images), world_size())
+    loader = load_views(
+        Views(images, share, protocol),
+        batch_size=batch_size,
+        workers=settle_workers(workers, world_size()),
+        pin_memory=device.type == "cuda",
+    )
+    with _without_tuning(protocol), ImageProgress(len(images), protocol.name, progress) as shown:
+        probabilities, missing = scorer.run(loader, (len(share), len(images.classes)), shown)
+    unreadable = {int(share[row]): message for row, message in missing.items()}
+    guesses = _guesses(probabilities, share, unreadable, images)
+    return _join(images, protocol, gather((guesses, unreadable, time.monotonic() - began)))
+
+
+def _check(networks: Sequence[nn.Module], images: LabelledImages) -> None:
+    if not networks or not len(images):
+        raise DataError(f"{images.name}: nothing to test: {len(networks)} networks and {len(images)} images")
+    for network in networks:
+        if "logits" not in network.out_features:
+            raise ArchitectureError(f"{network.architecture}: gives no logits; create it with num_classes")
+        classes = network.feature_info["logits"].channels
+        if classes != len(images.classes):
+            raise ArchitectureError(
+                f"{network.architecture}: made for {count(classes, 'class', 'classes')}, but {images.name} has "
+                f"{len(images.classes)}; the set's list of classes must be the one of training"
+            )
+        if network.training:
+            raise ValueError(f"{network.architecture}: is in training mode; call eval() first")
+
+
+@contextmanager
+def _without_tuning(protocol: Protocol) -> Iterator[None]:
+    """Keep cuDNN from trying all its algorithms for each of dense's many image sizes."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and protocol.name != "dense"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def _guesses(probabilities: Tensor, share: np.ndarray, unreadable: dict[int, str], images: LabelledImages) -> Tensor:
+    """Return the likeliest classes (n, up to 5), likeliest first; -1 for unreadable images."""
+    broken = (~probabilities.isfinite().all(1)).nonzero()
+    if len(broken):
+        place = images.place(int(share[broken[0].item()]))
+        raise RunError(f"{place}: the network's scores are not finite: its weights diverged, or amp overflowed")
+    guesses = probabilities.topk(min(5, probabilities.shape[1])).indices.cpu()
+    guesses[torch.from_numpy(np.isin(share, list(unreadable)))] = -1
+    return guesses
+
+
+def _join(images: LabelledImages, protocol: Protocol, parts: list[tuple[Tensor, dict[int, str], float]]) -> Errors:
+    guesses = torch.empty(len(images), parts[0][0].shape[1], dtype=torch.int64)
+    unreadable: dict[int, str] = {}
+    for first, (found, missing, _) in enumerate(parts):
+        guesses[first :: len(parts)] = found
+        unreadable |= missing
+    _check_left_out(images, unreadable)
+    right = guesses == torch.from_numpy(images.labels)[:, None]
+    tested = len(images) - len(unreadable)
+    return Errors(
+        protocol=protocol.name,
+        top1=(tested - int(right[:, 0].sum())) / tested,
+        top5=(tested - int(right.any(1).sum())) / tested,
+        images=tested,
+        left_out=tuple(images.place(index) for index in sorted(unreadable)),
+        seconds=max(seconds for _, _, seconds in parts),
+        guesses=guesses,
+    )
+
+
+def _check_left_out(images: LabelledImages, unreadable: dict[int, str]) -> None:
+    number = len(unreadable)
+    many = number > MOST_LEFT_OUT and number > LARGEST_SHARE_LEFT_OUT * len(images)
+    if many or number == len(images):
+        raise DataError(
+            f"{images.name}: {number} of {count(len(images), 'image')} cannot be read; the first: "
+            f"{unreadable[min(unreadable)]}"
+        )

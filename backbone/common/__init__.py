@@ -1,0 +1,1 @@
+"""What every room uses: errors, text, files, images, pages, the mini set. Imports nothing of the other rooms."""

@@ -1,0 +1,160 @@
+"""The forms in which detectors are timed: detectron2's and ours, by precision, layout, folding and compilation."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+import backbone
+from backbone.networks.fold import fold_norms
+from detection.modeling.backbone import network_of
+
+from .memory import peak_bytes, saved_bytes
+from .stock import Pair
+
+Batches = list[list[dict[str, Any]]]
+PEER, OURS = "detectron2", "ours"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of a detector.
+
+    Attributes:
+        whose: PEER or OURS.
+        dtype: None for float32, else of autocast.
+        fold: inference alone; the backbone and conv5 with their frozen BN folded, in `dtype`.
+    """
+
+    whose: str
+    dtype: torch.dtype | None = None
+    channels_last: bool = False
+    fold: bool = False
+    compiled: bool = False
+
+    @property
+    def network(self) -> str:
+        added = {"channels_last": self.channels_last, "fold": self.fold, "backbone compiled": self.compiled}
+        return ", ".join([self.whose, *(name for name, there in added.items() if there)])
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype or torch.float32).removeprefix("torch.")
+
+    @property
+    def label(self) -> str:
+        return f"{self.network}, {self.precision}"
+
+
+def training_variants(*, compiled: bool) -> list[Variant]:
+    """Return what a training step is timed with; of each precision detectron2's first."""
+    found = []
+    for dtype in (None, torch.bfloat16):
+        found += [Variant(PEER, dtype), Variant(OURS, dtype), Variant(OURS, dtype, channels_last=True)]
+        found += [Variant(OURS, dtype, channels_last=True, compiled=True)] if compiled else []
+    return found
+
+
+def inference_variants(*, compiled: bool) -> list[Variant]:
+    """Return what inference is timed with; of each precision detectron2's first."""
+    found = []
+    for dtype in (None, torch.bfloat16):
+        found += [Variant(PEER, dtype), Variant(OURS, dtype), Variant(OURS, dtype, fold=True)]
+        found += [Variant(OURS, dtype, fold=True, compiled=True)] if compiled else []
+    return found
+
+
+def make_model(pair: Pair, variant: Variant) -> nn.Module:
+    """Return a copy of the pair's detector in the variant's form."""
+    model = copy.deepcopy(pair.stock if variant.whose == PEER else pair.ours)
+    if variant.channels_last or variant.fold:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+    if variant.fold:
+        _fold(model, variant)
+    elif variant.compiled:
+        model.backbone.compile()
+    return model
+
+
+def _fold(model: nn.Module, variant: Variant) -> None:
+    """Put inference copies in the place of the network and of the head's conv5."""
+    dtype = variant.dtype or torch.float32
+    folded = backbone.fold(network_of(model), dtype=dtype, compile=variant.compiled)
+    if hasattr(model.backbone, "bottom_up"):
+        model.backbone.bottom_up = folded
+    else:
+        # All that the detector asks of its backbone beside the features.
+        folded.size_divisibility = model.backbone.size_divisibility
+        model.backbone = folded
+    if hasattr(model.roi_heads, "res5"):
+        stage = model.roi_heads.res5.requires_grad_(False)
+        fold_norms(stage)
+        stage.to(dtype=dtype, memory_format=torch.channels_last)
+
+
+class Way:
+    """A detector in one form, ready to be timed.
+
+    Args:
+        batches: training samples; one round goes through all.
+    """
+
+    def __init__(self, pair: Pair, variant: Variant, batches: Batches, *, training: bool) -> None:
+        self.variant = variant
+        self.batches = batches
+        self.training = training
+        self.device = torch.device(pair.config.MODEL.DEVICE)
+        self.model = make_model(pair, variant).train(training)
+        self.optimizer = build_optimizer(pair.config, self.model) if training else None
+
+    def __call__(self) -> None:
+        """Run one round: a training step on each batch, or detection on one image after the other."""
+        for samples in self.batches:
+            if self.training:
+                self._train(samples)
+            else:
+                self._detect(samples)
+
+    def _train(self, samples: list[dict[str, Any]]) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(self.losses(samples).values()).backward()
+        self.optimizer.step()
+
+    def losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        with EventStorage(), self._precision():
+            return self.model(samples)
+
+    def _detect(self, samples: list[dict[str, Any]]) -> None:
+        with torch.inference_mode(), self._precision():
+            for sample in samples:
+                self.model([sample])
+
+    def _precision(self) -> contextlib.AbstractContextManager:
+        dtype = self.variant.dtype
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+    def memory(self) -> int | None:
+        """Return the peak of a round on a GPU; on a CPU what a training's forward pass keeps, and None in a test."""
+        if self.device.type == "cuda":
+            return self._peak()
+        return saved_bytes(self.model, lambda: self.losses(self.batches[0])) if self.training else None
+
+    def _peak(self) -> int:
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+        run: Callable[[], None] = self
+        try:
+            return peak_bytes(run, self.model, self.optimizer)
+        finally:
+            if self.optimizer is not None:
+                self.optimizer.zero_grad(set_to_none=True)

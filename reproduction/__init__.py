@@ -1,0 +1,9 @@
+"""The paper's tables as lists of rows: run their commands, gather their records, report paper against measured.
+
+Tables 2 to 6 need no detectron2; Tables 7 to 11 (`reproduction.tables`) do.
+"""
+
+from .request import Request, reproduce
+from .rows import Figure, Kind, Panel, Row, Step, Table
+
+__all__ = ["Figure", "Kind", "Panel", "Request", "Row", "Step", "Table", "reproduce"]

@@ -1,0 +1,147 @@
+"""Line charts of what a run measures, in per cent, against iterations, as inline SVG."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as XML
+
+from backbone.common.pages.svg import element, text, tick_step, write
+
+from .records import Curve
+
+WIDTH, HEIGHT = 480, 340
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 46
+POINTS = 250
+# The top of the scale over the highest last value: the first iterations, near chance, would flatten all that follows.
+HEADROOM = 1.6
+# From here on the axis counts ten thousands, as in the paper.
+TEN_THOUSANDS = 10_000
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve.
+
+    Attributes:
+        color: 0..7, a class of the page's style.
+        dashed: thin and dashed (training), else bold (test).
+        points: (iteration, per cent).
+    """
+
+    name: str
+    color: int
+    dashed: bool
+    points: Curve
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Ranges of the axes: iterations from 0, per cent."""
+
+    iterations: float
+    low: float
+    high: float
+
+    def x(self, iteration: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * iteration / self.iterations
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - self.low) / (self.high - self.low)
+
+
+def thin_out(points: Curve, most: int = POINTS) -> Curve:
+    """Return at most `most` points, each the mean of neighbours at the iteration of the last of them."""
+    size = -(-len(points) // most) if points else 1
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
+
+
+def fit_scale(series: Sequence[Series], iterations: int) -> Scale:
+    """Return a scale for all of `series`, so that panels side by side can be compared.
+
+    Args:
+        iterations: of the longest schedule; the axis is never shorter than a curve.
+    """
+    ends = [line.points[-1] for line in series if line.points]
+    values = [value for line in series for _, value in line.points]
+    last = max([iterations, *(iteration for iteration, _ in ends)], default=0) or 1
+    if not values:
+        return Scale(last, 0.0, 100.0)
+    wanted = min(max(values), HEADROOM * max(value for _, value in ends))
+    step = tick_step(wanted or 1.0)
+    high = min(100.0, max(step, math.ceil(wanted / step) * step))
+    low = min(math.floor(min(values) / step) * step, high - step)
+    return Scale(last, 0.0 if low <= 0.5 * high else low, high)
+
+
+def draw(title: str, series: Sequence[Series], scale: Scale, *, axis: str, number: int, empty: str) -> str:
+    """Return a chart as SVG text.
+
+    Args:
+        axis: what the vertical axis shows, with its unit.
+        number: of the chart on its page.
+        empty: what it says where it has no curve.
+    """
+    label = f"{title}: " + (", ".join(line.name for line in series) or empty)
+    svg = element(None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": label})
+    text(svg, LEFT, 18, title, "title")
+    _axes(svg, scale, axis)
+    clip = element(element(svg, "defs"), "clipPath", id=f"clip{number}")
+    area = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
+    element(clip, "rect", **area)
+    lines = element(svg, "g", **{"clip-path": f"url(#clip{number})"})
+    for line in sorted(series, key=lambda line: not line.dashed):
+        path = " ".join(f"{scale.x(at):.1f},{scale.y(value):.1f}" for at, value in line.points)
+        kind = "line dashed" if line.dashed else "line"
+        element(lines, "polyline", points=path, **{"class": f"{kind} c{line.color}"})
+        at, value = line.points[-1]
+        # The end of a curve, outside the clipped area, which would cut the mark; a curve of one point is no more.
+        if scale.low <= value <= scale.high and (not line.dashed or len(line.points) == 1):
+            x, y = f"{scale.x(at):.1f}", f"{scale.y(value):.1f}"
+            element(svg, "circle", cx=x, cy=y, r=3, **{"class": f"c{line.color}"})
+    if not series:
+        text(svg, (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2, empty, "empty", anchor="middle")
+    element(svg, "line", x1=0, x2=0, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "cursor"})
+    return write(svg)
+
+
+def chart_data(series: Sequence[Series], scale: Scale) -> dict[str, Any]:
+    """Return what a page's script needs to show values under the pointer."""
+    return {
+        "left": LEFT,
+        "right": WIDTH - RIGHT,
+        "width": WIDTH,
+        "iterations": scale.iterations,
+        "series": [
+            {
+                "name": line.name + (" training" if line.dashed else ""),
+                "color": line.color,
+                "points": [[at, round(value, 3)] for at, value in line.points],
+            }
+            for line in series
+        ],
+    }
+
+
+def _axes(svg: XML.Element, scale: Scale, axis: str) -> None:
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    step = tick_step(scale.high - scale.low)
+    for index in range(int((scale.high - scale.low) / step + 1e-6) + 1):
+        value = scale.low + index * step
+        y = f"{scale.y(value):.1f}"
+        element(svg, "line", x1=LEFT, x2=right, y1=y, y2=y, **{"class": "grid"})
+        text(svg, LEFT - 7, scale.y(value) + 4, f"{value:g}", "tick", anchor="end")
+    unit = TEN_THOUSANDS if scale.iterations >= TEN_THOUSANDS else 1
+    step = tick_step(scale.iterations / unit, most=8)
+    for index in range(int(scale.iterations / unit / step + 1e-6) + 1):
+        x = scale.x(index * step * unit)
+        element(svg, "line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=bottom, y2=bottom + 4, **{"class": "axis"})
+        text(svg, x, bottom + 18, f"{index * step:g}", "tick", anchor="middle")
+    element(svg, "polyline", points=f"{LEFT},{TOP} {LEFT},{bottom} {right},{bottom}", **{"class": "axis"})
+    text(svg, (LEFT + right) / 2, HEIGHT - 8, "iteration (1e4)" if unit > 1 else "iteration", "name", anchor="middle")
+    middle = (TOP + bottom) / 2
+    name = text(svg, 14, middle, axis, "name", anchor="middle")
+    name.set("transform", f"rotate(-90 14 {middle:g})")

@@ -1,0 +1,35 @@
+"""The report of a table as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backbone.common.text import table as text_table
+
+from .records import Record
+from .rows import NO_DETAILS, Details, Table
+from .summary import headline, notes, results_table, runs_table, summary
+
+
+def markdown(table: Table, records: Sequence[Record], details: Details = NO_DETAILS) -> str:
+    """Return paper against measured, the runs behind it, and what they had otherwise than their configs."""
+    parts = [f"# {headline(table)}", f"Paper against measured, in per cent. {summary(records)}"]
+    parts.append(_table(*results_table(table, records)))
+    for title, rows, header in details.tables:
+        parts += [f"## {title}", _table(rows, header)]
+    rows, header = runs_table(records)
+    if rows:
+        parts += ["## Runs", _table(rows, header)]
+    said = notes(records)
+    if said:
+        parts += ["## Not as in the config", "\n".join(f"- {_safe(note)}" for note in said)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    return text_table([[_safe(cell) for cell in row] for row in rows], header)
+
+
+def _safe(text: str) -> str:
+    """Return text that ends no cell and opens no tag."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,217 @@
+"""What a row of a table is: the commands that make it, and where its figures are read.
+
+Nothing here knows of classification: other tables are other lists of rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backbone.common.errors import ConfigError
+from backbone.common.text import nearest
+
+if TYPE_CHECKING:
+    from .records import Record
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What all runs of one tool share.
+
+    Attributes:
+        tool: file in tools/ that trains and tests.
+        load: (config name, KEY VALUE overrides) -> frozen config.
+        free_keys: config keys that a resumed run may have otherwise.
+        telling_keys: those of them that a report names all the same, since they decide what is measured.
+        root_key: config key of --data-root.
+        weights_key: config key of the initial weights; "" where runs begin without.
+    """
+
+    tool: str
+    load: Callable[[str, Sequence[object]], Any]
+    free_keys: Collection[str]
+    telling_keys: Collection[str]
+    root_key: str
+    weights_key: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a row.
+
+    Attributes:
+        name: heading of its column, with its unit.
+        paper: the paper's value, None where it gives none.
+        path: keys that lead to the measured value in results.json, a share.
+    """
+
+    name: str
+    paper: float | None
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command that leaves results.json in a folder of its own.
+
+    Attributes:
+        folder: its name beside the other runs; steps of two rows with the same name are the same step.
+        arguments: beside those of folder, data, device and overrides.
+        weights_of: for a test, the folder of the training whose final weights are tested; None for a training.
+        config: of a training, file name in configs/ ("": the row's own).
+        overrides: KEY VALUE pairs, behind the user's.
+        starts_from: for a training, the folder of the one whose final weights it starts from.
+        network: for a training, the architecture whose pretrained weights it starts from.
+        weights_in: (config key, folders) of keys that take the final weights of other trainings.
+    """
+
+    folder: str
+    arguments: tuple[str, ...]
+    weights_of: str | None = None
+    config: str = ""
+    overrides: tuple[str, ...] = ()
+    starts_from: str | None = None
+    network: str = ""
+    weights_in: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Folders of the trainings that must have ended before it."""
+        first = self.weights_of or self.starts_from
+        return (*((first,) if first else ()), *(folder for _, folders in self.weights_in for folder in folders))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        config: file name in configs/.
+        family, member: what the curves are told apart by: panel ("ResNet") and colour ("34 A").
+        before: further trainings that the row needs, run before its own.
+        tests: run, after the training, for those figures that it has not left itself.
+        test_only: the row's figures are those of its tests; its training is another row's, with figures of its own.
+        alias: a shorter name, that rows of one table may share.
+        data: the same for rows on the same data: if that is missing for one, the others are not begun either.
+        server: where figures come from an evaluation server alone, what it takes, as a path in the run folder.
+        curves: name of a curve ("train", "test") -> its key in metrics.jsonl.
+    """
+
+    name: str
+    config: str
+    kind: Kind
+    train: Step
+    figures: tuple[Figure, ...]
+    before: tuple[Step, ...] = ()
+    tests: tuple[Step, ...] = ()
+    test_only: bool = False
+    data: str = ""
+    alias: str = ""
+    server: str = ""
+    curves: dict[str, str] = field(default_factory=dict)
+    family: str = ""
+    member: str = ""
+
+    @property
+    def stem(self) -> str:
+        """The config's name without its suffix."""
+        return Path(self.config).stem
+
+    @property
+    def trainings(self) -> tuple[Step, ...]:
+        """All trainings, in the order in which they run."""
+        return (*self.before, self.train)
+
+    @property
+    def result_folder(self) -> str:
+        """Name of the folder with what was detected or classified."""
+        return self.tests[-1].folder if self.test_only else self.train.folder
+
+    def config_of(self, step: Step) -> str:
+        """Return the file name of a step's config."""
+        return step.config or self.config
+
+    @property
+    def paper_only_curve(self) -> bool:
+        """Whether the paper draws this row without giving a figure."""
+        return all(figure.paper is None for figure in self.figures)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing of curves.
+
+    Attributes:
+        curves: which of a row's curves it shows.
+        rows: names of the rows.
+        optional: left out, not shown empty, where none of its rows has a curve.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    curves: tuple[str, ...] = ("train", "test")
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a report shows beside the figures.
+
+    Attributes:
+        tables: (title, rows, header), in Markdown and on the page.
+        sections: (title, HTML), on the page.
+        style: CSS of the sections.
+    """
+
+    tables: tuple[tuple[str, list[list[str]], list[str]], ...] = ()
+    sections: tuple[tuple[str, str], ...] = ()
+    style: str = ""
+
+
+NO_DETAILS = Details()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        drawings: the paper's figures that are drawn from the same runs, {caption: panels}.
+        curves_note: what the curves show, in a sentence.
+        curves_axis: what they show, as their vertical axis says it; they are drawn in per cent.
+        details: makes what the report shows beside the figures from the records and the folder of the runs.
+    """
+
+    number: str
+    caption: str
+    rows: tuple[Row, ...]
+    drawings: dict[str, tuple[Panel, ...]] = field(default_factory=dict)
+    curves_note: str = ""
+    curves_axis: str = "%"
+    details: Callable[[Sequence[Record], Path], Details] | None = None
+
+
+def choose(table: Table, names: Sequence[str]) -> tuple[Row, ...]:
+    """Return the rows of these names (as in the table, or of their configs) in the table's order; all for none.
+
+    Raises:
+        ConfigError: there is no such row; the nearest is named.
+    """
+    if not names:
+        return table.rows
+    known: dict[str, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        for spelling in {spelling.lower() for spelling in (row.name, row.alias, row.config, row.stem) if spelling}:
+            known[spelling].append(row)
+    chosen = set()
+    for name in names:
+        found = known.get(name.strip().lower())
+        if found is None:
+            spellings = [spelling for row in table.rows for spelling in (row.name, row.stem)]
+            raise ConfigError(f"--rows {name}: no such row in Table {table.number}{nearest(name, spellings)}")
+        chosen |= {row.name for row in found}
+    return tuple(row for row in table.rows if row.name in chosen)

@@ -1,0 +1,139 @@
+"""The training step of a classifier: it never waits for the device, and compiled it computes the same."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from backbone.classification import load_config
+from backbone.classification.data.sources import synthetic_images
+from backbone.classification.networks import build, mean_image
+from backbone.classification.optimizer import make_optimizer
+from backbone.classification.plan import plan
+from backbone.classification.task import ClassificationTask
+from backbone.common.errors import ConfigError
+from backbone.engine.averages import Averages
+from backbone.engine.solver import make_schedule, make_settings
+from backbone.engine.trainer import Trainer
+
+# What hands a value of the device to Python.
+WAITING = ("aten._local_scalar_dense", "aten.is_nonzero", "aten.equal", "aten.nonzero")
+
+
+class Operators(TorchDispatchMode):
+    """Notes the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+def make(device: str = "cpu", **changes: object) -> Trainer:
+    keys = [part for key, value in changes.items() for part in (key.replace("__", "."), value)]
+    config = load_config(
+        "cifar10_resnet20.yaml",
+        ["DATA.SYNTHETIC", True, "MODEL.NUM_CLASSES", 10, "SOLVER.IMS_PER_BATCH", 8, "MODEL.DEVICE", device, *keys],
+    )
+    images = synthetic_images(config)
+    torch.manual_seed(0)
+    task = ClassificationTask(build(config), images, images, config, mean_image(images))
+    task.model.train()
+    return Trainer(task, make_optimizer(task.model, config), make_schedule(config), make_settings(config, best=""))
+
+
+def steps(trainer: Trainer, averages: Averages, start: int, end: int) -> list[torch.Tensor]:
+    losses = []
+    for batch in trainer.task.batches(start, end):
+        found, measures = trainer.step(batch)
+        averages.add(found, measures)
+        losses.append(found["loss_class"])
+    return losses
+
+
+def test_no_value_is_read_in_a_step():
+    trainer, averages = make(SOLVER__EMA_DECAY=0.9), Averages()
+    # The first loss is shown at once.
+    steps(trainer, averages, 0, 1)
+    with Operators() as seen:
+        steps(trainer, averages, 1, 3)
+    assert any(name.startswith("aten.convolution_backward") for name in seen.names)
+    assert not [name for name in seen.names if name.startswith(WAITING)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("mixed", [False, True])
+def test_no_step_waits_for_the_gpu(mixed):
+    changes = {"INPUT__MIXUP": 0.2, "INPUT__CUTMIX": 1.0} if mixed else {}
+    trainer, averages = make("cuda", SOLVER__EMA_DECAY=0.9, **changes), Averages()
+    steps(trainer, averages, 0, 2)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        steps(trainer, averages, 2, 5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_gradients_are_gone_in_the_forward_pass(monkeypatch):
+    trainer = make()
+    seen = []
+    losses = trainer.task.losses
+
+    def watched(*arguments):
+        seen.append(any(parameter.grad is not None for parameter in trainer.task.model.parameters()))
+        return losses(*arguments)
+
+    monkeypatch.setattr(trainer.task, "losses", watched)
+    steps(trainer, Averages(), 0, 2)
+    assert seen == [False, False]
+
+
+def test_the_mode_of_the_compiler_is_handed_on(monkeypatch):
+    asked, marked = [], []
+    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append(mode) or model)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marked.append(1))
+    steps(make(MODEL__COMPILE=True), Averages(), 0, 2)
+    steps(make(MODEL__COMPILE=True, MODEL__COMPILE_MODE="reduce-overhead"), Averages(), 0, 2)
+    assert asked == ["default", "reduce-overhead"]
+    assert len(marked) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (("MODEL.COMPILE_MODE", "fast"), "MODEL.COMPILE_MODE is 'fast'"),
+        (("MODEL.COMPILE_MODE", "reduce-overhead"), "MODEL.COMPILE_MODE 'reduce-overhead' needs MODEL.COMPILE True"),
+    ],
+)
+def test_mistakes(keys, expected):
+    with pytest.raises(ConfigError, match=expected) as caught:
+        load_config("cifar10_resnet20.yaml", keys)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("default", ", compiled\n"), ("max-autotune", ", compiled (max-auto")])
+def test_plan_says_the_mode(mode, expected):
+    trainer = make(MODEL__COMPILE=True, MODEL__COMPILE_MODE=mode)
+    task = trainer.task
+    shown = plan(task.model, None, task.test, task.config, weights="none", processes=1, notes=[])
+    assert expected in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled_it_learns_the_same(device, mode):
+    with contextlib.suppress(AttributeError):
+        torch._dynamo.reset()
+    expected = steps(make(device), Averages(), 0, 4)
+    trainer = make(device, MODEL__COMPILE=True, MODEL__COMPILE_MODE=mode)
+    found = steps(trainer, Averages(), 0, 4)
+    assert torch.allclose(torch.stack(found), torch.stack(expected), rtol=1e-2)

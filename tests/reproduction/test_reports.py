@@ -1,0 +1,200 @@
+"""Markdown, JSON and the page, on made-up runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from fake_runs import make_run
+
+from reproduction import Request, reproduce
+from reproduction.chart import Scale, Series, draw, fit_scale, thin_out, tick_step
+from reproduction.classification import classification_table
+
+VOID = {"meta", "br", "link", "img", "input"}
+
+
+class Checked(HTMLParser):
+    """Checks that every tag is closed in order; keeps what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag, attributes):
+        self.loads += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.fixture
+def report(tmp_path):
+    """Make the report of a table from the runs in `tmp_path`/runs; returns Markdown, page and JSON."""
+
+    def make(number):
+        request = Request(
+            classification_table(number), output=tmp_path, report_only=True, json=tmp_path / "figures.json"
+        )
+        assert reproduce(request, lambda line: None)
+        return (
+            (tmp_path / f"table{number}.md").read_text(),
+            (tmp_path / f"table{number}.html").read_text(),
+            json.loads((tmp_path / "figures.json").read_text()),
+        )
+
+    return make
+
+
+def lines_of(markdown: str, name: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in markdown.splitlines()
+        if line.startswith(f"| {name} ")
+    ]
+
+
+def test_paper_against_measured(tmp_path, report):
+    make_run(tmp_path / "runs", "cifar10_resnet20", error=0.0912)
+    make_run(tmp_path / "runs", "cifar10_plain20", error=0.0955)
+    make_run(tmp_path / "runs", "cifar10_resnet56", iterations=16000, finished=False)
+    markdown, page, figures = report("6")
+    assert lines_of(markdown, "ResNet-20")[0] == ["ResNet-20", "8.75", "9.12 (+0.37)", "10,000", "64,000 iterations"]
+    assert lines_of(markdown, "plain-20")[0][1:3] == ["-", "9.55"]
+    assert lines_of(markdown, "ResNet-32")[0] == ["ResNet-32", "7.51", "not run", "-", "not run"]
+    assert "stopped at iteration 16,000 of 64,000" in lines_of(markdown, "ResNet-56")[0][-1]
+    assert lines_of(markdown, "ResNet-20")[1][1:5] == [
+        "0",
+        "Some GPU",
+        "python 3.11.7, torch 2.11.0, torchvision 0.26.0",
+        "2026-01-02 03:04",
+    ]
+    assert "1 of 6 rows" in markdown
+    rows = {row["row"]: row for row in figures["rows"]}
+    assert rows["ResNet-20"]["figures"] == {"top-1 error %": {"paper": 8.75, "measured": 9.12}}
+    assert (rows["ResNet-32"]["state"], rows["ResNet-56"]["state"]) == ("not run", "unfinished")
+    for text in ("9.12 (+0.37)", "not run", "stopped at iteration 16,000"):
+        assert text in page
+
+
+def test_top_5_stands_beside_top_1(tmp_path, report):
+    make_run(tmp_path / "runs", "imagenet_resnet50", error=0.23)
+    markdown, _, _ = report("3")
+    expected = ["ResNet-50", "22.85", "23.00 (+0.15)", "6.71", "4.60 (-2.11)", "10,000", "600,000 iterations"]
+    assert lines_of(markdown, "ResNet-50")[0] == expected
+
+
+def test_a_shortened_schedule_cannot_pass_for_a_whole_one(tmp_path, report):
+    make_run(tmp_path / "runs", "cifar10_resnet20", overrides=["SOLVER.MAX_ITER", 640])
+    markdown, page, _ = report("6")
+    for text in (markdown, page):
+        assert "640 iterations (1 % schedule), not as in the config (below)" in text
+        assert "SOLVER.MAX_ITER 640 (config: 64000)" in text
+        assert "shortened or changed schedules among them: 1 % schedule" in text
+
+
+@pytest.mark.parametrize("number", ["2", "3", "4", "6"])
+def test_the_page_is_well_formed_and_loads_nothing(tmp_path, report, number):
+    for stem in ("cifar10_resnet20", "cifar10_plain20", "cifar10_plain56", "imagenet_plain18", "imagenet_resnet50"):
+        make_run(tmp_path / "runs", stem)
+    _, page, _ = report(number)
+    parser = Checked()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    assert parser.loads == []
+    assert not re.search(r"https?://|@import|url\((?!#)", page)
+    charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert charts
+    for chart in charts:
+        ElementTree.fromstring(chart)
+    for data in re.findall(r'<script type="application/json">(.*?)</script>', page, re.DOTALL):
+        json.loads(data)
+
+
+def test_curves_of_plain_and_residual_nets_stand_in_their_panels(tmp_path, report):
+    for stem in ("cifar10_resnet20", "cifar10_plain20"):
+        make_run(tmp_path / "runs", stem)
+    _, page, _ = report("6")
+    data = [json.loads(text) for text in re.findall(r'<script type="application/json">(.*?)</script>', page)]
+    named = [[line["name"] for line in chart["series"]] for chart in data]
+    plain, residual = ["plain-20 training", "plain-20"], ["ResNet-20 training", "ResNet-20"]
+    # Fig. 1: training and test of the plain net; Fig. 6: plain, residual; the panel of 110 and 1202 is left out.
+    assert named == [["plain-20"], ["plain-20"], plain, residual]
+    assert {chart["iterations"] for chart in data} == {64000}
+    assert page.count(">error (%)</text>") == len(data)
+
+
+def test_without_any_run_the_page_says_so(report):
+    markdown, page, _ = report("6")
+    assert markdown.count("not run") == 20
+    assert "not run: plain-20, plain-56" in page
+    assert "<polyline" in page and 'class="line' not in page
+
+
+def test_text_from_records_can_neither_break_the_table_nor_the_page(tmp_path, report):
+    folder = make_run(tmp_path / "runs", "cifar10_resnet20")
+    record = json.loads((folder / "results.json").read_text())
+    record["device"] = "<script>alert(1)</script> | a"
+    (folder / "results.json").write_text(json.dumps(record))
+    markdown, page, _ = report("6")
+    assert "<script>alert" not in page
+    assert "&lt;script>alert(1)&lt;/script> \\| a" in markdown
+
+
+# -- charts
+
+
+def test_thinning_keeps_means_and_the_last_iteration():
+    points = [(at, float(at)) for at in range(1, 1001)]
+    thin = thin_out(points, 100)
+    assert len(thin) == 100
+    assert thin[0] == (10, 5.5)
+    assert thin[-1][0] == 1000
+    assert thin_out([], 100) == []
+    assert thin_out(points[:7], 100) == points[:7]
+
+
+@pytest.mark.parametrize(("length", "step"), [(25, 5), (100, 20), (6.4, 2), (0.06, 0.01), (60, 10), (1, 0.2)])
+def test_ticks_are_round(length, step):
+    assert tick_step(length) == pytest.approx(step)
+
+
+def test_the_scale_shows_the_end_of_the_curves_and_not_chance():
+    curve = [(0, 90.0), (32000, 12.0), (64000, 9.0)]
+    scale = fit_scale([Series("a", 0, False, curve)], 64000)
+    assert (scale.iterations, scale.low) == (64000, 0)
+    assert 9 < scale.high <= 20
+
+
+@pytest.mark.parametrize("curve", [[(1, 0.0)], [(1, 100.0)], [(1, 50.0), (2, 50.0)], [(5, 100.0), (9, 99.5)]])
+def test_flat_curves_and_single_points_can_be_drawn(curve):
+    scale = fit_scale([Series("a", 0, False, curve)], 0)
+    assert scale.low < scale.high
+    assert scale.low <= curve[-1][1] <= scale.high
+    ElementTree.fromstring(draw("a", [Series("a", 0, False, curve)], scale, axis="loss (%)", number=0, empty=""))
+
+
+def test_points_are_drawn_where_the_axes_say():
+    series = [Series("a", 2, False, [(0, 0.0), (100, 50.0)])]
+    svg = ElementTree.fromstring(draw("t", series, Scale(100, 0, 50), axis="AP (%)", number=0, empty=""))
+    assert [element.text for element in svg.iter("text") if element.get("class") == "name"] == ["iteration", "AP (%)"]
+    line = next(element for element in svg.iter("polyline") if "line" in element.get("class").split())
+    axis = next(element for element in svg.iter("polyline") if element.get("class") == "axis")
+    (left, top), (_, bottom), (right, _) = ([float(v) for v in p.split(",")] for p in axis.get("points").split())
+    first, last = ([float(v) for v in p.split(",")] for p in line.get("points").split())
+    assert first == [left, bottom]
+    assert last == [right, top]
