@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import json
 import os
 import re
+import shutil
 import stat
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import RunError
 
@@ -32,16 +37,26 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`.
 
     A reader, and a crash at any moment, finds the former file or the new one, never a part. It has the mode that any
-    new file gets here, whatever `write` gives it (safetensors: 0600).
+    new file gets here, whatever `write` gives it (safetensors: 0600). A symbolic link stays: its target is replaced. A
+    device, a pipe and an open file (/dev/null, /dev/stdout) stay too: the finished bytes go into them.
 
     Raises:
         RunError: the file cannot be written (disk full, no permission); the former one is untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        if _is_stream(path):
+            with tempfile.TemporaryDirectory() as folder:
+                temporary = Path(folder, path.name)
+                write(temporary)
+                _pour(temporary, path)
+            return
+        target = Path(os.path.realpath(path))
+        # Cut, so that a name as long as the file system takes stays within its limit.
+        name = os.fsdecode(os.fsencode(target.name)[:200])
+        temporary = target.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
             mode = temporary.stat().st_mode
             write(temporary)
@@ -49,10 +64,82 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
                 temporary.chmod(stat.S_IMODE(mode))
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether what is written to `path` goes to a device, a pipe or a file that is open already (/dev/stdout)."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        if stat.S_ISBLK(mode) or stat.S_ISSOCK(mode):
+            raise OSError(errno.EINVAL, "this is a disk or a socket")
+        return not stat.S_ISDIR(mode)
+    # Whoever has it open would go on writing into the file that was replaced.
+    while not os.path.realpath(path.parent).startswith("/proc/"):
+        if not path.is_symlink():
+            return False
+        path = path.parent / os.readlink(path)
+    return True
+
+
+def _pour(source: Path, stream: Path) -> None:
+    """Append a file to a stream. A pipe that nobody reads is an error; waiting for a reader might last for ever."""
+    sys.stdout.flush()  # what was printed before stands before it, where the stream is standard output
+    try:
+        descriptor = os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "this pipe has no reader" if error.errno == errno.ENXIO else error.strerror
+        raise OSError(error.errno, reason) from None
+    os.set_blocking(descriptor, True)
+    with source.open("rb") as content, os.fdopen(descriptor, "wb") as out:
+        shutil.copyfileobj(content, out)
+
+
+def put(temporary: Path, path: Path) -> None:
+    """Give a finished file beside `path` its name; what `write_whole` leaves in place stays in place here too.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.is_symlink() or _is_stream(path):
+        write_whole(path, lambda copy: shutil.copyfile(temporary, copy))
+    else:
+        os.replace(temporary, path)
+
+
+class _RememberingFile(io.FileIO):
+    """Keeps the OSError of a failed write."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+@contextlib.contextmanager
+def checked_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for a library that turns an OSError into an error of its own (torch); the OSError comes out.
+
+    Such a library gets no path: with one, torch writes without Python and ends the process where the disk is full.
+    """
+    raw = _RememberingFile(path, "wb")
+    try:
+        with io.BufferedWriter(raw) as file:
+            yield file
+    except Exception:
+        if raw.error is not None:
+            raise raw.error from None
+        raise
 
 
 def remove_leftovers(folder: str | Path) -> None:

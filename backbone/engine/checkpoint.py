@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 import re
 from pathlib import Path
@@ -12,31 +11,13 @@ import numpy as np
 import torch
 
 from ..common.errors import RunError, WeightsError
-from ..common.files import write_text, write_whole
+from ..common.files import checked_file, write_text, write_whole
 from ..weights import read_file
 
 POINTER = "last_checkpoint"
 BEST = "model_best.pth"
 FINAL = "model_final.pth"
 PATTERN = re.compile(r"model_(\d{7,})\.pth")
-
-
-class _CheckedFile(io.RawIOBase):
-    """Passes torch.save's writing on, and keeps the OSError that torch turns into a RuntimeError of its own."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
-        self.error: OSError | None = None
-
-    def write(self, data) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def save(path: str | Path, content: dict[str, Any]) -> None:
@@ -47,16 +28,8 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
     """
 
     def write(temporary: Path) -> None:
-        out = _CheckedFile(temporary)
-        try:
-            torch.save(content, out)
-            out.flush()
-        except RuntimeError:
-            if out.error is not None:
-                raise out.error from None
-            raise
-        finally:
-            out.file.close()
+        with checked_file(temporary) as file:
+            torch.save(content, file)
 
     write_whole(path, write)
 

@@ -183,7 +183,7 @@ def remove_run(folder: Path, patterns: Iterable[str]) -> None:
     with writing(folder):
         for pattern in patterns:
             for path in folder.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         if (folder / LOG).is_file():
             os.truncate(folder / LOG, 0)
 

@@ -108,6 +108,8 @@ def write_model(
                 axes = {name: dict(value) for name, value in {**input_axes, **output_axes}.items()}
                 torch.onnx.export(model, arguments, str(path), dynamo=False, dynamic_axes=axes, **common)
                 proto = onnx.load(str(path))
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # exporters raise whatever they stumbled over
         raise ExportError(f"{path.name}: torch's {exporter} exporter cannot write it: {first_line(error)}") from error
     if opset not in (None, opset_in(proto)):
@@ -115,7 +117,20 @@ def write_model(
             f"{path.name}: torch's {exporter} exporter cannot write it: it gives opset {opset_in(proto)}, not {opset}"
         )
     onnx.helper.set_model_props(proto, {KEY: dump(dict(metadata))})
+    _drop_traces(proto.graph)
+    for function in proto.functions:
+        _drop_traces(function)
     onnx.save(proto, str(path))
+
+
+def _drop_traces(graph: Any) -> None:
+    """Take out of every node where in which file it came from: paths of the machine that the file is made on."""
+    for node in graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _drop_traces(inner)
 
 
 def onnx_session(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ def write_openvino(graph: ExportGraph, path: Path, options: ExportOptions, metad
         with quiet():
             model = openvino.Core().read_model(str(onnx_path))
             model.set_rt_info(dump(dict(metadata)), KEY)
+            # OpenVINO does not say that a disk is full: the room for its weights is taken before.
+            shutil.copyfile(onnx_path, path.with_suffix(".bin"))
             openvino.save_model(model, str(path), compress_to_fp16=False)
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # openvino raises RuntimeError and its own kinds
         raise ExportError(f"{path.name}: OpenVINO cannot write it: {first_line(error)}") from error
     del model  # it holds the ONNX file open

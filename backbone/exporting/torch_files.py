@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ExportError
+from ..common.files import checked_file
 from .graph import INPUT, ExportGraph, ExportOptions
 from .metadata import KEY, dump, parse
 from .quiet import first_line, quiet
@@ -34,7 +37,11 @@ def write_pt2(graph: ExportGraph, path: Path, options: ExportOptions, metadata: 
             program = torch.export.export(graph, (images,), dynamic_shapes=shapes, strict=False)
             if options.dynamic:
                 drop_guards(program)
-            torch.export.save(program, path, extra_files={KEY: dump(dict(metadata))})
+            _drop_traces(program)
+            with checked_file(path) as file:
+                torch.export.save(program, file, extra_files={KEY: dump(dict(metadata))})
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # torch.export raises whatever it stumbled over
         raise ExportError(f"{path.name}: torch.export cannot write it: {first_line(error)}") from error
 
@@ -47,6 +54,14 @@ def drop_guards(program: torch.export.ExportedProgram) -> None:
     """
     if hasattr(program, "_guards_code"):
         program._guards_code = []
+
+
+def _drop_traces(program: torch.export.ExportedProgram) -> None:
+    """Take out where in which file each operation came from: paths of the machine that the file is made on."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def load_pt2(path: Path) -> Loaded:
@@ -72,9 +87,21 @@ def write_torchscript(graph: ExportGraph, path: Path, options: ExportOptions, me
         with quiet(), torch.no_grad():
             # Not strict: dicts may come out. The check that follows runs the file itself.
             traced = torch.jit.trace(graph, (images,), strict=False, check_trace=False)
-            traced.save(str(path), _extra_files={KEY: dump(dict(metadata))})
+            archive = io.BytesIO()
+            torch.jit.save(traced, archive, _extra_files={KEY: dump(dict(metadata))})
+        _copy_without_sources(archive, path)
+    except OSError:  # of the disk
+        raise
     except Exception as error:  # torch.jit raises whatever it stumbled over
         raise ExportError(f"{path.name}: torch.jit.trace cannot write it: {first_line(error)}") from error
+
+
+def _copy_without_sources(archive: io.BytesIO, path: Path) -> None:
+    """Write a TorchScript archive without its *.debug_pkl: where each line came from, with paths of this machine."""
+    with zipfile.ZipFile(archive) as read, zipfile.ZipFile(path, "w") as written:
+        for entry in read.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                written.writestr(entry, read.read(entry))
 
 
 def load_torchscript(path: Path) -> Loaded:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..common.errors import RunError
 from ..engine.environment import version
 from ..networks.contract import Backbone
 from ..weights import load_weights, open_weights, save_weights
@@ -45,7 +46,10 @@ def export_weights(
     examples = examples_of(source, ExportGraph(source, None), options)
     with temporary_folder(path) as folder:
         file = folder / path.name
-        notes = save_weights(network, file, layout=layout)
+        try:
+            notes = save_weights(network, file, layout=layout)
+        except RunError as error:
+            raise RunError(str(error).replace(str(file), str(path))) from None
         again, metadata = _reloaded(source, file)
         compared = compare(again, examples, tolerance, f"{path} in torch")
         put_in_place(folder, path)

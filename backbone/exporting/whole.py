@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..common.files import writing
+from ..common.files import put, writing
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def put_in_place(folder: Path, path: Path) -> list[Path]:
         with file.open("rb") as written:
             os.fsync(written.fileno())
     if others:
-        path.unlink(missing_ok=True)
+        Path(os.path.realpath(path)).unlink(missing_ok=True)
     for file in files:
-        os.replace(file, path.with_name(file.name))
+        put(file, path.with_name(file.name))
     return [path, *(path.with_name(file.name) for file in others)]

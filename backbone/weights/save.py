@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import WeightsError
-from ..common.files import write_whole
+from ..common.files import checked_file, write_whole
 from ..common.text import nearest
 from ..networks.contract import Backbone
 from ..networks.conv_norm import FoldedConv
@@ -114,14 +114,15 @@ def _write_torch(path: Path, tensors: Mapping[str, Tensor], text: str, container
     content: Any = state
     if container == "model":
         content = {"model": state, "__author__": AUTHOR, "matching_heuristics": True, KEY: text}
-    torch.save(content, path)
+    with checked_file(path) as file:
+        torch.save(content, file)
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # transformers reads only files that say which library's tensors they hold.
-    save_file(dict(tensors), path, metadata={"format": "pt", KEY: text})
+    path.write_bytes(save(dict(tensors), metadata={"format": "pt", KEY: text}))
 
 
 def _write_pickle(path: Path, tensors: Mapping[str, Tensor], text: str, container: str | None) -> None:

@@ -28,6 +28,13 @@ class Complaints:
         return next((line for line in lines if line and not any(word in line for word in HARMLESS)), "")
 
 
+def _scratch() -> IO[bytes]:
+    """Open a file in memory, where the system has them: no disk must be writable to look at a data set."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("complaints"), "w+b")
+    return tempfile.TemporaryFile()
+
+
 @contextmanager
 def captured_complaints() -> Iterator[tuple[Complaints, IO[str]]]:
     """Turn the process's standard error to a file.
@@ -37,7 +44,7 @@ def captured_complaints() -> Iterator[tuple[Complaints, IO[str]]]:
     """
     sys.stderr.flush()
     before = os.dup(2)
-    with tempfile.TemporaryFile() as file, os.fdopen(before, "w") as terminal:
+    with _scratch() as file, os.fdopen(before, "w") as terminal:
         os.dup2(file.fileno(), 2)
         try:
             yield Complaints(file), terminal

@@ -11,6 +11,7 @@ from pathlib import Path
 import orjson
 
 from backbone.common.errors import DataError
+from backbone.common.files import write_whole
 
 from .kinds import Fault, Findings, show
 
@@ -90,24 +91,14 @@ def write_json(value: object, path: Path) -> None:
     """Write JSON in UTF-8 so that the file is there whole or not at all.
 
     Raises:
-        DataError: the file cannot be written.
+        RunError: the file cannot be written.
     """
     try:
         content = orjson.dumps(value)
     except TypeError:
         # Integers beyond 64 bits and lone surrogates, in keys that no check looks at.
         content = json.dumps(value).encode()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def leaves_folder(name: str) -> bool:
