@@ -20,11 +20,12 @@ if TYPE_CHECKING:
         FrozenBatchNorm2d,
         create,
         fold,
+        freeze_bn,
         freeze_norm,
         network_class,
         unfreeze_norm,
     )
-    from .networks.precise_bn import BNReport, freeze_bn, recompute_bn
+    from .networks.precise_bn import BNReport, recompute_bn
     from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
 
 __all__ = [

@@ -217,13 +217,6 @@ def share_buffers(model: torch.nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-class _ParallelOnCPU(torch.nn.parallel.DistributedDataParallel):
-    """Takes synchronised BN on CPUs, which torch's refuses: SyncBatchNorm2d brings its own."""
-
-    def _passing_sync_batchnorm_handle(self, module: torch.nn.Module) -> None:
-        """Leave out torch's check, which there is for GPUs alone."""
-
-
 def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Return the model for training: itself, or in DistributedDataParallel where several processes run."""
     if not together():
@@ -231,7 +224,7 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     # DistributedDataParallel shares the parameters; the buffers it would share at every step.
     share_buffers(model)
     if device.type == "cpu":
-        return _ParallelOnCPU(model, broadcast_buffers=False)
+        return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     ids = [device.index if device.index is not None else torch.cuda.current_device()]
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 

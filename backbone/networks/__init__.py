@@ -4,7 +4,7 @@ from .architectures import ARCHITECTURES, Architecture, find_architecture
 from .contract import Backbone, FeatureInfo
 from .create import create, keywords_of, network_class
 from .fold import FoldedBackbone, fold
-from .norm import FrozenBatchNorm2d, freeze_norm, unfreeze_norm
+from .norm import FrozenBatchNorm2d, freeze_bn, freeze_norm, unfreeze_norm
 from .resnet import PreActResNet, ResNet
 from .vgg import VGG
 
@@ -21,6 +21,7 @@ __all__ = [
     "create",
     "find_architecture",
     "fold",
+    "freeze_bn",
     "freeze_norm",
     "keywords_of",
     "network_class",

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .norm import freeze_norm, unfreeze_norm
+from .norm import FrozenBatchNorm2d, statistics_kept
 
 
 @torch.no_grad()
@@ -23,12 +23,17 @@ def calibrate_frozen_bn(module: nn.Module, batches: Iterable[Tensor]) -> None:
         batches: inputs of `module`, such as images (N, 3, H, W); each counts alike.
     """
     was_training = module.training
-    unfreeze_norm(module)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None  # the plain mean over all batches
+    frozen = {name: layer for name, layer in module.named_modules() if isinstance(layer, FrozenBatchNorm2d)}
+    for name, layer in frozen.items():
+        trained = nn.BatchNorm2d(layer.num_features, layer.eps, momentum=None)  # the plain mean over all batches
+        trained.load_state_dict(layer.state_dict(), strict=False)
+        module.set_submodule(name, trained.to(layer.weight))
+    others = [layer for name, layer in module.named_modules() if name not in frozen]
     module.train()
-    for batch in batches:
-        module(batch)
-    freeze_norm(module)
+    with statistics_kept(others):
+        for batch in batches:
+            module(batch)
+    for name, layer in frozen.items():
+        layer.load_state_dict(module.get_submodule(name).state_dict())
+        module.set_submodule(name, layer)
     module.train(was_training)

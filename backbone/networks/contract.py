@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..common.errors import ArchitectureError
-from .norm import freeze_norm
+from .norm import hold_norm, release_norm, statistics_kept
 
 if TYPE_CHECKING:
     from ..common.preprocessing import Preprocessing
@@ -35,6 +36,7 @@ class Backbone(nn.Module):
         feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth; `logits`, where there is a
             classifier, is the last.
         out_features: the stages that `forward` returns.
+        freeze_at: number of frozen stages; see `freeze`.
         preprocessing: what the loaded weights expect of the images (a `backbone.Preprocessing`), or None.
     """
 
@@ -42,6 +44,7 @@ class Backbone(nn.Module):
     feature_info: dict[str, FeatureInfo]
     out_features: tuple[str, ...]
     preprocessing: Preprocessing | None = None
+    freeze_at: int = 0
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
         """Settle outputs, frozen stages and checkpointing once the modules are built."""
@@ -96,22 +99,29 @@ class Backbone(nn.Module):
     def freeze(self, freeze_at: int) -> None:
         """Freeze the first `freeze_at` stages (1: stem, 2: stem and res2, ...): no gradients, BN as constants.
 
+        Stages that an earlier call froze, and this one does not, train again with the norms that they had.
+
         Raises:
             ArchitectureError: freeze_at is not 0 to 5.
         """
         if not 0 <= freeze_at <= 5:
             raise ArchitectureError(f"{self.architecture}: freeze_at must be 0 to 5, not {freeze_at}")
-        self.freeze_at = freeze_at
-        for stage in self.stage_names[:freeze_at]:
+        for index, stage in enumerate(self.stage_names[: max(freeze_at, self.freeze_at)]):
+            frozen = index < freeze_at
             for name in self.stage_modules(stage):
-                module = freeze_norm(self.get_submodule(name))
+                module = (hold_norm if frozen else release_norm)(self.get_submodule(name))
                 self.set_submodule(name, module)
-                module.requires_grad_(False)
+                module.requires_grad_(not frozen)
+        self.freeze_at = freeze_at
 
     def maybe_checkpoint(self, run: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
         """Return run(x, *rest); with checkpointing, keep `x` alone and run again in the backward pass."""
         if self.checkpointing and self.training and torch.is_grad_enabled():
-            return checkpoint(run, x, *rest, use_reentrant=False)
+            # The second run must not count its batch again in the running statistics of BN. A compiler, which takes no
+            # contexts, writes each of them once.
+            owner = run if isinstance(run, nn.Module) else self
+            contexts = {} if torch.compiler.is_compiling() else {"context_fn": lambda: _contexts(owner)}
+            return checkpoint(run, x, *rest, use_reentrant=False, **contexts)
         return run(x, *rest)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -138,6 +148,10 @@ class Backbone(nn.Module):
             yield stage
             if stage == last:
                 return
+
+
+def _contexts(owner: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), statistics_kept(owner.modules())
 
 
 def settle_outputs(

@@ -1,4 +1,4 @@
-"""True averages for the statistics of batch normalisation, and batch normalisation frozen at them."""
+"""True averages for the statistics of batch normalisation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..common.errors import ArchitectureError, DataError
 from ..common.text import count
-from .norm import freeze_norm
 
 Prepare = Callable[[Any], Tensor]
 
@@ -109,22 +108,6 @@ def recompute_bn(net: nn.Module, loader: Iterable[Any], num_images: int, *, prep
         layers[name].running_mean.copy_(moments[name].mean)
         layers[name].running_var.copy_(moments[name].deviations / moments[name].count)
     return BNReport(images, tuple(reached), tuple(name for name in layers if name not in reached))
-
-
-def freeze_bn(net: nn.Module) -> nn.Module:
-    """Turn every batch normalisation inside `net` into frozen BN with the same statistics, in place.
-
-    Afterwards `net` is like one of `norm="frozen_bn"`: each frozen BN runs as one convolution with the convolution
-    before it, its four tensors are buffers, and the features in training are those of evaluation.
-
-    Returns:
-        `net`, or its replacement when `net` is itself a batch normalisation.
-
-    Raises:
-        ArchitectureError: `net` has no batch normalisation, or none that is not frozen yet.
-    """
-    _layers(net)
-    return freeze_norm(net)
 
 
 def _layers(net: nn.Module) -> dict[str, _BatchNorm]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from randomize import randomize, relative_error
@@ -11,7 +13,14 @@ from torch.func import functional_call
 import backbone
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.conv_norm import conv_norm
-from backbone.networks.norm import NORMS, FrozenBatchNorm2d, freeze_norm, make_norm, unfreeze_norm
+from backbone.networks.norm import (
+    NORMS,
+    FrozenBatchNorm2d,
+    freeze_norm,
+    make_norm,
+    synchronise_norm,
+    unfreeze_norm,
+)
 
 
 class Pair(nn.Module):
@@ -174,6 +183,73 @@ def test_freezing_keeps_the_function():
         assert torch.equal(net.eval()(image)["res5"], expected)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"momentum": 0.03, "eps": 1e-3},
+        {"momentum": None},
+        {"affine": False},
+        {"track_running_stats": False},
+        {"affine": False, "track_running_stats": False},
+    ],
+)
+@pytest.mark.parametrize("turn", [lambda net: unfreeze_norm(freeze_norm(net)), synchronise_norm])
+def test_the_settings_of_a_norm_come_through(settings, turn):
+    """After the turns the layer goes on as torch's own that was never turned."""
+    expected = nn.Sequential(nn.BatchNorm2d(3, **settings))
+    net = nn.Sequential(nn.BatchNorm2d(3, **settings))
+    for parameter in net[0].parameters():
+        parameter.requires_grad_(False)
+    batch = torch.randn(4, 3, 5, 5)
+    assert torch.equal(net(batch), expected(batch))
+    evaluated = expected.eval()(batch)
+    assert torch.allclose(freeze_norm(copy.deepcopy(net)).eval()(batch), evaluated, atol=1e-6)
+    net = turn(net)
+    assert isinstance(net[0], nn.BatchNorm2d)
+    assert (net[0].eps, net[0].momentum) == (expected[0].eps, expected[0].momentum)
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert torch.equal(net.train()(batch + 1), expected.train()(batch + 1))
+    assert net.state_dict().keys() == expected.state_dict().keys()
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def test_unfreezing_keeps_affine_terms_that_were_loaded_meanwhile():
+    frozen = freeze_norm(nn.BatchNorm2d(3, affine=False))
+    frozen.load_state_dict(randomize(FrozenBatchNorm2d(3)).state_dict())
+    assert torch.equal(unfreeze_norm(frozen).weight, frozen.weight)
+
+
+@pytest.mark.parametrize("norm", ["bn", "sync_bn", "frozen_bn", "gn"])
+def test_stages_are_frozen_and_released(norm):
+    """`freeze` alone decides of a stage; what it releases is as if it had never been frozen."""
+    net, untouched = (randomize(backbone.create("resnet18", norm=norm)) for _ in range(2))
+    untouched.load_state_dict(net.state_dict())
+    kinds = {name: type(module) for name, module in net.named_modules()}
+    net.freeze(3)
+    net.freeze(1)
+    assert [name for name, p in net.named_parameters() if not p.requires_grad] == (
+        ["conv1.weight"] + (["bn1.weight", "bn1.bias"] if norm == "gn" else [])
+    )
+    unfreeze_norm(synchronise_norm(net))
+    assert isinstance(net.bn1, FrozenBatchNorm2d) == (norm != "gn")
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in net.layer1.modules())
+    net.freeze(0)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    assert not any(isinstance(module, FrozenBatchNorm2d) for module in net.modules())
+    net = backbone.create("resnet18", norm=norm, freeze_at=5)
+    net.load_state_dict(untouched.state_dict(), strict=False)
+    net.freeze(0)
+    assert {name: type(module) for name, module in net.named_modules()} == kinds
+    image = torch.randn(2, 3, 64, 64)
+    assert torch.equal(net.train()(image)["res5"], untouched.train()(image)["res5"])
+
+
+def test_what_was_frozen_by_hand_stays_frozen_when_its_stage_is_released():
+    net = freeze_norm(backbone.create("resnet18", freeze_at=2))
+    net.freeze(0)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
 def test_frozen_and_trained_state_dicts_load_into_each_other():
     trained, frozen = backbone.create("resnet18"), backbone.create("resnet18", norm="frozen_bn")
     frozen.load_state_dict(randomize(trained).state_dict())
@@ -188,6 +264,15 @@ def test_calibration_gives_unit_activations():
         calibrate_frozen_bn(net, images)
         assert net(images[0])["res5"].abs().max() < 100
     assert all(not isinstance(module, nn.BatchNorm2d) for module in net.modules())
+
+
+def test_calibration_leaves_trained_norms_and_frozen_stages_as_they_are():
+    net = backbone.create("resnet18", freeze_at=2)
+    before = copy.deepcopy(net)
+    calibrate_frozen_bn(net, [torch.randn(1, 3, 64, 64) for _ in range(2)])
+    assert str(net) == str(before) and net.bn1.held
+    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    assert changed == {name for name in before.state_dict() if "running" in name and name.startswith(("bn1", "layer1"))}
 
 
 def test_groups_divide_narrow_layers():

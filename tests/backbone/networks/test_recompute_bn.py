@@ -16,8 +16,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import backbone
-from backbone.common.errors import ArchitectureError, DataError, UserError
-from backbone.networks.precise_bn import freeze_bn, recompute_bn
+from backbone import freeze_norm
+from backbone.common.errors import ArchitectureError, DataError
+from backbone.networks.precise_bn import recompute_bn
 
 
 def pictures(number: int = 12, size: int = 32) -> torch.Tensor:
@@ -177,8 +178,6 @@ def test_networks_without_bn(norm):
     net = backbone.create("resnet18", norm=norm)
     with pytest.raises(ArchitectureError, match="resnet18: no batch normalisation"):
         recompute_bn(net, [pictures()], 4)
-    with pytest.raises(UserError, match="resnet18: no batch normalisation"):
-        freeze_bn(net)
 
 
 def share(rank: int, folder: Path, norm: str, uneven: bool) -> None:
@@ -216,7 +215,7 @@ def test_freezing_adds_no_more_than_rounding_in_float32():
     recompute_bn(net, [images], 32)
     expected = net.eval()(images)
     exact = copy.deepcopy(net).double()(images.double())
-    for stage, feature in freeze_bn(net).train()(images).items():
+    for stage, feature in freeze_norm(net).train()(images).items():
         rounding = relative_error(expected[stage], exact[stage])
         assert relative_error(feature, expected[stage]) < max(1e-6, 3 * rounding) < 1e-5, stage
 
@@ -227,7 +226,7 @@ def test_freezing_is_one_call(name, norm):
     net = network(name, norm=norm).double()
     images = pictures(2, 64).double()
     recompute_bn(net, [images], 2)
-    frozen = freeze_bn(copy.deepcopy(net))
+    frozen = freeze_norm(copy.deepcopy(net))
     with torch.no_grad():
         expected, features = net.eval()(images), frozen.train()(images)
         for stage, feature in features.items():

@@ -179,17 +179,22 @@ def test_mmdetection_does_not_average_where_no_stride_is(images):
     assert torch.equal(net(images)["res5"], peer(images)["res5"])
 
 
-@pytest.mark.parametrize("norm", ["bn", "gn", "frozen_bn"])
-def test_checkpointing_changes_no_gradient(norm):
-    gradients = []
+@pytest.mark.parametrize(
+    ("name", "norm"), [("resnet18", "bn"), ("resnet18", "sync_bn"), ("resnet18", "gn"), ("vgg16_bn", "bn")]
+)
+def test_checkpointing_changes_no_gradient_and_no_statistics(name, norm):
+    gradients, states = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        net = randomize(backbone.create("resnet18", norm=norm, freeze_at=1, checkpointing=checkpointing)).train()
-        image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-        sum(feature.square().mean() for feature in net(image).values()).backward()
+        net = randomize(backbone.create(name, norm=norm, freeze_at=1, checkpointing=checkpointing)).train()
+        for step in range(2):
+            image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(step))
+            sum(feature.square().mean() for feature in net(image).values()).backward()
         gradients.append([parameter.grad for parameter in net.parameters() if parameter.requires_grad])
+        states.append(net.state_dict())
     for plain, recomputed in zip(*gradients):
         assert torch.allclose(plain, recomputed, rtol=1e-5, atol=1e-7)
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.mark.parametrize(
