@@ -1,9 +1,9 @@
-"""Training images that cannot be read: another stands in, each is named once, and their number is limited."""
+"""Images that cannot be read: named once, replaced in training and left out in tests, and limited in number."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from .record import LOGGER
 log = logging.getLogger(LOGGER)
 # Other images that are tried in the place of a broken one.
 TRIES = 20
+# More unreadable images than both stop a test: its figures would no longer be those of the set.
+MOST_LEFT_OUT, LARGEST_SHARE_LEFT_OUT = 10, 0.01
 
 
 def read_or_replace(
@@ -74,3 +76,20 @@ class BrokenImages:
                     f"{count(number, 'training image')} broken, DATA.MAX_BAD_IMAGES allows {self.allowed}; "
                     f"the last: {message}; mend or remove them (log.txt names all)"
                 )
+
+
+def check_left_out(name: str, images: int, unreadable: Mapping[int, str]) -> None:
+    """Check what a test leaves out.
+
+    Args:
+        name: of the set.
+        images: in the set.
+        unreadable: {image: what is wrong with it}.
+
+    Raises:
+        DataError: more than MOST_LEFT_OUT and LARGEST_SHARE_LEFT_OUT of the images, or all of them.
+    """
+    number = len(unreadable)
+    if (number > MOST_LEFT_OUT and number > LARGEST_SHARE_LEFT_OUT * images) or (number and number == images):
+        first = unreadable[min(unreadable)]
+        raise DataError(f"{name}: {number} of {count(images, 'image')} cannot be read; the first: {first}")

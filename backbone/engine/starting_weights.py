@@ -125,6 +125,7 @@ class StartingWeights:
         wants: config keys that the weights ask for.
         classes: names of what the whole model was trained on; [] where it does not say.
         file: of a backbone, all that is known of it.
+        metadata: of a whole model, what its checkpoint says of it.
     """
 
     source: str
@@ -133,6 +134,7 @@ class StartingWeights:
     wants: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     file: WeightsFile | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def assumed(self) -> bool:
@@ -163,8 +165,10 @@ def open_starting_weights(
         tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
     if is_whole(tensors):
         metadata = content.get("metadata")
-        classes = metadata.get("classes", []) if isinstance(metadata, Mapping) else []
-        return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), [str(name) for name in classes])
+        metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
+        classes = metadata.get("classes")
+        classes = [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []
+        return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), classes, metadata=metadata)
     file = interpret(content, text, path)
     return StartingWeights(path, False, file.tensors, keys.of_backbone(file.traits, file.tensors), file=file)
 

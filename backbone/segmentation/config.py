@@ -36,7 +36,14 @@ CHOICES = {
 POSITIVE = (*SHARED_POSITIVE, "SOLVER.POLY_POWER", "SOLVER.HEAD_LR_FACTOR", "INPUT.TRAIN_SIZE")
 NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
-    *("MODEL.FREEZE_AT", "MODEL.HEAD.AUX_WEIGHT", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.LEAST_AREA"),
+    *(
+        "MODEL.FREEZE_AT",
+        "MODEL.HEAD.AUX_WEIGHT",
+        "DATA.TRAIN_IMAGES",
+        "DATA.VAL_IMAGES",
+        "DATA.LEAST_AREA",
+        "DATA.MAX_BAD_IMAGES",
+    ),
     *("INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE", "TEST.PICTURES"),
 )
 
@@ -94,6 +101,8 @@ def _data() -> CfgNode:
     # Use the first images alone; 0 for all.
     data.TRAIN_IMAGES = 0
     data.VAL_IMAGES = 0
+    # Unreadable training images before the run stops; each is named and replaced by another.
+    data.MAX_BAD_IMAGES = 100
     return data
 
 

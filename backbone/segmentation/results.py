@@ -38,7 +38,9 @@ def report(task: SegmentationTask, config: Any, *, extra: dict[str, Any], json: 
     """Write results.json, results.md and pictures into OUTPUT_DIR; print the table and where they are."""
     folder = Path(config.OUTPUT_DIR)
     results = {KIND: task.metrics} if task.metrics else {}
+    left_out = [str(task.test.path(index)) for index in sorted(task.left_out)]
     facts = {"network": config.MODEL.NAME, "head": config.MODEL.HEAD.NAME, "images": len(task.test)}
+    facts |= {"left_out": left_out, "broken_images": len(task.broken.messages)}
     record = {**results, **extra, **facts, **provenance(torch.device(config.MODEL.DEVICE))}
     for path in filter(None, (folder / RESULTS, json)):
         write_json(path, record)

@@ -13,17 +13,18 @@ from ..engine.record import LOGGER, start_logging
 from ..engine.scale import scale_schedule
 from ..engine.session import checkpoint_to_resume, launch, open_folder, train_task
 from .data import SegmentationSet, open_sets
+from .data.check import check_set
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer
 from .plan import plan
 from .request import SegmentationRequest
 from .results import BACKBONE, PICTURES, SHEET, TABLE, report, write_backbone
 from .task import KIND, SegmentationTask
-from .weights import WEIGHT_KEYS, StartingWeights, load_initial, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, StartingWeights, fit_head, load_initial, load_whole, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 # Keys of segmentation that a resumed run may have otherwise.
-FREE_KEYS = {"DATA.ROOT", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
+FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
 # What segmentation writes into a run folder.
 RUN_FILES = (TABLE, BACKBONE, PICTURES, SHEET)
 BEST = f"{KIND}/mIoU"
@@ -57,11 +58,14 @@ def run_process(request: SegmentationRequest) -> None:
     start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
     # All processes build the same network; later each draws for itself.
     checkpoint.seed_everything(request.config.SEED)
-    train_set, test_set = open_sets(request.config, training=not request.eval_only)
     config, weights, notes = settle(request)
+    known = weights.classes if weights is not None and request.eval_only else ()
+    train_set, test_set = open_sets(config, training=not request.eval_only, classes=known)
     if request.eval_only:
+        notes += check_set(test_set, config, training=False)
         test_only(config, weights, test_set, request, notes, began)
         return
+    notes += [*check_set(train_set, config, training=True), *check_set(test_set, config, training=False)]
     config, scaled = scale_schedule(config, request.given)
     train(config, weights, (train_set, test_set), request, [*notes, *scaled], began)
 
@@ -79,7 +83,8 @@ def settle(request: SegmentationRequest) -> tuple[Any, StartingWeights | None, l
         return config, None, []
     weights = open_starting_weights(config.MODEL.WEIGHTS)
     config, notes = WEIGHT_KEYS.adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
-    return config, weights, notes
+    config, compared = fit_head(config, weights, request.given, testing=request.eval_only)
+    return config, weights, [*notes, *compared]
 
 
 def test_only(

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..common.images import montage
 from ..engine import distributed
+from ..engine.broken import BrokenImages, check_left_out
 from ..engine.image_progress import ImageProgress
 from ..engine.solver import device_of
 from ..engine.task import Task
@@ -23,7 +24,7 @@ from .data.batches import Batch, training_batches, whole_images
 from .data.labels import write_label
 from .evaluation import VOID, Confusion, metrics
 from .inference import Inference, predict
-from .networks import AUX, OUT, SegmentationNetwork
+from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
 from .pictures import comparison, overlay
 
 KIND = "sem_seg"
@@ -37,6 +38,8 @@ class SegmentationTask(Task):
         metrics: of the last evaluation, NaN among them; see `evaluation.metrics`.
         confusion: of the last evaluation, over all processes.
         drawn: {index: predicted labels} of the test images that are shown.
+        left_out: {index: what is wrong} of the test images that the last evaluation could not read.
+        broken: the training images of this process that were replaced.
         predictions: folder for the predicted label images of every evaluation, or None.
     """
 
@@ -60,10 +63,12 @@ class SegmentationTask(Task):
         self.metrics: dict[str, float] = {}
         self.confusion = Confusion(len(test.classes))
         self.drawn: dict[int, np.ndarray] = {}
+        self.left_out: dict[int, str] = {}
+        self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
         self._accuracy: Tensor | None = None
 
     def batches(self, start: int, end: int) -> Iterable[Batch]:
-        return training_batches(self.train, self.config, self.device, start, end)
+        return training_batches(self.train, self.config, self.device, start, end, self.broken)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         scores = model(self.prepare(batch.images))
@@ -85,6 +90,12 @@ class SegmentationTask(Task):
     def measures(self) -> dict[str, Tensor]:
         return {} if self._accuracy is None else {"train_accuracy": self._accuracy}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"broken": self.broken.messages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.broken.messages[:] = state.get("broken", [])
+
     def metadata(self) -> dict[str, Any]:
         model = self.config.MODEL
         return {
@@ -92,6 +103,7 @@ class SegmentationTask(Task):
             "architecture": model.NAME,
             "head": model.HEAD.NAME,
             "output_stride": model.OUTPUT_STRIDE,
+            "atrous_rates": list(atrous_rates(self.config)) if model.HEAD.NAME == "deeplabv3" else [],
             "preprocessing": self.preprocessing.to_dict(),
         }
 
@@ -108,13 +120,22 @@ class SegmentationTask(Task):
         )
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
-        """Return {"sem_seg": the defined figures}; {} where the test set has no truth."""
+        """Return {"sem_seg": the defined figures}; {} where the test set has no truth.
+
+        Raises:
+            DataError: too many images cannot be read; see `check_left_out`.
+        """
         self.model.eval()
         indices = range(distributed.rank(), len(self.test), distributed.world_size())
         shown = set(self.shown())
-        confusion, drawn, how = Confusion(len(self.test.classes), self.device), {}, self.inference()
+        confusion, drawn, left_out = Confusion(len(self.test.classes), self.device), {}, {}
+        how, names = self.inference(), self.test.names()
         with ImageProgress(len(self.test), self.test.name, visible=True) as progress:
             for index, image, truth in whole_images(self.test, indices, self.config):
+                progress.add(1)
+                if isinstance(image, str):
+                    left_out[index] = image
+                    continue
                 predicted = predict(self.model, image, how)
                 if truth is not None:
                     confusion.add(predicted, torch.from_numpy(truth).to(self.device))
@@ -123,9 +144,10 @@ class SegmentationTask(Task):
                     if index in shown:
                         drawn[index] = label
                     if self.predictions is not None:
-                        write_label(self.predictions / f"{self.test.path(index).stem}.png", label)
-                progress.add(1)
+                        write_label(self.predictions / f"{names[index]}.png", label)
         self.drawn = {index: label for part in distributed.gather(drawn) for index, label in part.items()}
+        self.left_out = {index: text for part in distributed.gather(left_out) for index, text in part.items()}
+        check_left_out(self.test.name, len(self.test), self.left_out)
         self.confusion = confusion.gather()
         self.metrics = metrics(self.confusion.counts, self.test.classes) if self.test.has_truth else {}
         defined = {name: value for name, value in self.metrics.items() if not math.isnan(value)}
@@ -139,14 +161,16 @@ class SegmentationTask(Task):
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         pixels = batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy()
         labels = batch.labels[:PICTURED].byte().cpu().numpy()
-        return {"training batch": montage([overlay(*pair) for pair in zip(pixels, labels)], columns=4)}
+        return {
+            "training batch": montage([overlay(*pair, self.test.classes) for pair in zip(pixels, labels)], columns=4)
+        }
 
     def comparisons(self) -> dict[str, np.ndarray]:
         """Return {name: prediction left, truth right, RGB} of the test images that are shown."""
-        found = {}
+        found, names = {}, self.test.names()
         for index, label in sorted(self.drawn.items()):
             image, truth = self.test.read(index)
-            found[self.test.path(index).stem] = comparison(image, label, truth, self.test.classes)
+            found[names[index]] = comparison(image, label, truth, self.test.classes)
         return found
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:

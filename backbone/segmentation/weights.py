@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
-from ..common.errors import WeightsError
+from ..common.errors import ConfigError, WeightsError
 from ..common.text import count
 from ..engine import starting_weights
+from ..engine.config import get, put
 from ..engine.starting_weights import StartingWeights, WeightKeys
 from ..weights import load_weights, match
-from .networks import SegmentationNetwork
+from .config import CHOICES
+from .networks import SegmentationNetwork, atrous_rates
 
 WEIGHT_KEYS = WeightKeys(
     flags={
@@ -35,6 +38,53 @@ def open_starting_weights(path: str) -> StartingWeights:
 
 def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
     return all(any(name.startswith(part) for name in tensors) for part in ("backbone.", "classifier."))
+
+
+def fit_head(config: Any, weights: StartingWeights, given: Collection[str], *, testing: bool) -> tuple[Any, list[str]]:
+    """Compare head, output stride and dilations with those that a whole network was trained with.
+
+    In a test the config takes them over, but for keys of the command line.
+
+    Returns:
+        The frozen config, and what was set or is different, a line each.
+
+    Raises:
+        ConfigError: the command line names another head.
+    """
+    if not weights.whole:
+        return config, []
+    stride, head, rates = (weights.metadata.get(key) for key in ("output_stride", "head", "atrous_rates"))
+    if stride not in CHOICES["MODEL.OUTPUT_STRIDE"] or head not in CHOICES["MODEL.HEAD.NAME"]:
+        own = config.MODEL.OUTPUT_STRIDE
+        note = f"MODEL.OUTPUT_STRIDE {own} kept; the file does not say, torchvision's own weights want 8"
+        return config, [note] if own != 8 else []
+    if testing and head != config.MODEL.HEAD.NAME and "MODEL.HEAD.NAME" in given:
+        raise ConfigError(f"MODEL.HEAD.NAME is {config.MODEL.HEAD.NAME}, but {weights.source} has a head of {head}")
+    notes, wanted = [], {"MODEL.OUTPUT_STRIDE": stride, "MODEL.HEAD.NAME": head}
+    fitted = config.clone()
+    fitted.defrost()
+    for key, value in wanted.items():
+        if get(config, key) == value:
+            continue
+        if testing and key not in given:
+            put(fitted, key, value)
+            notes.append(f"{key} {get(config, key)} -> {value}, as the weights were trained")
+        else:
+            notes.append(f"{key} {get(config, key)} kept; the weights were trained with {value}")
+    if fitted.MODEL.HEAD.NAME == head == "deeplabv3" and _are_rates(rates):
+        # Rates count pixels of the feature map: at half the stride, twice the rate sees the same.
+        wanted = tuple(rate * stride // fitted.MODEL.OUTPUT_STRIDE for rate in rates)
+        if wanted != atrous_rates(fitted):
+            taken = testing and "MODEL.HEAD.ATROUS_RATES" not in given
+            change = f"-> {wanted}" if taken else f"kept; the weights were trained with what is {wanted} here"
+            notes.append(f"MODEL.HEAD.ATROUS_RATES {atrous_rates(fitted)} {change}")
+            fitted.MODEL.HEAD.ATROUS_RATES = wanted if taken else fitted.MODEL.HEAD.ATROUS_RATES
+    fitted.freeze()
+    return fitted, notes
+
+
+def _are_rates(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(rate, int) and rate > 0 for rate in value)
 
 
 def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...common.errors import ArchitectureError, DataError, RunError
 from ...common.text import count
+from ...engine.broken import check_left_out
 from ...engine.distributed import gather, rank, world_size
 from ...engine.image_progress import ImageProgress
 from ...engine.loading import settle_workers
@@ -20,9 +21,6 @@ from .protocols import Protocol
 from .results import Errors
 from .scoring import Prepare, Scorer
 from .views import Views, load_views
-
-# More unreadable images than both stop a test: its error would no longer be that of the set.
-MOST_LEFT_OUT, LARGEST_SHARE_LEFT_OUT = 10, 0.01
 
 
 def evaluate(
@@ -119,7 +117,7 @@ def _join(images: LabelledImages, protocol: Protocol, parts: list[tuple[Tensor, 
     for first, (found, missing, _) in enumerate(parts):
         guesses[first :: len(parts)] = found
         unreadable |= missing
-    _check_left_out(images, unreadable)
+    check_left_out(images.name, len(images), unreadable)
     right = guesses == torch.from_numpy(images.labels)[:, None]
     tested = len(images) - len(unreadable)
     return Errors(
@@ -131,13 +129,3 @@ def _join(images: LabelledImages, protocol: Protocol, parts: list[tuple[Tensor, 
         seconds=max(seconds for _, _, seconds in parts),
         guesses=guesses,
     )
-
-
-def _check_left_out(images: LabelledImages, unreadable: dict[int, str]) -> None:
-    number = len(unreadable)
-    many = number > MOST_LEFT_OUT and number > LARGEST_SHARE_LEFT_OUT * len(images)
-    if many or number == len(images):
-        raise DataError(
-            f"{images.name}: {number} of {count(len(images), 'image')} cannot be read; the first: "
-            f"{unreadable[min(unreadable)]}"
-        )

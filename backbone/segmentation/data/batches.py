@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...common.errors import DataError
 from ...engine import distributed
+from ...engine.broken import BrokenImages, read_or_replace
 from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
 from .augment import View, training_view
 from .sets import SegmentationSet
@@ -41,13 +44,19 @@ def view_of(config: Any) -> View:
 
 
 def training_batches(
-    images: SegmentationSet, config: Any, device: torch.device, start: int, end: int
+    images: SegmentationSet,
+    config: Any,
+    device: torch.device,
+    start: int,
+    end: int,
+    broken: BrokenImages | None = None,
 ) -> Iterator[Batch]:
-    """Yield this process's batches of the steps start..end-1.
+    """Yield this process's batches of the steps start..end-1; an image that cannot be read is replaced by another.
 
     Raises:
-        DataError: an image or its labels cannot be read.
+        RunError: more than DATA.MAX_BAD_IMAGES images were broken.
     """
+    counted = broken or BrokenImages(config.DATA.MAX_BAD_IMAGES)
     sampler = BatchSampler(
         EpochSampler(range(len(images)), config.SEED),
         batch_size=config.SOLVER.IMS_PER_BATCH,
@@ -63,7 +72,8 @@ def training_batches(
         batches=sampler,
         collate=_collate,
     )
-    for pixels, labels in until_error(loader):
+    for pixels, labels, bad in until_error(loader):
+        counted.add(bad)
         # (N, H, W, 3) in memory is the channels_last layout of (N, 3, H, W).
         pixels = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
         yield Batch(pixels, labels.to(device, non_blocking=True).long())
@@ -71,8 +81,12 @@ def training_batches(
 
 def whole_images(
     images: SegmentationSet, indices: Sequence[int], config: Any
-) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
-    """Yield index, image and labels of some images, in order; see `SegmentationSet.read`."""
+) -> Iterator[tuple[int, np.ndarray | str, np.ndarray | None]]:
+    """Yield index, image and labels of some images, in order; what is wrong with an image that cannot be read.
+
+    Raises:
+        DataError: labels are missing or wrong.
+    """
     workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     loader = make_loader(_Whole(images, indices), workers=workers, pin_memory=False)
     for (sample,) in until_error(loader):
@@ -87,10 +101,11 @@ class _Views(Dataset):
         self.seed = config.SEED
         self.view = view_of(config)
 
-    def __getitem__(self, item: Item) -> tuple[np.ndarray, np.ndarray]:
+    def __getitem__(self, item: Item) -> tuple[np.ndarray, np.ndarray, list[str]]:
         position, index = item
         random = np.random.default_rng((self.seed, VIEWS, position))
-        return training_view(*self.images.read(index), random, self.view)
+        sample, bad = read_or_replace(self.images.read, index, len(self.images), random)
+        return (*training_view(*sample, random, self.view), bad)
 
 
 class _Whole(Dataset):
@@ -101,11 +116,15 @@ class _Whole(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> tuple[int, np.ndarray, np.ndarray | None]:
+    def __getitem__(self, place: int) -> tuple[int, np.ndarray | str, np.ndarray | None]:
         index = self.indices[place]
-        return (index, *self.images.read(index))
+        label = self.images.label(index)
+        try:
+            return index, self.images.image(index, label), label
+        except DataError as error:
+            return index, str(error), None
 
 
-def _collate(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    images, labels = zip(*samples)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+def _collate(samples: list[tuple[np.ndarray, np.ndarray, list[str]]]) -> tuple[Tensor, Tensor, list[str]]:
+    images, labels, bad = zip(*samples)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(chain.from_iterable(bad))

@@ -16,13 +16,20 @@ BACKGROUND = "background"
 
 
 def open_coco(
-    name: str, json_file: Path, images: Path, *, classes: Sequence[str] | None = None, least_area: int = 0
+    name: str,
+    json_file: Path,
+    images: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    all_needed: bool = True,
+    least_area: int = 0,
 ) -> CocoImages:
     """Open the annotations of a COCO file as a set of label images.
 
     Args:
         classes: in the order of their labels from 1, each a category of the same meaning; by default all categories by
             id. Objects of other categories are background.
+        all_needed: whether the file must have a category for each class; one of them it must have.
         least_area: images with fewer annotated pixels of these classes are left out; 0 keeps all.
 
     Raises:
@@ -36,9 +43,11 @@ def open_coco(
         classes = sorted(categories, key=categories.get) if classes is None else classes
         identities = {meaning(name): identity for name, identity in categories.items()}
         missing = [name for name in classes if meaning(name) not in identities]
-        if missing:
+        if missing and (all_needed or len(missing) == len(classes)):
             raise DataError(f"{json_file}: has no category {missing[0]!r}; DATA.COCO_CLASSES all takes those it has")
-        label_of = {identities[meaning(name)]: label for label, name in enumerate(classes, start=1)}
+        label_of = {
+            identities[meaning(name)]: label for label, name in enumerate(classes, start=1) if name not in missing
+        }
         parts, areas = _parts(content["annotations"], label_of)
         records = [
             CocoImage(images / image["file_name"], image["width"], image["height"], tuple(parts[image["id"]]))

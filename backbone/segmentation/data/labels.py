@@ -41,14 +41,18 @@ def read_label(path: Path, classes: Sequence[str]) -> np.ndarray:
         raise DataError(f"{path}: the label image does not exist") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image that Pillow can read; replace it or leave it out") from None
+    except DataError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: the label image cannot be read: {str(error).splitlines()[0]}") from None
     wrong = (label >= len(classes)) & (label != VOID)
     if wrong.any():
         y, x = np.argwhere(wrong)[0]
+        # One more than there are: most often the list of names lacks the background, or labels count from 1.
+        hint = "; labels count from 0: does the list of classes lack one?" if label[wrong].max() == len(classes) else ""
         raise DataError(
             f"{path}: label {label[y, x]} at x {x}, y {y} is none of the {len(classes)} classes "
-            f"(0 to {len(classes) - 1}) and not {VOID} (void)"
+            f"(0 to {len(classes) - 1}) and not {VOID} (void){hint}"
         )
     return label.astype(np.uint8)
 

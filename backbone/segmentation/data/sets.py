@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,14 +25,17 @@ class SegmentationSet(ABC):
     Attributes:
         name: for people.
         classes: names by label.
+        own_classes: the same, before `renumbered`.
+        records: what is known of each image, as the kind of set has it.
         has_truth: whether there are labels; test sets whose labels stay with a server have none.
     """
 
     def __init__(self, name: str, classes: Sequence[str], records: Sequence[Any], *, has_truth: bool = True) -> None:
         self.name = name
-        self.classes = list(classes)
+        self.classes = self.own_classes = list(classes)
         self.records = list(records)
         self.has_truth = has_truth
+        self._numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -41,17 +46,86 @@ class SegmentationSet(ABC):
         part.records = self.records[:number]
         return part
 
+    def renumbered(self, classes: Sequence[str], owner: str) -> SegmentationSet:
+        """Return the set with the labels of `classes`, among which are all of its own.
+
+        Args:
+            owner: in words, what has these classes.
+
+        Raises:
+            DataError: it has a class that is not among them.
+        """
+        if list(classes) == self.classes:
+            return self
+        strange = [name for name in self.classes if name not in classes]
+        if strange:
+            raise DataError(f"{self.name}: has the class {strange[0]!r}, which {owner} does not have")
+        other = copy.copy(self)
+        other.classes, other._numbers = list(classes), np.full(256, VOID, dtype=np.uint8)
+        other._numbers[: len(self.own_classes)] = [other.classes.index(name) for name in self.own_classes]
+        return other
+
+    def names(self) -> list[str]:
+        """Return what files that are made of each image are called: its stem, or where two share that, its path."""
+        paths = [self.path(index) for index in range(len(self))]
+        stems = [path.stem for path in paths]
+        if len(set(stems)) == len(stems):
+            return stems
+        common = Path(os.path.commonpath([path.parent for path in paths]))
+        below = [path.relative_to(common) for path in paths]
+        names = [str(path.with_suffix("")) for path in below]
+        return names if len(set(names)) == len(names) else [str(path) for path in below]
+
+    def label(self, index: int) -> np.ndarray | None:
+        """Return the labels of an image, (H, W) uint8, None without truth.
+
+        Raises:
+            DataError: they are missing or broken, or hold a number that is neither a class nor VOID.
+        """
+        label = self._own_label(index)
+        return label if label is None or self._numbers is None else self._numbers[label]
+
+    def look(self, index: int) -> tuple[np.ndarray, tuple[int, int] | None]:
+        """Return the pixels of each label in an image, (256,), and its labels' (width, height), None without truth.
+
+        Raises:
+            DataError: as in `label`.
+        """
+        label = self.label(index)
+        if label is None:
+            return np.zeros(256, dtype=np.int64), None
+        return np.bincount(label.ravel(), minlength=256), label.shape[1::-1]
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an image, (H, W, 3) RGB uint8, and its labels as `label` does.
+
+        Raises:
+            DataError: a file is missing or broken, or the two do not fit.
+        """
+        label = self.label(index)
+        return self.image(index, label), label
+
+    def image(self, index: int, label: np.ndarray | None) -> np.ndarray:
+        """Return an image that goes with a label, (H, W, 3) RGB uint8.
+
+        Raises:
+            DataError: it is missing or broken, or of another size than the label.
+        """
+        if label is None:
+            return read_image(self.path(index), channel_order="RGB")
+        return _read_sized(self.path(index), label.shape[1::-1], self.source(index))
+
     @abstractmethod
     def path(self, index: int) -> Path:
         """Return the file of an image."""
 
     @abstractmethod
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an image, (H, W, 3) RGB uint8, and its labels, (H, W) uint8, None without truth.
+    def source(self, index: int) -> str:
+        """Return in words where the labels of an image come from."""
 
-        Raises:
-            DataError: a file is missing or broken, or the two do not fit.
-        """
+    @abstractmethod
+    def _own_label(self, index: int) -> np.ndarray | None:
+        """Return the labels as the set numbers them; see `label`."""
 
 
 class ImageFiles(SegmentationSet):
@@ -60,12 +134,12 @@ class ImageFiles(SegmentationSet):
     def path(self, index: int) -> Path:
         return self.records[index][0]
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        image_file, label_file = self.records[index]
-        if label_file is None:
-            return read_image(image_file, channel_order="RGB"), None
-        label = read_label(label_file, self.classes)
-        return _read_sized(image_file, label.shape[1::-1], str(label_file)), label
+    def source(self, index: int) -> str:
+        return str(self.records[index][1])
+
+    def _own_label(self, index: int) -> np.ndarray | None:
+        file = self.records[index][1]
+        return None if file is None else read_label(file, self.own_classes)
 
 
 @dataclass(frozen=True)
@@ -88,9 +162,33 @@ class CocoImages(SegmentationSet):
     def path(self, index: int) -> Path:
         return self.records[index].path
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        record = self.records[index]
-        return _read_sized(record.path, (record.width, record.height), "its JSON record"), draw(record)
+    def source(self, index: int) -> str:
+        return "its JSON record"
+
+    def look(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """See `SegmentationSet.look`; overlaps count for each object, and nothing is drawn, which would take longer."""
+        record, pixels = self.records[index], np.zeros(256, dtype=np.int64)
+        for value, runs in _runs(record):
+            pixels[value] += int(coco_mask().area(runs))
+        pixels[0] += max(0, record.width * record.height - pixels.sum())
+        renumbered = pixels if self._numbers is None else np.bincount(self._numbers, weights=pixels, minlength=256)
+        return renumbered.astype(np.int64), (record.width, record.height)
+
+    def _own_label(self, index: int) -> np.ndarray:
+        return draw(self.records[index])
+
+
+def coco_mask() -> ModuleType:
+    """Return pycocotools.mask.
+
+    Raises:
+        RunError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError:
+        raise RunError("labels from COCO annotations need pycocotools; pip install pycocotools") from None
+    return mask
 
 
 def draw(record: CocoImage) -> np.ndarray:
@@ -102,26 +200,32 @@ def draw(record: CocoImage) -> np.ndarray:
         DataError: a segmentation that is neither polygons nor run lengths.
         RunError: pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as coco_mask
-    except ImportError:
-        raise RunError("labels from COCO annotations need pycocotools; pip install pycocotools") from None
     label = np.zeros((record.height, record.width), dtype=np.uint8)
     covered = np.zeros(label.shape, dtype=bool)
+    for value, runs in _runs(record):
+        inside = coco_mask().decode(runs).astype(bool)
+        label[inside] = value
+        label[inside & covered] = VOID
+        covered |= inside
+    return label
+
+
+def _runs(record: CocoImage) -> Iterator[tuple[int, Any]]:
+    """Yield label and run lengths of each part of an image; see `draw` for what is raised."""
+    masks = coco_mask()
     for value, segmentation in record.parts:
         try:
             runs = segmentation
             if isinstance(segmentation, list):
-                runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, record.height, record.width))
+                runs = masks.merge(masks.frPyObjects(segmentation, record.height, record.width))
             elif isinstance(segmentation["counts"], list):
-                runs = coco_mask.frPyObjects(segmentation, record.height, record.width)
-            inside = coco_mask.decode(runs).astype(bool)
-            label[inside] = value
-            label[inside & covered] = VOID
+                runs = masks.frPyObjects(segmentation, record.height, record.width)
+            if list(runs["size"]) != [record.height, record.width]:
+                raise ValueError(f"it is made for {runs['size']} rows and columns")
+            masks.area(runs)
         except Exception as error:  # whatever pycocotools makes of data of another form
             raise DataError(f"{record.path}: a segmentation of this image cannot be drawn: {error}") from None
-        covered |= inside
-    return label
+        yield value, runs
 
 
 def _read_sized(path: Path, size: tuple[int, int], source: str) -> np.ndarray:

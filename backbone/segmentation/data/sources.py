@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +19,40 @@ from .sets import ImageFiles, SegmentationSet
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def open_sets(config: Any, *, training: bool) -> tuple[SegmentationSet | None, SegmentationSet]:
-    """Return the training set (None for an evaluation) and the validation set.
+def open_sets(
+    config: Any, *, training: bool, classes: Sequence[str] = ()
+) -> tuple[SegmentationSet | None, SegmentationSet]:
+    """Return the training set (None for an evaluation) and the validation set, with the same classes.
+
+    Args:
+        classes: what the network under test was trained on; the validation set may lack some.
 
     Raises:
-        DataError: they are not there, or broken.
+        DataError: they are not there, broken or empty, or the validation set has a class more.
         ConfigError: a training set without labels.
     """
     data = config.DATA
-    test = _open(config, data.VAL, training=False)
+    test = _open(config, data.VAL, training=False, classes=classes)
     train = _open(config, data.TRAIN, training=True) if training else None
+    if train is not None:
+        test = test.renumbered(train.classes, "the training set")
+    elif set(test.classes) < set(classes):
+        test = test.renumbered(classes, "the network")
     if train is not None and not train.has_truth:
         raise ConfigError(f"DATA.TRAIN {data.TRAIN!r}: this set has no labels; they stay with its evaluation server")
     if train is not None and data.TRAIN_IMAGES:
         train = train.first(data.TRAIN_IMAGES)
     if data.VAL_IMAGES:
         test = test.first(data.VAL_IMAGES)
-    for images in filter(None, (train, test)):
-        if not len(images):
-            raise DataError(f"{images.name}: holds no images")
+    for images in (test, train):
+        if images is not None and not len(images):
+            area = data.LEAST_AREA if images is train and data.NAME in ("coco", "mini") else 0
+            hint = f" with {area} annotated pixels or more (DATA.LEAST_AREA)" if area else ""
+            raise DataError(f"{images.name}: holds no images{hint}")
     return train, test
 
 
-def _open(config: Any, split: str, *, training: bool) -> SegmentationSet:
+def _open(config: Any, split: str, *, training: bool, classes: Sequence[str] = ()) -> SegmentationSet:
     data = config.DATA
     least_area = data.LEAST_AREA if training else 0
     if data.NAME == "mini":
@@ -49,12 +62,12 @@ def _open(config: Any, split: str, *, training: bool) -> SegmentationSet:
     root = data_root(config)
     if data.NAME == "coco":
         below = root / "coco" if (root / "coco").is_dir() else root
-        classes = VOC_CLASSES if data.COCO_CLASSES == "voc" else None
         file = below / "annotations" / f"instances_{split}.json"
-        return open_coco(f"coco {split}", file, below / split, classes=classes, least_area=least_area)
+        kinds = {"classes": VOC_CLASSES, "all_needed": training} if data.COCO_CLASSES == "voc" else {}
+        return open_coco(f"coco {split}", file, below / split, least_area=least_area, **kinds)
     if data.NAME == "voc":
         return _open_voc(root, split, year=data.YEAR, labels=data.LABEL_FOLDER)
-    return _open_folders(root, split, data.CLASSES)
+    return _open_folders(root, split, data.CLASSES, classes)
 
 
 def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
@@ -80,19 +93,35 @@ def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
     return ImageFiles(f"VOC{year} {split}", (BACKGROUND, *VOC_CLASSES), records, has_truth=has_truth)
 
 
-def _open_folders(root: Path, split: str, class_file: str) -> ImageFiles:
-    """Open images/<split> and labels/<split>, or images and labels with the list of names <split>.txt."""
-    classes = _read_classes(Path(class_file) if class_file else root / "classes.txt")
+def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str]) -> ImageFiles:
+    """Open images/<split> and labels/<split>, or images and labels with the list of names <split>.txt.
+
+    Args:
+        known: the classes where no file names them.
+    """
+    file = Path(class_file) if class_file else root / "classes.txt"
+    classes = list(known) if known and not class_file and not os.path.lexists(file) else _read_classes(file)
     images, labels, list_file = root / "images", root / "labels", root / f"{split}.txt"
     wanted = None
     if list_file.is_file():
-        wanted = list_file.read_text(encoding="utf-8").split()
+        wanted = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
     else:
         images, labels = images / split, labels / split
     for folder in (images, labels):
         if not folder.is_dir():
             raise DataError(f"{folder}: the folder does not exist, and there is no list {list_file}")
-    found = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES}
+    files = [path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not files:
+        deeper = next((path.name for path in sorted(images.iterdir()) if path.is_dir()), "")
+        hint = f"; what lies deeper, as in {deeper}/, is not read" if deeper else ""
+        raise DataError(f"{images}: holds no images{hint}")
+    found = {path.stem: path for path in files}
+    twice = [path for path in files if found[path.stem] != path]
+    if twice:
+        raise DataError(f"{twice[0]}: {found[twice[0].stem].name} beside it has the same label image; keep one of them")
+    if wanted is not None:
+        # A list may name the files, or go without their endings.
+        wanted = [stem if stem in found else found.get(Path(stem).stem, Path(stem)).stem for stem in wanted]
     missing = [stem for stem in wanted or () if stem not in found]
     if missing:
         raise DataError(f"{list_file}: names {missing[0]!r}, of which {images} has no image")
@@ -115,6 +144,6 @@ def _read_classes(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the class names, one a line, cannot be read (DATA.CLASSES): {error}") from None
     classes = [line.strip() for line in lines if line.strip()]
-    if not 1 <= len(classes) <= VOID or len(set(classes)) != len(classes):
-        raise DataError(f"{path}: must hold 1 to {VOID} different class names, one a line")
+    if not 2 <= len(classes) <= VOID or len(set(classes)) != len(classes):
+        raise DataError(f"{path}: must hold 2 to {VOID} different class names, one a line; background is one")
     return classes

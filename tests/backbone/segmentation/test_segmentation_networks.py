@@ -9,11 +9,12 @@ from torchvision.models import segmentation as peers
 
 import backbone
 from backbone.common.errors import ConfigError, WeightsError
-from backbone.segmentation import default_config
+from backbone.engine.starting_weights import StartingWeights
+from backbone.segmentation import default_config, load_config
 from backbone.segmentation.networks import atrous_rates, build
 from backbone.segmentation.optimizer import make_optimizer
 from backbone.segmentation.session import check_batch
-from backbone.segmentation.weights import WEIGHT_KEYS, load_initial, load_whole, open_starting_weights
+from backbone.segmentation.weights import WEIGHT_KEYS, fit_head, load_initial, load_whole, open_starting_weights
 
 CLASSES = [f"class {index}" for index in range(21)]
 
@@ -138,3 +139,38 @@ def test_mistakes():
     with pytest.raises(ConfigError, match="2 images or more"):
         check_batch(alone, 2)
     check_batch(alone, 1)
+
+
+def checkpoint_of(head: str, stride: int, **rates) -> StartingWeights:
+    metadata = {"output_stride": stride, "head": head, **rates}
+    return StartingWeights("net.pth", True, {}, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("trained", "keys", "testing", "settled", "noted"),
+    [
+        (("fcn", 8), {}, True, ("fcn", 8, ()), "MODEL.OUTPUT_STRIDE 16 -> 8, as the weights were trained"),
+        (("fcn", 8), {}, False, ("fcn", 16, ()), "MODEL.OUTPUT_STRIDE 16 kept; the weights were trained with 8"),
+        (("fcn", 8), {"OUTPUT_STRIDE": 32}, True, ("fcn", 32, ()), "MODEL.OUTPUT_STRIDE 32 kept"),
+        (("fcn", 16), {}, True, ("fcn", 16, ()), ""),
+        (("deeplabv3", 16, 6, 12, 18), {}, True, ("deeplabv3", 16, ()), "MODEL.HEAD.NAME fcn -> deeplabv3"),
+        (("deeplabv3", 8, 3, 6), {}, True, ("deeplabv3", 8, (3, 6)), "MODEL.HEAD.ATROUS_RATES (12, 24, 36) -> (3, 6)"),
+        (("deeplabv3", 16, 6, 12, 18), {"OUTPUT_STRIDE": 8}, True, ("deeplabv3", 8, ()), "trained with 16"),
+        (("fcn", "x"), {}, True, ("fcn", 16, ()), "the file does not say, torchvision's own weights want 8"),
+    ],
+)
+def test_a_whole_network_is_tested_as_it_was_trained(trained, keys, testing, settled, noted):
+    config = load_config("mini_fcn_r18.yaml", [part for key, value in keys.items() for part in (f"MODEL.{key}", value)])
+    head, stride, *rates = trained
+    weights = checkpoint_of(head, stride, atrous_rates=rates)
+    fitted, notes = fit_head(config, weights, {f"MODEL.{key}" for key in keys}, testing=testing)
+    model = fitted.MODEL
+    assert (model.HEAD.NAME, model.OUTPUT_STRIDE, tuple(model.HEAD.ATROUS_RATES)) == settled
+    assert noted in "; ".join(notes) and bool(notes) == bool(noted)
+    assert fit_head(fitted, StartingWeights("backbone.pth", False, {}), (), testing=True) == (fitted, [])
+
+
+def test_another_head_on_the_command_line_is_refused():
+    config = load_config("mini_fcn_r18.yaml", [])
+    with pytest.raises(ConfigError, match="MODEL.HEAD.NAME is fcn, but net.pth has a head of deeplabv3"):
+        fit_head(config, checkpoint_of("deeplabv3", 8), {"MODEL.HEAD.NAME"}, testing=True)

@@ -8,6 +8,7 @@ import torch
 from small_segmentation import CLASSES, scene, write_folders
 from torch.nn import functional as F
 
+from backbone.common.errors import DataError
 from backbone.common.images import resize_image
 from backbone.segmentation import default_config
 from backbone.segmentation.data import open_sets
@@ -104,11 +105,42 @@ def test_evaluation_predictions_and_pictures(config, tmp_path):
     assert sorted(task.drawn) == [0, 2] and set(task.comparisons()) == {"0", "2"}
 
 
+def test_a_test_leaves_out_what_cannot_be_read_and_training_replaces_it(config):
+    task = task_of(config)
+    for images in (task.train, task.test):
+        content = images.path(1).read_bytes()
+        images.path(1).write_bytes(content[: len(content) // 2])
+    whole = sum(int((task.test.label(index) != VOID).sum()) for index in (0, 2))
+    task.evaluate()
+    assert list(task.left_out) == [1] and "1.png" in task.left_out[1] and task.confusion.counts.sum().item() == whole
+    config.INPUT.TRAIN_SIZE, config.SOLVER.IMS_PER_BATCH = 32, 4
+    batches = [list(task.batches(0, 3)) for _ in range(2)]
+    assert len(task.broken.messages) == 1 and "1.png" in task.broken.messages[0]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(*batches))
+    for index in range(3):
+        task.test.path(index).write_bytes(b"")
+    with pytest.raises(DataError, match="3 of 3 images cannot be read"):
+        task.evaluate()
+
+
+def test_a_class_0_that_is_no_background_has_a_colour_and_a_name():
+    image = np.full((340, 340, 3), 100, np.uint8)
+    label = np.zeros((340, 340), np.uint8)
+    label[:, 170:] = 1
+    for classes, colour in ((("road", "sky"), voc_palette()[2]), (("background", "sky"), None)):
+        drawn = overlay(image, label, classes)
+        expected = 100 if colour is None else (0.4 * 100 + 0.6 * colour.astype(float)).round()
+        assert np.abs(drawn[0, 0].astype(float) - expected).max() <= 1
+        legend = comparison(image, label, None, classes)[340:]
+        assert (legend == voc_palette()[2]).all(-1).any() == (colour is not None)
+        assert (legend == voc_palette()[1]).all(-1).any()
+
+
 def test_overlays_show_labels_in_vocs_colours():
     image = np.full((40, 50, 3), 100, np.uint8)
     label = np.zeros((40, 50), np.uint8)
     label[:, 20:30], label[:, 30:] = 1, VOID
-    drawn = overlay(image, label)
+    drawn = overlay(image, label, ("background", "a", "b"))
     assert (drawn[:, :20] == 100).all()
     assert np.abs(drawn[0, 25] - (0.4 * 100 + 0.6 * voc_palette()[1])).max() <= 1
     assert (drawn[:, 30:] == 193).all()
