@@ -61,6 +61,8 @@ __all__ = [
     "unfreeze_norm",
 ]
 
+__version__ = "0.1.0"
+
 # The modules that define the names of __all__, the quickest to import first.
 _HOMES = ("common.errors", "networks", "weights", "exporting", "networks.precise_bn")
 _ROOMS = ("common", "networks", "weights", "exporting")

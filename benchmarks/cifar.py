@@ -10,11 +10,11 @@ from backbone.classification.config import load_config
 from backbone.classification.data.sources import synthetic_images
 from backbone.classification.networks import build, mean_image
 from backbone.classification.task import ClassificationTask
+from backbone.engine.timing import alternate, only_those_that_run
 
 from .classifiers import OurLoop
 from .memory import clean
 from .report import Section
-from .timing import alternate, only_those_that_run
 
 STEPS = {"cuda": 100, "cpu": 4}
 BATCH = 128  # the paper's

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
+from backbone.engine.timing import Timing, alternate, only_those_that_run
+
 from .memory import clean, memory_note
 from .report import Section
 from .scenes import coco_batches, drawn_batches
 from .stock import check_agreement, make_pair
-from .timing import Timing, alternate, only_those_that_run
 from .variants import PEER, Batches, Pair, Variant, Way, inference_variants, training_variants
 
 # Shorter side, batches in a round, and regions of the second stage (None: detectron2's own), by kind of device.

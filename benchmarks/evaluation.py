@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from backbone.engine.timing import alternate
 from detection.evaluation import ENGINES, evaluate_coco
 
 from .report import Section
-from .timing import alternate
 
 
 def synthetic(

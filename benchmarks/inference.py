@@ -17,10 +17,10 @@ from torchvision.models._utils import IntermediateLayerGetter
 import backbone
 import detection
 from backbone import ConfigError
+from backbone.engine.timing import alternate
 from backbone.networks import FoldedBackbone, find_architecture
 
 from .report import Section
-from .timing import alternate
 
 STAGES = ("res2", "res3", "res4", "res5")
 # Seconds: longer than the threads of ONNX Runtime, OpenVINO and OpenMP spin.

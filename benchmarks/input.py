@@ -28,9 +28,9 @@ from backbone.classification.data.decode import (
 from backbone.classification.data.jpeg import decode_region, read_frame
 from backbone.common.errors import DataError
 from backbone.common.images.headers import has_image_magic, read_header
+from backbone.engine.timing import Timing, alternate
 
 from .report import Section
-from .timing import Timing, alternate
 
 BATCH = 32
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -19,13 +19,13 @@ from detectron2.structures import BoxMode
 
 from backbone.common.errors import DataError
 from backbone.common.images import read_image
+from backbone.engine.timing import alternate
 from detection.data.catalog import locate
 from detection.data.mapper import Mapper, Resize, resize_and_flip
 from detection.data.samples import TrainingSamples
 from detection.data.sets import DetectionSet, build_set
 
 from .report import Section
-from .timing import alternate
 
 SET = "coco_2017_train"
 MOST = 100  # images; their decoding times vary more than the rounds do

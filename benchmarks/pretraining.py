@@ -11,13 +11,13 @@ from torch import Tensor
 
 from backbone.common.errors import RunError
 from backbone.engine.loading import settle_workers
+from backbone.engine.timing import Timing, alternate, only_those_that_run
 
 from .classifiers import CLASSES, Loop, Setting, make_loops
 from .folders import file_ways
 from .input import find_images
 from .memory import clean, memory_note, peak_bytes, saved_bytes
 from .report import Section
-from .timing import Timing, alternate, only_those_that_run
 
 PEER, OURS = "torchvision", "ours"
 # By kind of device: images a step, their side, steps in a round.

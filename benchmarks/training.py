@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import backbone
+from backbone.engine.timing import alternate
 
 from .inference import STAGES, detectron2_backbone
 from .memory import saved_bytes
 from .report import Section
-from .timing import alternate
 
 
 def measure(name: str, *, size: tuple[int, int], batch: int, rounds: int, device: str) -> Section:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from backbone import __version__
+
 from .compat import close_gaps, require_detectron2
 
 if TYPE_CHECKING:
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
     from detectron2.config import CfgNode
 
-__all__ = ["get_config", "register"]
+__all__ = ["__version__", "get_config", "register"]
 
 # Before any module of this package imports detectron2. Imports nothing itself.
 close_gaps()

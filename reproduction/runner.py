@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -14,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backbone.common.commands import command_line
 from backbone.engine.checkpoint import FINAL
 from backbone.engine.progress import duration
 
 from .records import lacking, read_run
 from .rows import Row, Step
 
-TOOLS = Path(__file__).resolve().parents[1] / "tools"
 MISTAKE = 2
 TERMINATED = 128 + signal.SIGTERM
 LAST_LINES = 40
@@ -46,7 +45,7 @@ class Calls:
 
     def command(self, row: Row, step: Step, *, resume: bool) -> list[str]:
         """Return the command line of one step."""
-        parts = [sys.executable, str(TOOLS / row.kind.tool), *step.arguments]
+        parts = [*command_line(row.kind.tool), *step.arguments]
         parts += ["--output-dir", str(self.runs / step.folder)]
         weights = self._weights(step)
         if weights is not None:

@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 OK, WARN, BAD = "ok", "warn", "MEND"
+# Named here and not by `backbone`, which may be what is missing.
+INSTALLED = Path(sys.argv[0]).name.startswith("resnet-detection")
+INSTALL_DETECTRON2 = "resnet-detection install-detectron2" if INSTALLED else "python tools/install_detectron2.py"
+INSTALL_TORCH = "pip install torch torchvision" if INSTALLED else "run `make env`, or `pip install -e .` in the project"
 NEEDED = ("numpy", "cv2", "pycocotools", "fvcore", "yacs", "yaml", "orjson", "safetensors", "tensorboard", "tqdm")
 DISTRIBUTION = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
 # What makes a folder under the data root one of the known data sets.
@@ -56,7 +60,7 @@ def check_python() -> Line:
 def check_torch() -> list[Line]:
     torch, error = attempt("torch")
     if torch is None:
-        return [Line(BAD, "torch", error, "run `make env`, or `pip install -e .` in the project")]
+        return [Line(BAD, "torch", error, INSTALL_TORCH)]
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     lines = [Line(OK, "torch", f"{torch.__version__}, {built}")]
     driver = shutil.which("nvidia-smi")
@@ -85,7 +89,7 @@ def check_torchvision() -> Line:
     torch, _ = attempt("torch")
     vision, error = attempt("torchvision")
     if torch is None or vision is None:
-        return Line(BAD, "torchvision", error or "needs torch", "run `make env`")
+        return Line(BAD, "torchvision", error or "needs torch", INSTALL_TORCH)
     try:
         boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
@@ -109,7 +113,7 @@ def _fitting_torchvision(torch_version: str) -> str:
 def check_detectron2() -> Line:
     spec = importlib.util.find_spec("detectron2")
     if spec is None or not spec.submodule_search_locations:
-        return Line(BAD, "detectron2", "not installed", "run `python tools/install_detectron2.py`")
+        return Line(BAD, "detectron2", "not installed", f"run `{INSTALL_DETECTRON2}`")
     folder = Path(next(iter(spec.submodule_search_locations)))
     kind = "with its compiled part" if any(folder.glob("_C.*")) else "Python part"
     detection, error = attempt("detection")
@@ -119,9 +123,7 @@ def check_detectron2() -> Line:
             return Line(OK, "detectron2", f"{importlib.metadata.version('detectron2')}, {kind}, at {folder}")
         except Exception as failure:  # whatever an unfit detectron2 raises
             error = (str(failure).splitlines() or [type(failure).__name__])[0]
-    return Line(
-        BAD, "detectron2", f"{kind} at {folder} does not work: {error}", "run tools/install_detectron2.py --force"
-    )
+    return Line(BAD, "detectron2", f"{kind} at {folder} does not work: {error}", f"run `{INSTALL_DETECTRON2} --force`")
 
 
 def check_packages() -> list[Line]:
@@ -179,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="(else $DETECTRON2_DATASETS, ./datasets)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the lines as JSON too")
-    parser.error = lambda message: parser.exit(2, f"doctor.py: error: {message} (--help shows the usage)\n")
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message} (--help shows the usage)\n")
     arguments = parser.parse_args()
     root = arguments.data_root or Path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
     lines = [
@@ -202,7 +204,9 @@ def main() -> int:
         try:
             arguments.json.write_text(text, encoding="utf-8")
         except OSError as error:
-            print(f"doctor.py: error: {arguments.json}: cannot be written: {error.strerror or error}", file=sys.stderr)
+            print(
+                f"{parser.prog}: error: {arguments.json}: cannot be written: {error.strerror or error}", file=sys.stderr
+            )
             return 2
     return 2 if broken else 0
 

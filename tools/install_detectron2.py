@@ -34,6 +34,7 @@ ARCHIVE = "pb1-detectron2"
 VERSION = "0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 REPOSITORY = "https://github.com/facebookresearch/detectron2.git"
+# The tested set, where there is a checkout. Elsewhere pip keeps what is installed, since REQUIRES names no versions.
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 # What detectron2 imports at run time; its own list also names tools that only its export and its formatter use.
@@ -95,10 +96,15 @@ def pip(*arguments: str, extra_path: Path | None = None) -> None:
         raise InstallError(f"pip {arguments[0]} failed: " + " | ".join(wanted[-4:]))
 
 
+def pinned(constraints: Path | None) -> tuple[str, ...]:
+    """Return the words for pip that pin the versions of what detectron2 needs; none without a file of them."""
+    return () if constraints is None else ("--constraint", str(constraints))
+
+
 def fetch_archive(folder: Path) -> Path:
     """Let pip fetch the archive into `folder`. pip checks the hash before anything of it is read."""
     if importlib.util.find_spec("torch") is None:
-        raise InstallError("torch is not installed: run `pip install -e .` in the project first")
+        raise InstallError("torch is not installed: run `pip install torch torchvision` first")
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{ARCHIVE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
     # pip asks a source archive for its metadata even when it is only to be fetched, and this one's setup.py needs torch
@@ -167,7 +173,7 @@ def write_wheel(files: dict[str, bytes], folder: Path) -> Path:
     return path
 
 
-def install_python_part(archive: Path | None, wheel_folder: Path | None, constraints: Path) -> None:
+def install_python_part(archive: Path | None, wheel_folder: Path | None, constraints: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="detectron2-") as temporary:
         folder = Path(temporary)
         if archive is None:
@@ -179,17 +185,17 @@ def install_python_part(archive: Path | None, wheel_folder: Path | None, constra
             print(f"wrote {shutil.copy(wheel, wheel_folder)}")
             return
         # A first call brings the dependencies, a second puts the package itself in place of another kind of it.
-        pip("install", "--quiet", "--constraint", str(constraints), str(wheel))
+        pip("install", "--quiet", *pinned(constraints), str(wheel))
         pip("install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
 
 
-def install_from_source(ref: str, constraints: Path) -> None:
+def install_from_source(ref: str, constraints: Path | None) -> None:
     for program in ("git", os.environ.get("CXX", "c++")):
         if shutil.which(program) is None:
             raise InstallError(
                 f"--from-source needs `{program}`, which is not on the PATH; without it leave the flag out"
             )
-    pip("install", "--quiet", "--constraint", str(constraints), *REQUIRES, "setuptools>=70.1,<82", "wheel", "ninja")
+    pip("install", "--quiet", *pinned(constraints), *REQUIRES, "setuptools>=70.1,<82", "wheel", "ninja")
     pip("install", "--no-build-isolation", "--no-deps", "--force-reinstall", f"git+{REPOSITORY}@{ref}")
 
 
@@ -201,9 +207,13 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, metavar="DIR", help="write the wheel into DIR and install nothing")
     parser.add_argument("--force", action="store_true", help="install even if detectron2 is already there")
     parser.add_argument(
-        "--constraint", type=Path, default=CONSTRAINTS, metavar="FILE", help="versions of what detectron2 needs"
+        "--constraint",
+        type=Path,
+        default=CONSTRAINTS if CONSTRAINTS.is_file() else None,
+        metavar="FILE",
+        help="versions of what detectron2 needs",
     )
-    parser.error = lambda message: parser.exit(2, f"install_detectron2.py: error: {message} (--help shows the usage)\n")
+    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message} (--help shows the usage)\n")
     arguments = parser.parse_args()
 
     kind = installed_kind()
@@ -216,7 +226,7 @@ def main() -> int:
         else:
             install_python_part(arguments.archive, arguments.wheel, arguments.constraint)
     except (InstallError, OSError) as error:
-        print(f"install_detectron2.py: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
     if arguments.wheel is None:
         importlib.invalidate_caches()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..common.commands import as_typed
 from ..common.files import write_json, write_text
 from ..common.text import table
 from ..engine import distributed
@@ -79,5 +80,5 @@ def write_backbone(task: ClassificationTask, results: dict[str, dict[str, Any]],
             "iterations": config.SOLVER.MAX_ITER,
         },
     )
-    log.info("backbone     %s (tools/train_net.py --weights takes it)", path)
+    log.info("backbone     %s (%s --weights takes it)", path, as_typed("tools/train_net.py"))
     return path

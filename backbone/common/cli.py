@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from .commands import as_typed, how_to_install
 from .errors import UserError
 from .output import patient_output
 from .text import nearest
@@ -24,26 +25,44 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def format_help(self) -> str:
+        return as_typed(super().format_help())
+
     def error(self, message: str) -> NoReturn:
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
             flags = [flag for action in self._actions for flag in action.option_strings]
             first = message[len(prefix) :].split()[0]
             message = f"unknown argument {first!r}" + (nearest(first, flags) if first.startswith("-") else "")
-        print(f"{self.prog}: error: {message} (--help shows the usage)", file=sys.stderr)
+        print(as_typed(f"{self.prog}: error: {message} (--help shows the usage)"), file=sys.stderr)
         sys.exit(2)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command line's `main` and exit: 0, or 2 with one line for a UserError. A defect keeps its traceback (1)."""
-    program = os.path.basename(sys.argv[0])
+    """Run a command line's `main` and exit: 0, or 2 with one line for a UserError or a package that is not installed.
+
+    A defect keeps its traceback (1).
+    """
     try:
         with patient_output():
             status = main()
     except UserError as error:
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        status = 2
+        status = _mistake(str(error))
+    except ModuleNotFoundError as error:
+        mend = how_to_install(error.name)
+        if mend is None:
+            raise
+        status = _mistake(mend)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"{_program()}: interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _mistake(message: str) -> int:
+    print(f"{_program()}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _program() -> str:
+    return os.path.basename(sys.argv[0])

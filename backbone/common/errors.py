@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from .commands import as_typed
+
 
 class UserError(Exception):
-    """A mistake in what the user gave. The message says what is wrong, where, and how to mend it."""
+    """A mistake in what the user gave. The message says what is wrong, where, and how to mend it.
+
+    A command in it, written as tools/NAME.py, is named as the user types it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(as_typed(message))
 
 
 class ArchitectureError(UserError, ValueError):

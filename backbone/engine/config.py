@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..common.commands import CONFIGS
 from ..common.errors import ConfigError
 from ..common.text import nearest
 
@@ -27,7 +28,7 @@ KEYS_OF_TOOLS = {
     "tools/train_segmentation.py": ("MODEL.OUTPUT_STRIDE", "MODEL.HEAD", "DATA.LABEL_FOLDER", "SOLVER.HEAD_LR_FACTOR"),
     "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS", "SOLVER.EMA_DECAY"),
 }
-CONFIG_FOLDER = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_FOLDER = CONFIGS
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -109,8 +110,10 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: {BASE_KEY} is {_brief(bases)}, expected a file name or a list of them")
     merged: dict[str, Any] = {}
     for base in bases:
-        base_path = (path.parent / base).resolve()
-        if not base_path.is_file():
+        # Beside the file, else among the shipped configs: a config of one's own stands on theirs wherever it lies.
+        places = [(folder / base).resolve() for folder in (path.parent, CONFIG_FOLDER)]
+        base_path = next((place for place in places if place.is_file()), None)
+        if base_path is None:
             known = [file.name for file in path.parent.rglob("*.yaml")]
             raise ConfigError(f"{path}: {BASE_KEY} {base!r} does not exist{nearest(Path(base).name, known)}")
         _merge_plain(merged, _read_with_bases(base_path, (*above, path)))

@@ -48,6 +48,7 @@ def provenance(device: torch.device | str) -> dict[str, object]:
             **{name: version(name) for name in PACKAGES if version(name)},
         },
         "device": device_name(device),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        # Not quoted: a subcommand's name is two words.
+        "command": " ".join([Path(sys.argv[0]).name, shlex.join(sys.argv[1:])]).strip(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 
+from ..common.commands import pip_line
 from ..common.errors import ExportError
 
 
@@ -34,7 +35,7 @@ def require(packages: Iterable[str], what: str) -> None:
     missing = [name for name in packages if not is_installed(name)]
     if missing:
         names = " ".join(missing)
-        raise ExportError(f"{what} needs {names}: pip install {names}")
+        raise ExportError(f"{what} needs {names}: pip install {names}, or {pip_line('export')}")
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from backbone import DataError, WeightsError
 from backbone.common.images import read_image, resize_image
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, parse_yaml
-from benchmarks.timing import alternate
+from backbone.engine.timing import alternate
 
 from ..config import default_config
 from ..config.methods import methods_on

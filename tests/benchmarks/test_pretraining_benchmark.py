@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from backbone.common.errors import RunError
-from benchmarks import cifar, classifiers, folders, pretraining, timing
+from backbone.engine import timing
+from benchmarks import cifar, classifiers, folders, pretraining
 
 SMALL = {"batch": 4, "size": 64, "device": "cpu"}
 LOOPS = ["torchvision", *(["timm"] if importlib.util.find_spec("timm") else []), "ours"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from backbone import ConfigError, RunError
-from reproduction import Request, reproduce, runner
+from backbone.common import commands
+from reproduction import Request, reproduce
 from reproduction.tables import detection_table
 
 CONTEXT = "coco_paper_r101_context_trainval"
@@ -52,7 +53,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "TOOLS", tmp_path / "tools")
+    monkeypatch.setattr(commands, "TOOLS", tmp_path / "tools")
     return Bench(tmp_path)
 
 

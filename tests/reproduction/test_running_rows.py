@@ -15,7 +15,8 @@ import pytest
 from fake_runs import make_run
 
 from backbone import ConfigError, DataError, RunError
-from reproduction import Request, reproduce, runner
+from backbone.common import commands
+from reproduction import Request, reproduce
 from reproduction.classification import classification_table
 
 
@@ -51,7 +52,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(runner, "TOOLS", tmp_path / "tools")
+    monkeypatch.setattr(commands, "TOOLS", tmp_path / "tools")
     return Bench(tmp_path)
 
 

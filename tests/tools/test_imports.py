@@ -32,7 +32,7 @@ def run(*calls: list[str]) -> list[str]:
 
 
 def test_help_and_wrong_flags_import_nothing_slow():
-    tools = [str(path) for path in sorted(TOOLS.glob("*.py"))]
+    tools = [str(path) for path in sorted(TOOLS.glob("[a-z]*.py"))]
     assert len(tools) >= 15
     assert run(*([tool, "--help"] for tool in tools)) == ["0"] * len(tools)
     assert run(*([tool, "--hepl"] for tool in tools)) == ["2"] * len(tools)
