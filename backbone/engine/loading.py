@@ -23,27 +23,49 @@ Item = tuple[int, int]  # position in the endless sequence, index of the image
 class EpochSampler:
     """The endless sequence of images: a fresh permutation an epoch.
 
+    Args:
+        repeats: how often each image comes in an epoch, on average: its whole part always, and once more with the
+            probability of the rest.
+
     Raises:
         DataError: there are no images, of which an endless sequence cannot be made.
     """
 
-    def __init__(self, indices: Sequence[int], seed: int) -> None:
+    def __init__(self, indices: Sequence[int], seed: int, repeats: np.ndarray | None = None) -> None:
         if not len(indices):
             raise DataError("the training set holds no images")
         self.indices = np.asarray(indices)
         self.seed = seed
+        self.repeats = repeats
 
     def __iter__(self) -> Iterator[Item]:
         return self.beginning_at(0)
 
     def beginning_at(self, position: int) -> Iterator[Item]:
         """Yield the sequence from a position on; earlier epochs are not drawn."""
-        epoch, skipped = divmod(position, len(self.indices))
+        epoch, skipped = self._place(position)
         while True:
-            for index in np.random.default_rng((self.seed, epoch)).permutation(self.indices)[skipped:]:
+            for index in self._epoch(epoch)[skipped:]:
                 yield position, int(index)
                 position += 1
             epoch, skipped = epoch + 1, 0
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Return the epoch of a position, and how many of its images come before; repeats make epochs differ."""
+        if self.repeats is None:
+            return divmod(position, len(self.indices))
+        epoch = 0
+        while position >= (length := len(self._epoch(epoch))):
+            epoch, position = epoch + 1, position - length
+        return epoch, position
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        random, indices = np.random.default_rng((self.seed, epoch)), self.indices
+        if self.repeats is not None:
+            whole = np.floor(self.repeats)
+            often = whole + (random.random(len(indices)) < self.repeats - whole)
+            indices = np.repeat(indices, often.astype(np.int64))
+        return random.permutation(indices)
 
 
 class BatchSampler(Sampler[list[Item]]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
-from backbone.engine.config import get
 from backbone.engine.defaults import (
     SCHEDULES,
     SHARED_CHOICES,
@@ -18,6 +17,7 @@ from backbone.networks.resnet import DILATION_STYLES, STEMS
 
 from ..evaluation import ENGINES
 from ..modeling.backbone import NORM_NAMES, architecture_of
+from .keys import choices_of
 from .methods import check_methods, check_paper_rows, settle_context_head
 
 DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
@@ -29,7 +29,6 @@ CHOICES = {
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
     "MODEL.BACKBONE.DILATION_STYLE": DILATION_STYLES,
     "MODEL.BACKBONE.STEM": STEMS,
-    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
@@ -38,38 +37,51 @@ CHOICES = {
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
 }
-# Keys of detectron2 that nothing here reads, and what stands in for them. To change one in silence would mislead.
-UNUSED = {
-    "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 with MODEL.BACKBONE.DILATION_STYLE mmdetection "
-    "dilates the last stage as detectron2 does",
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": "MODEL.BACKBONE.NAME decides",
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": "deformable convolution is not supported",
-    "MODEL.KEYPOINT_ON": "keypoint heads are not supported",
-    "MODEL.LOAD_PROPOSALS": "proposals come from the RPN",
-    "INPUT.CROP.ENABLED": "cropping is not supported",
-    "TEST.PRECISE_BN.ENABLED": "not supported in detection; backbones bring their statistics",
-    "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.REFERENCE_BATCH_SIZE scales the schedule",
-}
+POSITIVE = (
+    *SHARED_POSITIVE,
+    *("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "TEST.AUG.MAX_SIZE"),
+    *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"),
+    *(f"MODEL.RPN.{when}_NMS_TOPK_{split}" for when in ("PRE", "POST") for split in ("TRAIN", "TEST")),
+)
+NOT_NEGATIVE = (
+    *SHARED_NOT_NEGATIVE,
+    *("INPUT.MIN_SIZE_TEST", "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("DATALOADER.REPEAT_THRESHOLD", "TEST.SOFT_NMS.LEAST_SCORE", "TEST.PICTURES"),
+)
 
 
 def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value outside its choices, with the nearest one that exists."""
-    from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
-
-    choices = dict(CHOICES)
-    choices["MODEL.META_ARCHITECTURE"] = [name for name, _ in META_ARCH_REGISTRY]
-    choices["MODEL.ROI_HEADS.NAME"] = [name for name, _ in ROI_HEADS_REGISTRY]
+    choices = {**CHOICES, **choices_of(config)}
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
     check_choices(config, choices, source)
-    not_negative = (*SHARED_NOT_NEGATIVE, "TEST.SOFT_NMS.LEAST_SCORE")
-    check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=not_negative)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE)
+    _check_sizes(config, source)
+    _check_scheme(config, source)
+    _check_last_stage(config, source)
+    check_methods(config, source)
+    check_paper_rows(config, source)
+
+
+def _check_sizes(config: CfgNode, source: str) -> None:
     sizes = config.INPUT.MIN_SIZE_TRAIN
     if not sizes or min(sizes) < 0:
         raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
-    _check_scheme(config, source)
-    check_methods(config, source)
-    check_paper_rows(config, source)
+    if config.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not (len(sizes) == 2 and 0 < sizes[0] <= sizes[1]):
+        raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN of a range is its two ends in order, not {sizes}")
+
+
+def _check_last_stage(config: CfgNode, source: str) -> None:
+    """Refuse detectron2's conv5 on regions where the network's own is another; C4ROIHeads builds that of any."""
+    if config.MODEL.ROI_HEADS.NAME != "Res5ROIHeads":
+        return
+    name, table = architecture_of(config)
+    if getattr(table, "block", "") != "bottleneck" or config.MODEL.BACKBONE.AVERAGE_DOWN:
+        raise ConfigError(
+            f"{source}: MODEL.ROI_HEADS.NAME Res5ROIHeads has detectron2's last stage, that of {name} is another; "
+            "C4ROIHeads has the network's own"
+        )
 
 
 def _check_scheme(config: CfgNode, source: str) -> None:
@@ -79,13 +91,6 @@ def _check_scheme(config: CfgNode, source: str) -> None:
             f"{source}: SOLVER.SCHEME alternating trains an RPN and Fast R-CNN in turn, {parts[0]} with "
             f"{parts[1]} has not both; leave --scheme out"
         )
-
-
-def refuse_unused(config: CfgNode, defaults: CfgNode, source: str) -> None:
-    """Raise ConfigError for a key of detectron2 that was changed though nothing here reads it."""
-    for key, instead in UNUSED.items():
-        if get(config, key) != get(defaults, key):
-            raise ConfigError(f"{source}: {key} has no effect here; {instead}")
 
 
 def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -> None:

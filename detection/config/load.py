@@ -9,8 +9,9 @@ from detectron2.config import CfgNode, get_cfg
 
 from backbone.engine.config import check_tool, find_config, merge, merge_overrides, read_yaml
 
-from .checks import check_values, derive_from_architecture, refuse_unused
+from .checks import check_values, derive_from_architecture
 from .defaults import add_defaults
+from .keys import refuse_unused
 
 
 def default_config() -> CfgNode:

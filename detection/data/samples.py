@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch.utils.data import Dataset
 
 from backbone.engine.loading import Item
 
 from .mapper import Mapper
+from .sets import DetectionSet
 
 
 class TrainingSamples(Dataset):
@@ -37,6 +39,19 @@ class EvaluationSamples(Dataset):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         return self.mapper(self.indices[item])
+
+
+def repeat_factors(images: DetectionSet, used: Sequence[int], threshold: float, **form: bool) -> np.ndarray:
+    """Return how often each of the `used` images comes in an epoch, by detectron2's RepeatFactorTrainingSampler.
+
+    Args:
+        threshold: share of the images below which a class makes its images come more often.
+        form: `sqrt`, which detectron2's main branch has.
+    """
+    labels = [np.unique(images.labels[images.starts[index] : images.starts[index + 1]]).tolist() for index in used]
+    records = [{"annotations": [{"category_id": label} for label in own]} for own in labels]
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, threshold, **form)
+    return factors.numpy().astype(np.float64)
 
 
 def aspect_groups(sizes: np.ndarray) -> np.ndarray:

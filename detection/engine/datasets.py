@@ -16,6 +16,7 @@ from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
 from ..data.checks import Fault, check_coco, raise_on_errors, read_json
 from ..data.mapper import Mapper, Resize
 from ..data.proposals import Proposals
+from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, join_sets
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
@@ -174,6 +175,15 @@ def _judge(faults: list[Fault], source: Source, config: CfgNode) -> list[Fault]:
 def used_for_training(images: DetectionSet, config: CfgNode) -> np.ndarray:
     """Return the indices of the images that the config trains on."""
     return images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
+
+
+def repeats_of(images: DetectionSet, config: CfgNode) -> np.ndarray | None:
+    """Return how often each image of `used_for_training` comes in an epoch; None where each comes once."""
+    loader = config.DATALOADER
+    if loader.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+        return None
+    form = {"sqrt": loader.REPEAT_SQRT} if "REPEAT_SQRT" in loader else {}
+    return repeat_factors(images, used_for_training(images, config), loader.REPEAT_THRESHOLD, **form)
 
 
 def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals | None = None) -> Mapper:

@@ -11,10 +11,12 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from backbone import ConfigError, DataError
+from backbone.engine.config import get
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
 
+from ..config.keys import FEATURE_KEYS
 from ..data.mapper import Mapper, Resize
 from ..data.sets import DetectionSet
 from ..modeling.backbone import network_of
@@ -43,13 +45,20 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     fitted = config.clone()
     fitted.defrost()
     fitted.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
-    fitted.MODEL.RETINANET.NUM_CLASSES = len(classes)
     fitted.freeze()
     return fitted
 
 
 def _source_line(error: Exception) -> str:
     return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+
+
+def _what_is_missing(error: KeyError, config: CfgNode) -> str:
+    name = error.args[0]
+    wanting = [key for key in FEATURE_KEYS if name in get(config, key)]
+    if wanting:
+        return f"{wanting[0]} has {name!r}, which is no feature of {config.MODEL.BACKBONE.NAME}"
+    return f"its keys do not fit together: no {name!r} in {_source_line(error)}"
 
 
 def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Module:
@@ -64,7 +73,7 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     try:
         model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
     except KeyError as error:
-        raise ConfigError(f"MODEL: {error} is no feature of {config.MODEL.BACKBONE.NAME}; see IN_FEATURES") from None
+        raise ConfigError(f"MODEL: {_what_is_missing(error, config)}") from None
     except AssertionError as error:
         # How detectron2 checks that lengths and channels of its keys agree.
         raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None

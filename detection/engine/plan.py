@@ -11,7 +11,7 @@ from backbone.engine.loading import settle_workers
 
 from ..data.sets import DetectionSet
 from ..modeling.backbone import architecture_of
-from .datasets import Sets
+from .datasets import Sets, repeats_of, used_for_training
 
 
 def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, processes: int, notes: list[str]) -> str:
@@ -23,7 +23,11 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, process
         *([("train", _set(sets.train))] if sets.train is not None else []),
         *(("test", _set(test.images)) for test in sets.test),
         *(
-            [("batch", _batch(config, processes)), ("schedule", schedule_line(config, sets.train))]
+            [
+                ("batch", _batch(config, processes)),
+                *_sampling(sets.train, config),
+                ("schedule", schedule_line(config, sets.train)),
+            ]
             if sets.train is not None
             else []
         ),
@@ -73,10 +77,21 @@ def _batch(config: CfgNode, processes: int) -> str:
     return f"{page.batch(config, processes)}; {size}; {count(workers, 'loader worker')} each"
 
 
+def _sampling(images: DetectionSet, config: CfgNode) -> list[tuple[str, str]]:
+    repeats = repeats_of(images, config)
+    if repeats is None:
+        return []
+    more = count(int((repeats > 1).sum()), "image")
+    text = f"{more} of rare classes more often than once an epoch, {repeats.max():.3g} times at most"
+    return [("sampling", f"{text} (DATALOADER.REPEAT_THRESHOLD {config.DATALOADER.REPEAT_THRESHOLD:g})")]
+
+
 def schedule_line(config: CfgNode, images: DetectionSet) -> str:
     """Return iterations, epochs and learning rate in words."""
     return f"{page.length(config, _used(images, config))}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
 
 
 def _used(images: DetectionSet, config: CfgNode) -> int:
-    return len(images.trainable()) if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else len(images)
+    """Return the images of an epoch."""
+    repeats = repeats_of(images, config)
+    return len(used_for_training(images, config)) if repeats is None else round(repeats.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
 
@@ -49,6 +50,7 @@ def run_process(request: Request) -> None:
     start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
     # All processes build the same model; later each draws for itself.
     checkpoint.seed_everything(config.SEED)
+    set_backends(config)
     check_ensemble(config)
 
     sets = load_sets(config, training=not request.eval_only)
@@ -60,6 +62,15 @@ def run_process(request: Request) -> None:
     config, scaled = scale_schedule(config, request.given)
     train_by_scheme = train_alternating if config.SOLVER.SCHEME == "alternating" else train
     train_by_scheme(config, sets, weights, request, [*notes, *scaled], began)
+
+
+def set_backends(config: CfgNode) -> None:
+    """Obey CUDNN_BENCHMARK, and FLOAT32_PRECISION, which the config of detectron2's main branch has."""
+    torch.backends.cudnn.benchmark = config.CUDNN_BENCHMARK
+    precision = config.get("FLOAT32_PRECISION", "")
+    if precision:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = precision != "highest"
 
 
 def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, StartingWeights | None, list[str]]:

@@ -23,7 +23,7 @@ from backbone.engine.task import Task
 from ..data.proposals import Proposals
 from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
-from .datasets import Sets, TestSet, test_mapper, training_mapper, used_for_training
+from .datasets import Sets, TestSet, repeats_of, test_mapper, training_mapper, used_for_training
 from .inference import run_on_set
 from .pictures import evaluation_pictures, training_picture
 from .scoring import figures_line, score
@@ -64,7 +64,7 @@ class DetectionTask(Task):
     def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
         config, images = self.config, self.sets.train
         batches = BatchSampler(
-            EpochSampler(used_for_training(images, config), config.SEED),
+            EpochSampler(used_for_training(images, config), config.SEED, repeats_of(images, config)),
             batch_size=config.SOLVER.IMS_PER_BATCH,
             groups=aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None,
             start=start,

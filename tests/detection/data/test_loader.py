@@ -7,6 +7,7 @@ import pickle
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -201,3 +202,33 @@ def test_number_of_workers(monkeypatch):
     assert loading.settle_workers(-1, 100) == 1
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     assert loading.settle_workers(-1, 2) == 8
+
+
+def test_rare_classes_come_as_often_as_in_detectron2():
+    """Factors and the lengths of epochs are those of its sampler; the order stays a function of seed and position."""
+    from detectron2.data.samplers import RepeatFactorTrainingSampler
+
+    from detection.data.samples import repeat_factors
+
+    owners = [[0, *([1] if index % 4 == 0 else []), *([2] if index == 7 else [])] for index in range(40)]
+    owners[5] = []
+    labels = np.concatenate([np.array(own, dtype=np.int64) for own in owners])
+    images = SimpleNamespace(labels=labels, starts=np.cumsum([0, *map(len, owners)]))
+    used = np.array([index for index in range(40) if index != 11])
+    factors = repeat_factors(images, used, 0.5)
+    frequency = [sum(label in owners[index] for index in used) / len(used) for label in range(3)]
+    plain = [max([max(1, (0.5 / frequency[label]) ** 0.5) for label in owners[index]], default=1) for index in used]
+    np.testing.assert_allclose(factors, plain, rtol=1e-6)
+
+    sampler = EpochSampler(used, 1, factors)
+    items = list(itertools.islice(sampler, 3000))
+    counts = np.bincount([index for _, index in items], minlength=40)[used] / 3000
+    np.testing.assert_allclose(counts, factors / factors.sum(), atol=0.012)
+    theirs = RepeatFactorTrainingSampler(torch.tensor(factors), seed=1)
+    lengths = [len(theirs._get_epoch_indices(torch.Generator().manual_seed(seed))) for seed in range(50)]
+    ours = [len(sampler._epoch(epoch)) for epoch in range(50)]
+    assert abs(np.mean(ours) - np.mean(lengths)) < 2 and set(ours) <= set(range(min(lengths) - 4, max(lengths) + 5))
+    for start in (0, 1, 55, 1234, 2000):
+        assert list(itertools.islice(sampler.beginning_at(start), 100)) == items[start : start + 100]
+    ones = EpochSampler(used, 1, np.ones(len(used)))
+    assert sorted(index for _, index in itertools.islice(ones, len(used))) == used.tolist()

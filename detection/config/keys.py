@@ -1,0 +1,121 @@
+"""Keys of detectron2's config that a run here cannot obey: refused, so that no change goes unheard in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detectron2.config import CfgNode
+
+from backbone import ConfigError
+
+# A key, or a section with a dot behind its name, that nothing here reads, and what stands in for it.
+UNUSED = {
+    "VERSION": "configs here are of version 2; detectron2.config.upgrade_config converts one of version 1",
+    "MODEL.LOAD_PROPOSALS": "proposals come from the RPN",
+    "MODEL.KEYPOINT_ON": "keypoint heads are not supported",
+    "MODEL.ROI_KEYPOINT_HEAD.": "keypoint heads are not supported",
+    "MODEL.SEM_SEG_HEAD.": "tools/train_segmentation.py trains semantic segmentation",
+    "MODEL.PANOPTIC_FPN.": "panoptic segmentation is not supported",
+    "MODEL.RETINANET.": "RetinaNet is not supported",
+    "MODEL.ANCHOR_GENERATOR.ANGLES": "rotated boxes are not supported",
+    "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 with MODEL.BACKBONE.DILATION_STYLE mmdetection "
+    "dilates the last stage as detectron2 does",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": "MODEL.BACKBONE.NAME decides",
+    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": "deformable convolution is not supported",
+    "MODEL.RESNETS.DEFORM_MODULATED": "deformable convolution is not supported",
+    "MODEL.RESNETS.DEFORM_NUM_GROUPS": "deformable convolution is not supported",
+    "INPUT.CROP.": "cropping is not supported",
+    "DATASETS.PROPOSAL_FILES_TRAIN": "proposals come from the RPN",
+    "DATASETS.PROPOSAL_FILES_TEST": "proposals come from the RPN",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": "proposals come from the RPN, MODEL.RPN.POST_NMS_TOPK_TRAIN of them",
+    "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": "proposals come from the RPN, MODEL.RPN.POST_NMS_TOPK_TEST of them",
+    "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.REFERENCE_BATCH_SIZE scales the schedule",
+    "TEST.EXPECTED_RESULTS": "compare with the figures in results.json",
+    "TEST.KEYPOINT_OKS_SIGMAS": "keypoint heads are not supported",
+    "TEST.PRECISE_BN.": "not supported in detection; backbones bring their statistics",
+    "VIS_PERIOD": "TensorBoard has the first training images, and detections of every evaluation",
+    "GLOBAL.": "no part of the detector reads it",
+    # Of detectron2's main branch.
+    "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": "federated loss is not supported",
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": "classes exclude each other here: softmax",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "federated loss is not supported",
+    "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": "federated loss is not supported",
+    "SOLVER.BASE_LR_END": "WarmupCosineLR ends at 0",
+    "SOLVER.NUM_DECAYS": "SOLVER.STEPS says when the rate drops",
+    "SOLVER.RESCALE_INTERVAL": "SOLVER.STEPS says when the rate drops",
+}
+# What of detectron2's registries the trainer can train. What others have registered is theirs to answer for.
+SUPPORTED = {
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
+    "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
+    "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"),
+}
+HEADS_WITH_BOX_HEAD = ("StandardROIHeads", "CascadeROIHeads", "RegionROIHeads")
+FEATURE_KEYS = ("MODEL.FPN.IN_FEATURES", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
+LOSSES = ("smooth_l1", "giou", "diou", "ciou")
+# Those that detectron2.layers.get_norm knows by name.
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
+CHOICES = {
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler"),
+    "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),
+    "MODEL.FPN.NORM": NORMS,
+    "MODEL.ROI_BOX_HEAD.NORM": NORMS,
+    "MODEL.ROI_MASK_HEAD.NORM": NORMS,
+    "MODEL.RPN.BBOX_REG_LOSS_TYPE": LOSSES,
+    "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": LOSSES,
+    "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
+    "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
+    "FLOAT32_PRECISION": ("", "highest", "high", "medium"),
+}
+
+
+def choices_of(config: CfgNode) -> dict[str, tuple[str, ...]]:
+    """Return the choices of detectron2's keys; of names in its registries, those that can be trained here."""
+    from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+    from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
+    from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
+    from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
+    from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_MASK_HEAD_REGISTRY
+
+    registries = (META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ANCHOR_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY)
+    found = {key: choices for key, choices in CHOICES.items() if key in dict(flat(config))}
+    for (key, names), registry in zip(SUPPORTED.items(), registries):
+        own = [name for name, part in registry if not part.__module__.startswith("detectron2.")]
+        found[key] = (*names, *own)
+    found["MODEL.RPN.HEAD_NAME"] = tuple(name for name, _ in RPN_HEAD_REGISTRY)
+    if config.MODEL.ROI_HEADS.NAME in HEADS_WITH_BOX_HEAD:
+        found["MODEL.ROI_BOX_HEAD.NAME"] = tuple(name for name, _ in ROI_BOX_HEAD_REGISTRY)
+    if config.MODEL.MASK_ON:
+        found["MODEL.ROI_MASK_HEAD.NAME"] = tuple(name for name, _ in ROI_MASK_HEAD_REGISTRY)
+    return found
+
+
+def flat(config: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield dotted keys and values."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def instead_of(key: str) -> str | None:
+    """Return what stands in for a key that nothing reads; None for the others."""
+    sections = [key[: place + 1] for place, letter in enumerate(key) if letter == "."]
+    return next((UNUSED[name] for name in (key, *sections) if name in UNUSED), None)
+
+
+def refuse_unused(config: CfgNode, before: CfgNode, source: str) -> None:
+    """Raise ConfigError for a key that nothing here reads and that has another value than `before`."""
+    former = dict(flat(before))
+    for key, value in flat(config):
+        if value != former.get(key) and (instead := instead_of(key)) is not None:
+            raise ConfigError(f"{source}: {key} has no effect here; {instead}")
+    loader = config.DATALOADER
+    if loader.REPEAT_THRESHOLD and loader.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+        raise ConfigError(
+            f"{source}: DATALOADER.REPEAT_THRESHOLD {loader.REPEAT_THRESHOLD} needs "
+            "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler"
+        )

@@ -1,0 +1,167 @@
+"""Every key of the config is read by a run, or refused in one line where it differs from its default."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode, get_cfg
+
+import detection
+from backbone import ConfigError
+from backbone.classification.config import default_config as classifiers_config
+from backbone.engine import distributed
+from backbone.engine.session import Request
+from backbone.engine.solver import make_settings
+from backbone.segmentation.config import default_config as segmentation_config
+from detection.config import default_config
+from detection.config.checks import DERIVED
+from detection.config.keys import flat, instead_of
+from detection.engine.session import run
+
+MINI = "mini_faster_rcnn_r18.yaml"
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.AUTO_SCALE": False,
+    "INPUT.MIN_SIZE_TRAIN": (64, 80),
+    "INPUT.MIN_SIZE_TEST": 64,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+    "DATALOADER.NUM_WORKERS": 0,
+    "TEST.PICTURES": 1,
+}
+ON = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "SOLVER.AMP.ENABLED": True}
+METHODS = {f"TEST.{name}.ENABLED": True for name in ("BOX_REFINEMENT", "BOX_VOTING", "SOFT_NMS", "AUG")}
+REPEAT = {"DATALOADER.SAMPLER_TRAIN": "RepeatFactorTrainingSampler", "DATALOADER.REPEAT_THRESHOLD": 0.1}
+CLIP = {"SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "norm"}
+COSINE = {"SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR"}
+CONTEXT = {"MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT": True, "MODEL.RESNETS.NORM": "FrozenBN"}
+CASCADE = {"MODEL.ROI_HEADS.NAME": "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}
+RUNS = (
+    {**ON, **METHODS, **REPEAT, "TEST.AUG.MIN_SIZES": (64,)},
+    {**CASCADE, **CLIP, "TEST.EVAL_PERIOD": 1},
+    {"TEST.MULTI_SCALE.ENABLED": True, "TEST.MULTI_SCALE.SIDES": (48, 64), **COSINE, **CONTEXT},
+)
+# Of data sets that these runs do not have; and derived from MODEL.BACKBONE.NAME, others are refused.
+READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}_{part}" for split in ("TRAIN", "VAL") for part in ("JSON", "IMAGES")}
+READ_ELSEWHERE |= {"PAPER.ROWS", "DATASETS.VOC_DIFFICULT", *(f"MODEL.RESNETS.{key}" for key in DERIVED)}
+
+
+class Watched(CfgNode):
+    """A config that notes which keys are read."""
+
+    read: set[str] = set()
+
+    @classmethod
+    def of(cls, config: CfgNode) -> Watched:
+        node = cls(config)
+        node.name("")
+        return node
+
+    def name(self, path: str) -> None:
+        self.__dict__["path"] = path
+        for key, value in self.items():
+            if isinstance(value, Watched):
+                value.name(f"{path}{key}.")
+
+    def note(self, name: str) -> None:
+        if dict.__contains__(self, name):
+            Watched.read.add(self.__dict__.get("path", "") + name)
+
+    def __getattr__(self, name: str):
+        self.note(name)
+        return super().__getattr__(name)
+
+    def __getitem__(self, name: str):
+        self.note(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: object = None):
+        self.note(name)
+        return super().get(name, default)
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory) -> set[str]:
+    """The keys that a few small runs read from their configs."""
+    Watched.read = set()
+    for number, changes in enumerate(RUNS):
+        folder = str(tmp_path_factory.mktemp("run") / str(number))
+        pairs = [item for pair in {**TINY, **changes, "OUTPUT_DIR": folder}.items() for item in pair]
+        config = Watched.of(detection.get_config(MINI, pairs))
+        config.freeze()
+        run(Request(config), distributed.Launch(device="cpu", processes=1, machines=1, machine_rank=0, dist_url="auto"))
+        assert (Path(folder) / "results.json").is_file()
+    return Watched.read
+
+
+def test_every_key_is_read_or_refused(read):
+    keys = dict(flat(default_config()))
+    unheard = {key for key in keys if key not in read and instead_of(key) is None} - READ_ELSEWHERE
+    assert not unheard, " ".join(sorted(unheard))
+
+
+OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
+
+
+@pytest.mark.parametrize("key", [key for key, _ in flat(get_cfg()) if instead_of(key) is not None])
+def test_a_key_that_nothing_reads_is_refused(key):
+    value = dict(flat(default_config()))[key]
+    other = OTHER[type(value)](value) if type(value) in OTHER else type(value)([*value, *(value[-1:] or ["x"])])
+    with pytest.raises(ConfigError, match=re.escape(f"{key} has no effect here; ")):
+        detection.get_config(MINI, [key, other])
+    detection.get_config(MINI, [key, value])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (("MODEL.META_ARCHITECTURE", "RetinaNet"), "META_ARCHITECTURE is 'RetinaNet'; one of GeneralizedRCNN"),
+        (("MODEL.META_ARCHITECTURE", "PanopticFPN"), "PanopticFPN"),
+        (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), "SemanticSegmentor"),
+        (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "ProposalNetwork"),
+        (("MODEL.ROI_HEADS.NAME", "RROIHeads"), "RROIHeads"),
+        (("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "one of RPN"),
+        (("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"), "one of RPN"),
+        (("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), "one of DefaultAnchorGenerator"),
+        (("MODEL.ROI_BOX_HEAD.NAME", "FastRCNNConvFCHed"), "ROI_BOX_HEAD.NAME is 'FastRCNNConvFCHed'"),
+        (("MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE", "iou"), "one of smooth_l1, giou, diou, ciou"),
+        (("MODEL.FPN.NORM", "Batch"), "MODEL.FPN.NORM is 'Batch'"),
+        (("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"), "that of resnet18 is another; C4ROIHeads has the network's own"),
+        (("DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"), "one of TrainingSampler, Repeat"),
+        (("DATALOADER.REPEAT_THRESHOLD", 0.1), "needs DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler"),
+        (("INPUT.MIN_SIZE_TEST", -1), "INPUT.MIN_SIZE_TEST must be 0 or more"),
+        (("INPUT.MAX_SIZE_TRAIN", 0), "INPUT.MAX_SIZE_TRAIN must be above 0"),
+        (("INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", (80, 64)), "two ends in order"),
+        (("SOLVER.LR_SCHEDULER_NAME", "WarmupStepWithFixedGammaLR"), "one of WarmupMultiStepLR"),
+    ],
+)
+def test_values_that_the_trainer_cannot_train(pairs, said):
+    with pytest.raises(ConfigError) as caught:
+        detection.get_config(MINI, pairs)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_parts_that_others_have_registered_are_theirs():
+    from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
+
+    class OwnRCNN(GeneralizedRCNN):
+        pass
+
+    META_ARCH_REGISTRY.register(OwnRCNN)
+    try:
+        assert detection.get_config(MINI, ["MODEL.META_ARCHITECTURE", "OwnRCNN"]).MODEL.META_ARCHITECTURE == "OwnRCNN"
+    finally:
+        META_ARCH_REGISTRY._obj_map.pop("OwnRCNN")
+
+
+@pytest.mark.parametrize("make", [default_config, classifiers_config, segmentation_config])
+def test_advice_against_divergence_names_keys_that_the_config_has(make):
+    config = make()
+    remedies = make_settings(config, best="bbox/AP").remedies
+    named = re.findall(r"[A-Z]+(?:\.[A-Z_]+)+", remedies)
+    assert "SOLVER.BASE_LR" in named and set(named) <= set(dict(flat(config)))
