@@ -40,23 +40,29 @@ WEIGHT_KEYS = WeightKeys(
 )
 
 
+# Of the paper's data sets, by DATA.NAME.
+PAPER_CLASSES = {"imagenet": 1000, "cifar10": 10}
+
+
 def settle_classes(config: Any, classes: list[str], given: set[str]) -> Any:
-    """Return the config with the number of classes that the data has.
+    """Return the config with the number of classes that the data has, and PAPER.ROWS where the data is the paper's.
 
     Raises:
         ConfigError: another number was given on the command line.
     """
     expected = config.MODEL.NUM_CLASSES
-    if expected == len(classes):
+    of_paper = PAPER_CLASSES.get(config.DATA.NAME) == len(classes) and not config.DATA.SYNTHETIC
+    rows = config.PAPER.ROWS if of_paper else ()
+    if expected == len(classes) and len(rows) == len(config.PAPER.ROWS):
         return config
-    if "MODEL.NUM_CLASSES" in given and expected:
+    if expected != len(classes) and "MODEL.NUM_CLASSES" in given and expected:
         raise ConfigError(
             f"MODEL.NUM_CLASSES is {expected}, but the data has {len(classes)} classes; "
             "leave the key out, the data decides"
         )
     fitted = config.clone()
     fitted.defrost()
-    fitted.MODEL.NUM_CLASSES = len(classes)
+    fitted.MODEL.NUM_CLASSES, fitted.PAPER.ROWS = len(classes), rows
     fitted.freeze()
     return fitted
 
@@ -167,9 +173,22 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
     image = weights.metadata.get("mean_image")
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")
-    classes = weights.metadata.get("classes") or []
     doubt = ""
     if weights.traits.stride_in_1x1 is None and traits_of(network)["stride_in_1x1"]:
         doubt = "the file does not say where the stride stands: in the 1x1 here, torchvision's own weights want "
         doubt += "MODEL.STRIDE_IN_1X1 False"
-    return Trained(image, weights.traits.preprocessing, [str(name) for name in classes], doubt)
+    return Trained(image, weights.traits.preprocessing, _class_names(weights), doubt)
+
+
+def classes_of(path: str) -> list[str]:
+    """Return the class names that a weights file carries, [] where it has none.
+
+    Raises:
+        WeightsError: it cannot be read.
+    """
+    return _class_names(open_weights(path))
+
+
+def _class_names(weights: WeightsFile) -> list[str]:
+    names = weights.metadata.get("classes")
+    return [str(name) for name in names] if isinstance(names, (list, tuple)) else []

@@ -35,7 +35,7 @@ def results_table(results: dict[str, dict[str, Any]], config: Any) -> str:
             (
                 protocol,
                 f"{100 * values['top1_error']:.2f}",
-                f"{100 * values['top5_error']:.2f}",
+                f"{100 * values['top5_error']:.2f}" if "top5_error" in values else "-",
                 *(f"{figure:.2f}" if figure else "-" for figure in figures),
                 f"{values['images']:,}",
                 *([f"{len(values['left_out']):,}"] if unread else []),
@@ -68,7 +68,8 @@ def write_backbone(task: ClassificationTask, results: dict[str, dict[str, Any]],
         return None
     path = Path(config.OUTPUT_DIR) / BACKBONE
     facts = task.metadata()
-    tested = {name: {key: values[key] for key in ("top1_error", "top5_error")} for name, values in results.items()}
+    kept = ("top1_error", "top5_error")
+    tested = {name: {key: values[key] for key in kept if key in values} for name, values in results.items()}
     save_weights(
         task.network(),
         path,

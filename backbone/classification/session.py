@@ -22,7 +22,7 @@ from ..networks import Backbone
 from ..weights import WeightsFile
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
-from .networks import WEIGHT_KEYS, Trained, build, fit_weights, load_into, mean_image, settle_classes
+from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, settle_classes
 from .optimizer import make_optimizer
 from .plan import plan
 from .results import BACKBONE, TABLE, report, write_backbone
@@ -30,7 +30,14 @@ from .task import ClassificationTask, test_networks
 
 log = logging.getLogger(LOGGER)
 # Keys of pretraining that a resumed run may have otherwise.
-FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.BATCH_SIZE", "TEST.FINAL_PROTOCOLS", "TEST.DENSE_SIDES"}
+FREE_KEYS = {
+    "PAPER.ROWS",
+    "DATA.ROOT",
+    "DATA.MAX_BAD_IMAGES",
+    "TEST.BATCH_SIZE",
+    "TEST.FINAL_PROTOCOLS",
+    "TEST.DENSE_SIDES",
+}
 # What pretraining writes into a run folder.
 RUN_FILES = (TABLE, BACKBONE)
 
@@ -54,7 +61,8 @@ def run_process(request: Request) -> None:
     if config.MODEL.DEVICE == "cuda":
         # Images of a few sizes alone: the fastest convolutions are worth finding.
         torch.backends.cudnn.benchmark = True
-    train_set, test_set = open_sets(config, training=not request.eval_only)
+    trained = classes_of(config.MODEL.WEIGHTS) if request.eval_only else []
+    train_set, test_set = open_sets(config, training=not request.eval_only, classes=trained)
     config = settle_classes(config, test_set.classes, set(request.given))
     if request.eval_only:
         test_only(config, test_set, request, began)

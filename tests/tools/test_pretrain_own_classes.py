@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -95,3 +96,13 @@ def test_a_test_takes_no_new_classifier(pretrain, tmp_path):
     line = pretrain("--weights", source, "--eval-only").mistake("train on these first (MODEL.NEW_CLASSIFIER True)")
     assert "new_classifier=True" not in line
     pretrain("--weights", source, "--eval-only", MODEL__NEW_CLASSIFIER=True).mistake("begins a training")
+
+
+def test_a_test_on_a_set_that_lacks_a_class(pretrain, tmp_path):
+    source = tmp_path / "source.pth"
+    weights_of(source, 3, ["cat", "dog", "owl"])
+    shutil.rmtree(tmp_path / "data" / "train")
+    shutil.rmtree(tmp_path / "data" / "val" / "cat")
+    said = pretrain("--weights", source, "--eval-only").fine("3 classes")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["1crop"]["images"] == 4 and results["paper"] == [] and "Paper:" not in said

@@ -106,16 +106,16 @@ def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets
     files = sorted(path.name for path in (root / split).iterdir() if path.suffix.lower() in SUFFIXES)
     path = Path(synsets) if synsets else _find_synsets(root, split)
     lines = _read_lines(path)
-    by_name = _by_name(lines)
+    by_name = _by_name(lines, files)
     if by_name is None:
         if len(lines) != len(files):
             raise DataError(f"{path}: has {len(lines)} lines, {root / split} has {len(files)} images")
         labels = lines
     else:
-        missing = [file for file in files if Path(file).stem not in by_name]
-        if missing:
-            raise DataError(f"{path}: has no line for {missing[0]} of {root / split}")
-        labels = [by_name[Path(file).stem] for file in files]
+        found = [by_name.get(file, by_name.get(Path(file).stem)) for file in files]
+        if None in found:
+            raise DataError(f"{path}: has no line for {files[found.index(None)]} of {root / split}")
+        labels = [label for label in found if label is not None]
     if path.name == DEVKIT_FILE:
         labels = _wnids_of(labels, path)
     indices = np.array([_class_index(label, classes, path) for label in labels])
@@ -144,11 +144,26 @@ def _read_lines(path: Path) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _by_name(lines: list[str]) -> dict[str, str] | None:
-    pairs = [line.split() for line in lines]
-    if not pairs or any(len(pair) != 2 for pair in pairs):
-        return None
-    return {Path(file).stem: label for file, label in pairs}
+def _by_name(lines: list[str], files: Sequence[str]) -> dict[str, str] | None:
+    """Return {file, and its name without ending: class} of lines of both; None where they are classes alone.
+
+    Either may hold blanks: a line is cut behind the name of an image.
+    """
+    whole = set(files)
+    known = whole | {Path(file).stem for file in files}
+    found: dict[str, str] = {}
+    for line in lines:
+        cuts = [(Path(line[: blank.start()]).name, line[blank.end() :]) for blank in re.finditer(r"\s+", line)]
+        of_image = [cut for cut in cuts if cut[0] in known]
+        if not of_image and len(cuts) != 1:
+            return None
+        name, label = of_image[-1] if of_image else cuts[0]
+        found[name] = label
+        if name not in whole:
+            # Its ending may be another than the image's.
+            found.setdefault(Path(name).stem, label)
+    # Without any image's name, two words can be a class.
+    return found if known & found.keys() or any(Path(name).suffix for name in found) else None
 
 
 def _wnids_of(numbers: Sequence[str], path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -36,6 +37,14 @@ class LabelledImages(ABC):
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def renumbered(self, classes: Sequence[str]) -> LabelledImages:
+        """Return the set with the indices of `classes`, among which are all of its own."""
+        other = copy.copy(self)
+        other.classes = list(classes)
+        index = {name: place for place, name in enumerate(classes)}
+        other.labels = np.array([index[name] for name in self.classes], dtype=np.int64)[self.labels]
+        return other
 
     @abstractmethod
     def content(self, index: int) -> np.ndarray:

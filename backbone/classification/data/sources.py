@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,22 @@ import numpy as np
 from ...common.errors import DataError
 from ...engine.roots import data_root
 from .cifar import open_cifar10
-from .folders import has_flat_images, open_class_folders, open_flat
+from .folders import WNID, has_flat_images, open_class_folders, open_flat
 from .sets import ImagesInMemory, LabelledImages
 
 SYNTHETIC_IMAGES = 1024
 
 
-def open_sets(config: Any, *, training: bool) -> tuple[LabelledImages | None, LabelledImages]:
+def open_sets(
+    config: Any, *, training: bool, classes: Sequence[str] = ()
+) -> tuple[LabelledImages | None, LabelledImages]:
     """Return the training set (None for an evaluation) and the validation set.
 
+    Args:
+        classes: what the network under test was trained on; the validation set may lack some.
+
     Raises:
-        DataError: they are not there, or broken.
+        DataError: they are not there, or broken, or the training set has one class alone.
     """
     if config.DATA.SYNTHETIC:
         images = synthetic_images(config)
@@ -30,7 +36,13 @@ def open_sets(config: Any, *, training: bool) -> tuple[LabelledImages | None, La
         train = open_cifar10(root, "train") if training else None
         test = open_cifar10(root, "test")
     else:
-        train, test = _open_folders(root, config, training=training)
+        train, test = _open_folders(root, config, training=training, trained=classes)
+    if train is not None and len(train.classes) < 2:
+        raise DataError(
+            f"{train.name}: has one class alone, {train.classes[0]!r}; a classifier tells apart two or more"
+        )
+    if set(test.classes) < set(classes):
+        test = test.renumbered(classes)
     if training and config.DATA.TRAIN_IMAGES:
         train = train.first(config.DATA.TRAIN_IMAGES)
     if config.DATA.VAL_IMAGES:
@@ -38,11 +50,13 @@ def open_sets(config: Any, *, training: bool) -> tuple[LabelledImages | None, La
     return train, test
 
 
-def _open_folders(root: Path, config: Any, *, training: bool) -> tuple[LabelledImages | None, LabelledImages]:
+def _open_folders(
+    root: Path, config: Any, *, training: bool, trained: Sequence[str]
+) -> tuple[LabelledImages | None, LabelledImages]:
     data = config.DATA
     name = data.NAME
     train = None
-    classes = _class_list(root, data.CLASSES)
+    classes = _class_list(root, data.CLASSES) or list(trained) or None
     if training or (classes is None and (root / data.TRAIN).is_dir()):
         train = open_class_folders(root, data.TRAIN, f"{name} {data.TRAIN}", classes)
         classes = train.classes
@@ -62,7 +76,13 @@ def _class_list(root: Path, file: str) -> list[str] | None:
         if file:
             raise DataError(f"{path}: DATA.CLASSES names no file")
         return None
-    return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [_class_of(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _class_of(line: str) -> str:
+    """Return the class of a line: the whole of it, or a wnid with words behind it."""
+    first = line.split()[0]
+    return first if WNID.fullmatch(first) else line
 
 
 def synthetic_images(config: Any) -> ImagesInMemory:
