@@ -136,6 +136,8 @@ def _axes(svg: XML.Element, scale: Scale, axis: str) -> None:
         text(svg, LEFT - 7, scale.y(value) + 4, f"{value:g}", "tick", anchor="end")
     unit = TEN_THOUSANDS if scale.iterations >= TEN_THOUSANDS else 1
     step = tick_step(scale.iterations / unit, most=8)
+    # Iterations are whole numbers.
+    step = step if unit > 1 else max(1.0, step)
     for index in range(int(scale.iterations / unit / step + 1e-6) + 1):
         x = scale.x(index * step * unit)
         element(svg, "line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=bottom, y2=bottom + 4, **{"class": "axis"})

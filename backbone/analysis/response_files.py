@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..common.errors import RunError
 from ..common.files import write_text, write_whole
@@ -13,6 +14,7 @@ from ..networks import find_architecture
 from .responses import Responses
 
 COLUMNS = ("network", "weights", "layer", "name", "std", "rank")
+HEADROOM = 1.08
 COLOURS = ("#b8860b", "#d62728", "#1f77b4", "#2ca02c", "#111111", "#9467bd", "#8c564b", "#17becf")
 
 
@@ -30,17 +32,28 @@ def write_csv(path: Path, measured: Sequence[Responses]) -> None:
 
 
 def draw(path: Path, measured: Sequence[Responses], source: str) -> None:
-    """Draw a PNG: the layers in their order above, by magnitude below; plain nets dashed.
+    """Draw a PNG; see `make_figure`.
+
+    Raises:
+        RunError: matplotlib is not installed, or the file cannot be written.
+    """
+    figure = make_figure(measured, source)
+    write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+
+
+def make_figure(measured: Sequence[Responses], source: str) -> Any:
+    """Return a matplotlib figure: the layers in their order above, by magnitude below; plain nets dashed.
 
     Args:
         source: words for the images, written beneath.
 
     Raises:
-        RunError: matplotlib is not installed, or the file cannot be written.
+        RunError: matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise RunError("drawing layer responses needs matplotlib: pip install matplotlib") from None
     figure = Figure(figsize=(8, 8), layout="constrained")
@@ -60,9 +73,11 @@ def draw(path: Path, measured: Sequence[Responses], source: str) -> None:
     ranked.set_xlabel("layer, sorted by magnitude")
     for panel in (ordered, ranked):
         panel.set_ylabel("standard deviation")
-        panel.set_ylim(bottom=0)
+        # From 0, with room above: curves of one value would lie under the frame.
+        panel.set_ylim(0, HEADROOM * max(max(one.layers.values()) for one in measured) or 1)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
     ordered.legend(fontsize="small")
     figure.suptitle("Responses of 3x3 layers, behind BN, before ReLU and addition", fontsize="medium")
     figure.supxlabel(source, fontsize="x-small")
-    write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))
+    return figure

@@ -198,3 +198,14 @@ def test_points_are_drawn_where_the_axes_say():
     first, last = ([float(v) for v in p.split(",")] for p in line.get("points").split())
     assert first == [left, bottom]
     assert last == [right, top]
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 7, 90, 9999])
+def test_ticks_of_iterations_are_whole_numbers(iterations):
+    svg = draw("a", [], Scale(iterations, 0.0, 100.0), axis="error", number=0, empty="none")
+    below = [
+        part
+        for part in ElementTree.fromstring(svg).iter("text")
+        if part.get("class") == "tick" and part.get("y") == "312"
+    ]
+    assert below and all(float(part.text) == int(part.text) for part in below)

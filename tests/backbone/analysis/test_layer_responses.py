@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import backbone
 from backbone.analysis import draw, layer_responses, network_responses, pair_weights, pictures, write_csv
 from backbone.analysis.pictures import made_up
+from backbone.analysis.response_files import make_figure
 from backbone.common.errors import ArchitectureError, DataError, UserError, WeightsError
 
 
@@ -199,6 +200,12 @@ def test_files(tmp_path):
         assert [float(row["std"]) for row in own] == pytest.approx(list(responses.layers.values()), rel=1e-5)
         by_rank = sorted(own, key=lambda row: int(row["rank"]))
         assert [row["name"] for row in by_rank] == [name for name, _ in responses.ranked()]
+    for panel in make_figure(measured, "made up").axes:
+        bottom, top = panel.get_ylim()
+        highest = max(max(line.get_ydata()) for line in panel.lines)
+        # Untrained, every layer responds with 1: the curves are seen below the frame, not under it.
+        assert bottom == 0 and highest < 0.97 * top and highest == pytest.approx(1, abs=0.01)
+        assert all(tick == int(tick) for tick in panel.get_xticks())
     draw(tmp_path / "a.png", measured, "made up")
     from backbone.common.images import read_image
 
