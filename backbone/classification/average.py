@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..engine import distributed
+
 
 class MovingAverage:
     """decay * average + (1 - decay) * weights after each step; BN's statistics are averaged too.
@@ -16,6 +18,7 @@ class MovingAverage:
         self.decay = decay
         self.steps = 0
         self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.buffers = [name for name, _ in network.named_buffers() if name in self.state]
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
@@ -28,6 +31,10 @@ class MovingAverage:
         torch._foreach_lerp_([self.state[name] for name in weights], [state[name] for name in weights], rate)
         if counters:
             torch._foreach_copy_([self.state[name] for name in counters], [state[name] for name in counters])
+
+    def share(self) -> None:
+        """Give every process the main one's buffers: BN's statistics differ by the images that a process has seen."""
+        distributed.share_tensors(self.state[name] for name in self.buffers)
 
     def state_dict(self) -> dict[str, Tensor | int]:
         return {"steps": self.steps, **{f"average.{name}": value for name, value in self.state.items()}}

@@ -189,6 +189,9 @@ class ClassificationTask(Task):
         statistics = ("running_mean", "running_var")
         self._precise = {name: value for name, value in network.state_dict().items() if name.endswith(statistics)}
 
+    def unfinish(self) -> None:
+        self._precise = {}
+
     def _prepared_batches(self, progress: ImageProgress) -> Iterator[Tensor]:
         images = self.config.TEST.PRECISE_BN.NUM_IMAGES
         steps = -(-images // self.config.SOLVER.IMS_PER_BATCH)
@@ -203,6 +206,8 @@ class ClassificationTask(Task):
             progress.add(len(batch))
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
+        if self.average is not None:
+            self.average.share()
         return self.test_with((self.config.TEST.PROTOCOL,))
 
     def test_with(self, protocols: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.queues import SimpleQueue
@@ -212,9 +212,14 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 def share_buffers(model: torch.nn.Module) -> None:
     """Give every process the main one's buffers: the running statistics of BN, which differ by the images seen."""
+    share_tensors(model.buffers())
+
+
+def share_tensors(tensors: Iterable[torch.Tensor]) -> None:
+    """Write the main process's values into every process's `tensors`."""
     if together():
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:

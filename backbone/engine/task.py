@@ -77,3 +77,6 @@ class Task(ABC):
 
     def finish(self) -> None:  # noqa: B027 (optional)
         """Called once after the last step and before the last evaluation."""
+
+    def unfinish(self) -> None:  # noqa: B027 (optional)
+        """Undo `finish`: a run that had ended goes on to more steps."""

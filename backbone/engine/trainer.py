@@ -66,6 +66,7 @@ class State:
     best_iteration: int = -1
     results: dict[str, dict[str, float]] = field(default_factory=dict)
     evaluation_due: bool = False
+    finished: bool = False
 
 
 class Trainer:
@@ -99,6 +100,7 @@ class Trainer:
             "rng": distributed.gather(checkpoint.rng_state()),
             "best": [self.state.best, self.state.best_iteration],
             "evaluation_due": self._due(self.settings.eval_period),
+            "finished": self.state.finished,
         }
 
     def weights(self) -> dict[str, Any]:
@@ -140,6 +142,9 @@ class Trainer:
             raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from None
         self.scaler.load_state_dict(content["scaler"])
         self.state = State(content["iteration"], *content["best"], evaluation_due=content["evaluation_due"])
+        self.state.finished = content.get("finished", True)
+        if self.state.iteration < self.settings.max_iter and self.state.finished:
+            self._go_on_after_the_end()
         states = content["rng"]
         if len(states) == distributed.world_size():
             checkpoint.set_rng_state(states[distributed.rank()])
@@ -149,6 +154,17 @@ class Trainer:
                 len(states),
                 distributed.world_size(),
             )
+
+    def _go_on_after_the_end(self) -> None:
+        """Take back what the end of a shorter run did: the run goes on as one that was as long from the beginning."""
+        state = self.state
+        self.task.unfinish()
+        state.finished = False
+        state.evaluation_due = self._due(self.settings.eval_period)
+        best = self.settings.folder / checkpoint.BEST
+        if best.is_file() and checkpoint.load(best).get("iteration", -1) > state.best_iteration:
+            # The weights of that end have replaced the best ones of before.
+            state.best, state.best_iteration = -math.inf, -1
 
     # -- the loop
 
@@ -166,6 +182,10 @@ class Trainer:
         progress = Progress(start=state.iteration, total=settings.max_iter, visible=main)
         try:
             with self._sigterm():
+                if state.iteration == settings.max_iter and not state.finished:
+                    # SIGTERM came in the last step.
+                    self._finish()
+                    self.save()
                 if state.evaluation_due:
                     self._evaluate(metrics, events)
                 self._loop(metrics, events, progress)
@@ -203,13 +223,17 @@ class Trainer:
                 self.save()
                 self._leave()
             if state.iteration == settings.max_iter:
-                self.task.finish()
+                self._finish()
             # The checkpoint comes first: a run that is killed in its evaluation begins again with that evaluation.
             if self._due(settings.checkpoint_period) or self._due(settings.eval_period):
                 averages.check(state.iteration)
                 self.save()
             if self._due(settings.eval_period):
                 self._evaluate(metrics, events)
+
+    def _finish(self) -> None:
+        self.task.finish()
+        self.state.finished = True
 
     def _due(self, period: int) -> bool:
         done = self.state.iteration
