@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .common.errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
     from .exporting import ExportReport, export
     from .networks import (
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
         FeatureInfo,
         FoldedBackbone,
         FrozenBatchNorm2d,
-        create,
         fold,
         freeze_bn,
         freeze_norm,
@@ -66,6 +67,28 @@ __version__ = "0.1.0"
 # The modules that define the names of __all__, the quickest to import first.
 _HOMES = ("common.errors", "networks", "weights", "exporting", "networks.precise_bn")
 _ROOMS = ("common", "networks", "weights", "exporting")
+
+
+def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backbone:
+    """Build a network, with `weights` if they are given, else with random ones (He initialisation).
+
+    Args:
+        name: one of `list_backbones()`.
+        weights: a file that `load_weights` reads.
+        keywords: those of the network's class: `ResNet`, `PreActResNet` or `VGG` in `backbone.networks`.
+
+    Raises:
+        ArchitectureError: unknown name or keyword, or a value that the network cannot take.
+        WeightsError: the weights do not fit.
+    """
+    from . import networks
+
+    net = networks.create(name, **keywords)
+    if weights is not None:
+        from .weights import load_weights
+
+        load_weights(net, weights)
+    return net
 
 
 def list_backbones() -> list[str]:

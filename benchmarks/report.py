@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backbone.common.environment import provenance
 from backbone.common.files import write_text
 from backbone.common.text import table
-from backbone.engine.environment import provenance
 
 TITLE = "# Results\n\nMeasured by the commands named with them. What was not measured is not here.\n"
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as XML
 
 from backbone.common.pages.svg import element, text, tick_step, write
 
-from .records import Curve
+from .rows import Curve
 
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 46

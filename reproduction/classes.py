@@ -8,7 +8,8 @@ from pathlib import Path
 from backbone.engine.record import RESULTS
 from detection.data.voc import VOC_CLASSES
 
-from .records import NOT_RUN, UNFINISHED, Record, read_results, value_in
+from .records import read_results, value_in
+from .rows import NOT_RUN, UNFINISHED, Record
 from .summary import NOTHING
 
 # He et al., Tables 10 and 11, AP at IoU .5 in %, the classes in the order of the alphabet.

@@ -16,8 +16,8 @@ from detection.analysis.page_parts import SHOT_STYLE
 
 from .cases import prediction_files, read_case
 from .classes import PAPER, classes_table
-from .records import DONE, Record, read_run
-from .rows import Details
+from .records import read_run
+from .rows import DONE, Details, Record
 
 IMAGES = 4
 """Best and worst ones, each, of every row."""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from backbone.common.text import table as text_table
 
-from .records import Record
-from .rows import NO_DETAILS, Details, Table
+from .rows import NO_DETAILS, Details, Record, Table
 from .summary import headline, notes, results_table, runs_table, summary
 
 

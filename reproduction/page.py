@@ -9,8 +9,7 @@ from backbone.common.pages.document import document, json_for_script
 
 from .chart import Scale, Series, chart_data, draw, fit_scale, thin_out
 from .page_parts import SCRIPT, STYLE
-from .records import Record
-from .rows import NO_DETAILS, Details, Panel, Table
+from .rows import NO_DETAILS, Details, Panel, Record, Table
 from .summary import headline, notes, results_table, runs_table, summary
 
 COLORS = 8

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,10 @@ from backbone.engine import checkpoint
 from backbone.engine.config import differences, read_yaml, to_plain
 from backbone.engine.record import CONFIG, METRICS, RESULTS, read_metrics
 
-from .rows import Figure, Row, Step
+from .rows import DONE, FOR_SERVER, UNFINISHED, UNTESTED, Curve, Figure, Record, Row, Step
 from .schedule import share_of_schedule
 
-NOT_RUN, UNFINISHED, UNTESTED, DONE = "not run", "unfinished", "untested", "done"
-FOR_SERVER = "for the evaluation server"
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")
-Curve = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -53,41 +50,6 @@ class Run:
     def total(self) -> int:
         """Iterations of its schedule."""
         return self.config["SOLVER"]["MAX_ITER"] if self.config else 0
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row, and what was measured of it.
-
-    Attributes:
-        state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks), FOR_SERVER (tested; an evaluation server has
-            its figures) or DONE.
-        measured: {name of a figure: share}; of a row that is not DONE, those that are there.
-        images: test images behind the first measured figure, or in what an evaluation server takes.
-        iteration: steps done, as far as the run folder says.
-        schedule_share: training images of the run's schedule over those of the config's.
-        data: its data root.
-        weights: what the run began with; "" for random weights.
-        changes: "KEY value (config: value)" for all that the run had otherwise than its config file.
-        made: results that the figures were read from, for device, versions and date; empty before there are any.
-        failure: why the command of this row failed just now, else "".
-    """
-
-    row: Row
-    folder: Path
-    state: str = NOT_RUN
-    measured: dict[str, float] = field(default_factory=dict)
-    images: int | None = None
-    iteration: int = 0
-    total: int = 0
-    schedule_share: float | None = None
-    seed: int | None = None
-    data: str = ""
-    weights: str = ""
-    changes: tuple[str, ...] = ()
-    curves: dict[str, Curve] = field(default_factory=dict)
-    made: dict[str, Any] = field(default_factory=dict)
-    failure: str = ""
 
 
 def read_run(folder: Path) -> Run:

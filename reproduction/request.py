@@ -15,8 +15,8 @@ from backbone.engine.scale import scale_schedule
 
 from .markdown import markdown
 from .page import page
-from .records import Record, different, gather, read_run
-from .rows import Details, Row, Step, Table, choose
+from .records import different, gather, read_run
+from .rows import Details, Record, Row, Step, Table, choose
 from .runner import MISTAKE, Calls, Outcome, Runner
 from .schedule import shorten
 from .summary import to_json

@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backbone.common.errors import ConfigError
 from backbone.common.text import nearest
 
-if TYPE_CHECKING:
-    from .records import Record
+NOT_RUN, UNFINISHED, UNTESTED, DONE = "not run", "unfinished", "untested", "done"
+FOR_SERVER = "for the evaluation server"
+Curve = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,41 @@ class Panel:
     rows: tuple[str, ...]
     curves: tuple[str, ...] = ("train", "test")
     optional: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row, and what was measured of it.
+
+    Attributes:
+        state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks), FOR_SERVER (tested; an evaluation server has
+            its figures) or DONE.
+        measured: {name of a figure: share}; of a row that is not DONE, those that are there.
+        images: test images behind the first measured figure, or in what an evaluation server takes.
+        iteration: steps done, as far as the run folder says.
+        schedule_share: training images of the run's schedule over those of the config's.
+        data: its data root.
+        weights: what the run began with; "" for random weights.
+        changes: "KEY value (config: value)" for all that the run had otherwise than its config file.
+        made: results that the figures were read from, for device, versions and date; empty before there are any.
+        failure: why the command of this row failed just now, else "".
+    """
+
+    row: Row
+    folder: Path
+    state: str = NOT_RUN
+    measured: dict[str, float] = field(default_factory=dict)
+    images: int | None = None
+    iteration: int = 0
+    total: int = 0
+    schedule_share: float | None = None
+    seed: int | None = None
+    data: str = ""
+    weights: str = ""
+    changes: tuple[str, ...] = ()
+    curves: dict[str, Curve] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from backbone.common.text import count
 
-from .records import DONE, FOR_SERVER, NOT_RUN, UNFINISHED, UNTESTED, Record
-from .rows import Figure, Row, Table
+from .rows import DONE, FOR_SERVER, NOT_RUN, UNFINISHED, UNTESTED, Figure, Record, Row, Table
 
 # Of the versions in results.json, those that decide about numbers and speed.
 VERSIONS = ("python", "torch", "torchvision", "detectron2")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ..common.commands import as_typed
+from ..common.environment import provenance
 from ..common.files import write_json, write_text
 from ..common.text import table
 from ..engine import distributed
-from ..engine.environment import provenance
 from ..engine.record import LOGGER, RESULTS
 from ..weights import save_weights
 from .plan import paper_row

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ..common.environment import device_name
 from ..common.text import count
-from .environment import device_name
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
 MANY_EPOCHS = 1000

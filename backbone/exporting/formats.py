@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ..common.environment import version
 from ..common.errors import ExportError
 from ..common.text import nearest
-from ..engine.environment import version
 from ..weights.save import WRITERS
 from .check import Run
 from .onnx_file import load_onnx, write_onnx

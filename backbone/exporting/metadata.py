@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..engine.environment import version
+from ..common.environment import version
 from ..networks.contract import Backbone
 from ..weights.metadata import KEY
 from ..weights.traits import traits_of

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..common.environment import version
 from ..common.errors import RunError
-from ..engine.environment import version
 from ..networks.contract import Backbone
 from ..weights import load_weights, open_weights, save_weights
 from .check import TOLERANCE, compare, examples_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from pathlib import Path
 
 from ..common.errors import ArchitectureError
 from ..common.text import nearest
@@ -25,25 +24,18 @@ def keywords_of(name: str) -> list[str]:
     return [key for key in inspect.signature(network_class(name)).parameters if key != "name"]
 
 
-def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backbone:
-    """Build a network.
+def create(name: str, **keywords) -> Backbone:
+    """Build a network with random weights (He initialisation).
 
     Args:
         name: one of `backbone.list_backbones()`.
-        weights: a file that `backbone.load_weights` reads; without one, He initialisation.
         keywords: those of the network's class: `ResNet`, `PreActResNet` or `VGG` in `backbone.networks`.
 
     Raises:
         ArchitectureError: unknown name or keyword, or a value that the network cannot take.
-        WeightsError: the weights do not fit.
     """
     known = keywords_of(name)
     for key in keywords:
         if key not in known:
             raise ArchitectureError(f"{name}: unknown keyword {key!r}{nearest(key, known)}")
-    net = network_class(name)(name, **keywords)
-    if weights is not None:
-        from ..weights import load_weights
-
-        load_weights(net, weights)
-    return net
+    return network_class(name)(name, **keywords)

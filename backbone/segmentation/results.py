@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import torch
 
+from ..common.environment import provenance
 from ..common.files import write_json, write_text, write_whole
 from ..common.images import montage
 from ..common.text import table
-from ..engine.environment import provenance
 from ..engine.record import LOGGER, RESULTS
 from ..weights import save_weights
 from .task import KIND, SegmentationTask

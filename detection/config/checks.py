@@ -16,7 +16,7 @@ from backbone.engine.defaults import (
 from backbone.networks.resnet import DILATION_STYLES, STEMS
 
 from ..evaluation import ENGINES
-from ..modeling.backbone import NORM_NAMES, architecture_of
+from ..modeling.names import NORM_NAMES, architecture_of
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, settle_context_head
 

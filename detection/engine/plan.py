@@ -10,7 +10,7 @@ from backbone.engine import plan as page
 from backbone.engine.loading import settle_workers
 
 from ..data.sets import DetectionSet
-from ..modeling.backbone import architecture_of
+from ..modeling.names import architecture_of
 from .datasets import Sets, repeats_of, used_for_training
 
 

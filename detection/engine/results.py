@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 
+from backbone.common.environment import provenance
 from backbone.common.files import write_json, write_text, write_whole
 from backbone.common.images import montage
-from backbone.engine.environment import provenance
 from backbone.engine.record import LOGGER, RESULTS
 
 from .pictures import evaluation_pictures

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from backbone.engine.starting_weights import WeightKeys
 
-from ..modeling.backbone import architecture_of
+from ..modeling.names import architecture_of
 
 
 def _matters(config: CfgNode, key: str) -> bool:

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 import backbone
 from backbone import ConfigError, list_backbones, network_class
-from backbone.networks import Architecture, find_architecture, keywords_of
+from backbone.networks import keywords_of
 
-FPN_SUFFIX, P6P7_SUFFIX = "_fpn", "_p6p7"
+from .names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
+
 # Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
 OWN_KEYS = {
     "output_stride": "OUTPUT_STRIDE",
@@ -29,17 +30,6 @@ OWN_KEYS = {
     "average_down": "AVERAGE_DOWN",
     "ceil_pool": "CEIL_POOL",
     "checkpointing": "CHECKPOINTING",
-}
-# detectron2's spelling of the norms, and ours.
-NORM_NAMES = {
-    "FrozenBN": "frozen_bn",
-    "BN": "bn",
-    "SyncBN": "sync_bn",
-    "GN": "gn",
-    "frozen_bn": "frozen_bn",
-    "bn": "bn",
-    "sync_bn": "sync_bn",
-    "gn": "gn",
 }
 
 
@@ -58,12 +48,6 @@ def adapted_class(name: str) -> type[Backbone]:
         return {stage: ShapeSpec(channels=info.channels, stride=info.stride) for stage, info in infos.items()}
 
     return type(network.__name__, (network, Backbone), {"forward": forward, "output_shape": output_shape})
-
-
-def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
-    """Return name and table entry of the config's network."""
-    name = config.MODEL.BACKBONE.NAME.removesuffix(P6P7_SUFFIX).removesuffix(FPN_SUFFIX)
-    return name, find_architecture(name)
 
 
 def network_keywords(config: CfgNode) -> dict[str, object]:

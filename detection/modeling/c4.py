@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage
 
-from .backbone import NORM_NAMES, architecture_of
+from .names import NORM_NAMES, architecture_of
 from .regions import ContextMixin, with_context
 
 

@@ -9,7 +9,8 @@ from backbone import ConfigError
 from backbone.classification import load_config
 from backbone.engine.config import dump
 from reproduction.classification import classification_table
-from reproduction.records import DONE, NOT_RUN, UNFINISHED, UNTESTED, gather
+from reproduction.records import gather
+from reproduction.rows import DONE, NOT_RUN, UNFINISHED, UNTESTED
 
 
 def row(number: str, name: str):

@@ -12,10 +12,10 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
 
+from backbone.common.environment import provenance
 from backbone.common.files import write_json
 from backbone.engine import checkpoint, distributed
 from backbone.engine.config import dump
-from backbone.engine.environment import provenance
 from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
 from backbone.engine.session import Request, check_unchanged, checkpoint_to_resume, open_folder, train_task

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..common.text import count
+from .text import count
 
 PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "opencv-python-headless", "pycocotools")
 
