@@ -35,5 +35,9 @@ class DataError(UserError, ValueError):
     """A data set that is missing, broken or inconsistent."""
 
 
+class ImageSizeError(DataError):
+    """An image of another size than the one that its annotations were made for."""
+
+
 class RunError(UserError, RuntimeError):
     """A run folder, a checkpoint or a device that cannot be used as asked."""

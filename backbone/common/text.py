@@ -21,6 +21,12 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def some(names: Sequence[object], shown: int = 5) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(map(str, names[:shown])) + (f" and {more:,} more" if more > 0 else "")
+
+
 def table(rows: Sequence[Sequence[object]], header: Sequence[str], *, digits: int = 2) -> str:
     """Return an aligned Markdown table; numbers stand to the right, floats with `digits` decimals."""
     cells = [[_cell(value, digits) for value in row] for row in rows]

@@ -48,14 +48,16 @@ class BrokenImages:
     """Counts the images of a process that were replaced.
 
     Args:
-        allowed: images that may be broken (DATA.MAX_BAD_IMAGES).
+        allowed: images that may be broken.
+        key: the config's key that says so.
 
     Attributes:
         messages: what is wrong with each; once, however often the image came.
     """
 
-    def __init__(self, allowed: int = 0) -> None:
+    def __init__(self, allowed: int = 0, key: str = "DATA.MAX_BAD_IMAGES") -> None:
         self.allowed = allowed
+        self.key = key
         self.messages: list[str] = []
 
     def add(self, messages: Iterable[str]) -> None:
@@ -73,7 +75,7 @@ class BrokenImages:
             log.warning("broken image replaced by another (%d so far): %s", number, message)
             if number > self.allowed:
                 raise RunError(
-                    f"{count(number, 'training image')} broken, DATA.MAX_BAD_IMAGES allows {self.allowed}; "
+                    f"{count(number, 'training image')} broken, {self.key} allows {self.allowed}; "
                     f"the last: {message}; mend or remove them (log.txt names all)"
                 )
 

@@ -45,6 +45,8 @@ def add_defaults(config: CfgNode) -> None:
     config.DATASETS.BAD_BOXES = "auto"
     # Train on the objects that PASCAL VOC marks difficult; without, they are left out. Evaluation ignores them always.
     config.DATASETS.VOC_DIFFICULT = False
+    # Training images that may be unreadable, and are replaced by others, before the run stops; each counts once.
+    config.DATASETS.MAX_BAD_IMAGES = 100
 
     solver = config.SOLVER
     # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.

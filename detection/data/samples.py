@@ -9,6 +9,8 @@ import numpy as np
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch.utils.data import Dataset
 
+from backbone.common.errors import DataError, ImageSizeError
+from backbone.engine.broken import read_or_replace
 from backbone.engine.loading import Item
 
 from .mapper import Mapper
@@ -16,29 +18,60 @@ from .sets import DetectionSet
 
 
 class TrainingSamples(Dataset):
-    """Samples by (position, index); the position seeds the sample's random draws."""
+    """Samples by (position, index); the position seeds the sample's random draws.
 
-    def __init__(self, mapper: Mapper, seed: int) -> None:
+    Another image stands in for one that cannot be read; `broken` in its sample holds what is wrong, a message each.
+
+    Args:
+        used: the indices, in order, of the images that are trained on; by default all.
+    """
+
+    def __init__(self, mapper: Mapper, seed: int, used: Sequence[int] | None = None) -> None:
         self.mapper = mapper
         self.seed = seed
+        self.used = np.arange(len(mapper.images)) if used is None else np.asarray(used)
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
         position, index = item
-        return self.mapper(index, np.random.default_rng((self.seed, 1, position)))
+        random = np.random.default_rng((self.seed, 1, position))
+
+        def read(place: int) -> dict[str, Any] | ImageSizeError:
+            try:
+                return self.mapper(int(self.used[place]), random)
+            except ImageSizeError as error:
+                # Not the image is wrong, but all its boxes are; to leave it out would hide that.
+                return error
+
+        sample, broken = read_or_replace(read, int(np.searchsorted(self.used, index)), len(self.used), random)
+        if isinstance(sample, ImageSizeError):
+            raise DataError(str(sample))
+        return {**sample, "broken": broken} if broken else sample
 
 
 class EvaluationSamples(Dataset):
-    """The images of `indices` in order."""
+    """The images of `indices` in order.
 
-    def __init__(self, mapper: Mapper, indices: Sequence[int]) -> None:
+    Args:
+        lenient: give what is wrong with an image that cannot be read, in its place.
+    """
+
+    def __init__(self, mapper: Mapper, indices: Sequence[int], *, lenient: bool = False) -> None:
         self.mapper = mapper
         self.indices = indices
+        self.lenient = lenient
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        return self.mapper(self.indices[item])
+    def __getitem__(self, item: int) -> dict[str, Any] | str:
+        try:
+            return self.mapper(self.indices[item])
+        except ImageSizeError:
+            raise
+        except DataError as error:
+            if not self.lenient:
+                raise
+            return str(error)
 
 
 def repeat_factors(images: DetectionSet, used: Sequence[int], threshold: float, **form: bool) -> np.ndarray:

@@ -12,6 +12,9 @@ import orjson
 
 from backbone.common.errors import DataError
 
+# Segmentations, as JSON, of an object without a mask.
+NO_MASK = (b"[]", b"null", b"{}")
+
 
 @dataclass
 class DetectionSet:
@@ -26,6 +29,7 @@ class DetectionSet:
         segmentations: JSON bytes of each annotation's segmentation; None where masks were not asked for.
         skipped: annotations left out because their box was not usable.
         difficult: objects left out because PASCAL VOC marks them difficult.
+        warnings: what the data check said that is no error, a line for each of the files.
     """
 
     name: str
@@ -42,6 +46,7 @@ class DetectionSet:
     segmentations: list[bytes] | None = None
     skipped: int = 0
     difficult: int = 0
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -58,6 +63,22 @@ class DetectionSet:
         """Return the (K,) indices of images that have an annotation other than a crowd."""
         owner = np.repeat(np.arange(len(self)), np.diff(self.starts))
         return np.unique(owner[~self.crowd])
+
+    def without_objects(self) -> dict[str, list[str]]:
+        """Return the classes of which nothing can be learned or measured, by the reason why."""
+        every = np.bincount(self.labels, minlength=len(self.classes))
+        objects = np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
+        drawn = objects
+        if self.segmentations is not None:
+            masked = np.array([item not in NO_MASK for item in self.segmentations], dtype=bool)
+            drawn = np.bincount(self.labels[~self.crowd & masked], minlength=len(self.classes))
+        reasons = {
+            "no object": every == 0,
+            "crowd regions alone": (every > 0) & (objects == 0),
+            "no object with a mask": (objects > 0) & (drawn == 0),
+        }
+        named = {why: [self.classes[label] for label in np.flatnonzero(of)] for why, of in reasons.items()}
+        return {why: names for why, names in named.items() if names}
 
 
 def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = False) -> DetectionSet:
@@ -98,6 +119,14 @@ def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = Fa
     )
 
 
+def first_difference(a: Sequence[str], b: Sequence[str]) -> str:
+    """Return in words where two lists of classes, which are not the same, differ first."""
+    for left, right in zip(a, b):
+        if left != right:
+            return f"{left!r} stands where {right!r} does"
+    return f"{max(a, b, key=len)[min(len(a), len(b))]!r} is in one only"
+
+
 def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
     """Return the union of sets with the same classes, such as COCO train and val.
 
@@ -109,7 +138,8 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         return first
     for other in sets[1:]:
         if other.classes != first.classes:
-            raise DataError(f"{first.name} and {other.name} cannot be joined: their categories differ")
+            found = first_difference(other.classes, first.classes)
+            raise DataError(f"{other.name} and {first.name} cannot be joined, their categories differ: {found}")
     offsets = np.cumsum([0] + [len(part.boxes) for part in sets])
     segmentations = None
     if all(part.segmentations is not None for part in sets):
@@ -128,4 +158,5 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         segmentations=segmentations,
         skipped=sum(part.skipped for part in sets),
         difficult=sum(part.difficult for part in sets),
+        warnings=tuple(warning for part in sets for warning in part.warnings),
     )

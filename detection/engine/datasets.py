@@ -13,11 +13,11 @@ from detectron2.config import CfgNode
 from backbone import ConfigError, DataError
 
 from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
-from ..data.checks import Fault, check_coco, raise_on_errors, read_json
+from ..data.checks import Fault, check_coco, raise_on_errors, read_json, warnings_line
 from ..data.mapper import Mapper, Resize
 from ..data.proposals import Proposals
 from ..data.samples import repeat_factors
-from ..data.sets import DetectionSet, build_set, join_sets
+from ..data.sets import DetectionSet, build_set, first_difference, join_sets
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
@@ -99,16 +99,9 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
             raise DataError(
                 f"{other.images.name} and {sets.any.name} have different categories "
                 f"({len(other.images.classes)} and {len(sets.classes)}): "
-                f"{_first_difference(other.images.classes, sets.classes)}"
+                f"{first_difference(other.images.classes, sets.classes)}"
             )
     return sets
-
-
-def _first_difference(a: list[str], b: list[str]) -> str:
-    for left, right in zip(a, b):
-        if left != right:
-            return f"{left!r} stands where {right!r} does"
-    return f"{(a + b)[min(len(a), len(b))]!r} is in one only"
 
 
 def _load_train(source: Source, config: CfgNode, *, masks: bool) -> DetectionSet:
@@ -137,8 +130,11 @@ def _load(
         data = {**data, "annotations": []}
     if data is not None:
         faults = [*faults, *check_coco(data, source.image_folder, source=str(source.json_file))]
-    raise_on_errors(_judge(faults, source, config), str(source.json_file), images=source.image_folder)
+    faults = _judge(faults, source, config)
+    raise_on_errors(faults, str(source.json_file), images=source.image_folder)
     images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
+    said = warnings_line(faults, str(source.json_file), images=source.image_folder)
+    images.warnings = (f"{source.name}: {said}",) if said else ()
     return images, {**data, "annotations": None} if lists_images_alone else data
 
 

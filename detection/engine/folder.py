@@ -9,7 +9,10 @@ from .alternating.steps import STEP_FILES
 from .results import PICTURES, SHEET, TABLE
 
 # Keys of detection that a resumed run may have otherwise.
-FREE_KEYS = {"DATASETS.ROOT", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE", "PAPER.ROWS", *METHOD_KEYS}
+FREE_KEYS = {
+    *("DATASETS.ROOT", "DATASETS.MAX_BAD_IMAGES", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE"),
+    *("PAPER.ROWS", *METHOD_KEYS),
+}
 ALL_FREE_KEYS = session.FREE_KEYS | FREE_KEYS
 # What detection writes into a run folder.
 RUN_FILES = (

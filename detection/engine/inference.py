@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,12 @@ from torch import nn
 from backbone.engine import distributed
 from backbone.engine.image_progress import ImageProgress
 from backbone.engine.loading import make_loader, until_error
+from backbone.engine.record import LOGGER
 
 from ..data.mapper import Mapper
 from ..data.samples import EvaluationSamples
+
+log = logging.getLogger(LOGGER)
 
 
 def detect(model: nn.Module, samples: list[dict[str, Any]]) -> list[Instances]:
@@ -48,8 +52,13 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(encoded["size"]), "counts": encoded["counts"].decode("ascii")}
 
 
-def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) -> list[dict[str, Any]]:
+def run_on_set(
+    model: nn.Module, mapper: Mapper, *, workers: int, title: str, lenient: bool = False
+) -> list[dict[str, Any]]:
     """Detect on every image of the mapper's set. Processes share the images; the main one gets all records.
+
+    Args:
+        lenient: name images that cannot be read, and leave them out.
 
     Returns:
         COCO results, in the order of the set's images; in other processes an empty list.
@@ -58,7 +67,10 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
     mine = list(range(distributed.rank(), len(images), distributed.world_size()))
     found: list[tuple[int, list[dict[str, Any]]]] = []
     with ImageProgress(len(images), title, visible=True) as progress:
-        for index, sample in zip(mine, _samples(mapper, mine, workers)):
+        for index, sample in zip(mine, _samples(mapper, mine, workers, lenient)):
+            if isinstance(sample, str):
+                log.warning("left out of %s: %s", title, sample)
+                continue
             instances = detect(model, [sample])[0]
             found.append((index, to_coco(instances, sample["image_id"], images.category_ids)))
             progress.add(1)
@@ -69,9 +81,11 @@ def run_on_set(model: nn.Module, mapper: Mapper, *, workers: int, title: str) ->
     return [record for _, records in by_image for record in records]
 
 
-def _samples(mapper: Mapper, indices: list[int], workers: int) -> Iterator[dict[str, Any]]:
+def _samples(mapper: Mapper, indices: list[int], workers: int, lenient: bool) -> Iterator[dict[str, Any] | str]:
     loader = make_loader(
-        EvaluationSamples(mapper, indices), workers=workers if len(indices) > 8 else 0, pin_memory=False
+        EvaluationSamples(mapper, indices, lenient=lenient),
+        workers=workers if len(indices) > 8 else 0,
+        pin_memory=False,
     )
     for batch in until_error(loader):
         yield batch[0]

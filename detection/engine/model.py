@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -11,6 +13,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from backbone import ConfigError, DataError
+from backbone.common.errors import ImageSizeError
 from backbone.engine.config import get
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
@@ -106,11 +109,34 @@ def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: 
     resize = Resize((CALIBRATION_SIDE,), 2 * CALIBRATION_SIDE)
     mapper = Mapper(images, resize=resize, channel_order=config.INPUT.FORMAT, training=False)
     network = network_of(model)
-    inputs = [model.preprocess_image([mapper(index)]).tensor for index in range(number)]
+    inputs = [model.preprocess_image([sample]).tensor for sample in _readable(mapper, number)]
     calibrate_frozen_bn(network, inputs)
     if isinstance(model.roi_heads, C4ROIHeads):
         stage = model.roi_heads.in_features[0]
         calibrate_frozen_bn(model.roi_heads.res5, [network(batch)[stage] for batch in inputs])
+
+
+def _readable(mapper: Mapper, number: int) -> Iterator[dict[str, Any]]:
+    """Yield the samples of the first images that can be read.
+
+    Raises:
+        DataError: none can.
+    """
+    found, fault = 0, None
+    for index in range(len(mapper.images)):
+        if found == number:
+            return
+        try:
+            sample = mapper(index)
+        except ImageSizeError:
+            raise
+        except DataError as error:
+            fault = error
+            continue
+        found += 1
+        yield sample
+    if fault is not None and not found:
+        raise fault
 
 
 def load_trained(model: nn.Module, weights: StartingWeights, classes: list[str]) -> str:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from detectron2.config import CfgNode
 
+from backbone.common.errors import DataError
 from backbone.common.images import montage, read_image
 
 from ..data.sets import DetectionSet
@@ -44,7 +45,10 @@ def evaluation_pictures(
     # Evenly through the set, so that a sorted set does not show one kind of image alone.
     chosen = np.linspace(0, len(images) - 1, min(config.TEST.PICTURES, len(images))).astype(int)
     for index in np.unique(chosen).tolist():
-        picture = _pair(images, index, of_image[images.image_ids[index].item()], config.TEST.PICTURE_SCORE)
+        try:
+            picture = _pair(images, index, of_image[images.image_ids[index].item()], config.TEST.PICTURE_SCORE)
+        except DataError:
+            continue  # the evaluation has named it
         yield f"{images.name}_{Path(images.files[index]).stem}", picture
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 from torch import nn
 
-from backbone.common.text import count
+from backbone.common.text import count, some
 from backbone.engine import plan as page
 from backbone.engine.loading import settle_workers
 
@@ -20,8 +20,8 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, process
     rows = [
         ("model", _model(model, config)),
         ("weights", weights),
-        *([("train", _set(sets.train))] if sets.train is not None else []),
-        *(("test", _set(test.images)) for test in sets.test),
+        *(_rows_of("train", sets.train, labelled=True) if sets.train is not None else []),
+        *(row for test in sets.test for row in _rows_of("test", test.images, labelled=test.has_truth)),
         *(
             [
                 ("batch", _batch(config, processes)),
@@ -52,6 +52,13 @@ def _model(model: nn.Module, config: CfgNode) -> str:
         f"{trained / 1e6:.2f} M parameters trained, "
         f"{frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
     )
+
+
+def _rows_of(name: str, images: DetectionSet, *, labelled: bool) -> list[tuple[str, str]]:
+    """Return what a set holds, the classes of which it has nothing, and the warnings of the data check."""
+    lacking = images.without_objects().items() if labelled else ()
+    rows = [f"of {count(len(names), 'class', 'classes')} {why}: {some(names)}" for why, names in lacking]
+    return [(name, _set(images)), *(("", row) for row in (*rows, *images.warnings))]
 
 
 def _set(images: DetectionSet) -> str:

@@ -131,5 +131,6 @@ def train(
         best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
         seconds = time.monotonic() - began
         extra = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
+        extra["broken_images"] = len(task.broken.messages)
         report(task, state.results, config, extra=extra)
         log.info("took %s", duration(seconds))

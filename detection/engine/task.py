@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backbone.common.images import montage
 from backbone.engine import distributed
+from backbone.engine.broken import BrokenImages
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
@@ -50,6 +51,7 @@ class DetectionTask(Task):
         self.config = config
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
+        self.broken = BrokenImages(config.DATASETS.MAX_BAD_IMAGES, "DATASETS.MAX_BAD_IMAGES")
         self._cost_is_known = False
 
     @cached_property
@@ -63,8 +65,9 @@ class DetectionTask(Task):
 
     def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
         config, images = self.config, self.sets.train
+        used = used_for_training(images, config)
         batches = BatchSampler(
-            EpochSampler(used_for_training(images, config), config.SEED, repeats_of(images, config)),
+            EpochSampler(used, config.SEED, repeats_of(images, config)),
             batch_size=config.SOLVER.IMS_PER_BATCH,
             groups=aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None,
             start=start,
@@ -72,9 +75,17 @@ class DetectionTask(Task):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        samples = TrainingSamples(training_mapper(images, config, self.proposals), config.SEED)
+        samples = TrainingSamples(training_mapper(images, config, self.proposals), config.SEED, used)
         on_gpu = config.MODEL.DEVICE.startswith("cuda")
-        return until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches))
+        for batch in until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches)):
+            self.broken.add([message for sample in batch for message in sample.pop("broken", ())])
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"broken": self.broken.messages}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.broken.messages[:] = state.get("broken", [])
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]], iteration: int) -> dict[str, Tensor]:
         # detectron2 copies image by image and waits for each; the loader has pinned them, so that none need wait.
@@ -85,20 +96,26 @@ class DetectionTask(Task):
             return model(batch)
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
-        """See Task.evaluate. Of sets without ground truth only the last predictions are of use."""
+        """See Task.evaluate. Of sets without ground truth only the last predictions are of use.
+
+        Raises:
+            DataError: an image cannot be read, in the last evaluation.
+        """
         results = {}
         for test in self.sets.test:
             if not (final or test.has_truth):
                 continue
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
-            for metrics in self._evaluate_set(test).values():
+            for metrics in self._evaluate_set(test, final).values():
                 results |= {prefix + kind: figures for kind, figures in metrics.to_json().items()}
         return distributed.share(results)
 
-    def _evaluate_set(self, test: TestSet) -> dict[str, CocoMetrics | VocMetrics]:
+    def _evaluate_set(self, test: TestSet, final: bool) -> dict[str, CocoMetrics | VocMetrics]:
         mapper = ViewMapper(test_mapper(test.images, self.config), self.config)
         began = time.monotonic()
-        predictions = run_on_set(self.tested, mapper, workers=self.workers, title=f"evaluating {test.images.name}")
+        title = f"evaluating {test.images.name}"
+        # An evaluation on the way must not end a training; the figures that it ends with are those of the whole set.
+        predictions = run_on_set(self.tested, mapper, workers=self.workers, title=title, lenient=not final)
         if not distributed.is_main():
             return {}
         if self.tested is not self.model and not self._cost_is_known:

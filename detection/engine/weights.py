@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from detectron2.config import CfgNode
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
@@ -13,6 +14,8 @@ from backbone.common.text import count
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
 from backbone.weights import match
+from backbone.weights.layouts.base import renamed
+from backbone.weights.layouts.detectron2 import WRITE
 
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
@@ -74,10 +77,13 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
     wanted, rest = _split(weights.tensors, network)
     head = getattr(model, "roi_heads", None)
     parts = [(network, wanted)]
-    if isinstance(head, C4ROIHeads):
+    if isinstance(head, Res5ROIHeads):
         last_stage = f"layer{len(network.stage_names)}."
-        in_head = {key.removeprefix(last_stage): value for key, value in rest.items() if key.startswith(last_stage)}
-        parts.append((head.res5, in_head))
+        in_head = {key: value for key, value in rest.items() if key.startswith(last_stage)}
+        if not isinstance(head, C4ROIHeads):  # detectron2's own stage, by its own names
+            last_stage = "res5."
+            in_head = renamed(in_head, WRITE)
+        parts.append((head.res5, {key.removeprefix(last_stage): value for key, value in in_head.items()}))
     elif isinstance(head, VGGROIHeads):
         parts.append((head.box_head, {key: value for key, value in rest.items() if key in head.box_head.state_dict()}))
     reports = [match(module, tensors, source) for module, tensors in parts]

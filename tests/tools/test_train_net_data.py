@@ -93,10 +93,18 @@ def test_records_that_do_not_fit(train, tmp_path, change, said):
     assert untouched(tmp_path)
 
 
+def drop_class(data: dict) -> None:
+    data["categories"].pop()
+    data["annotations"] = [record for record in data["annotations"] if record["category_id"] == 1]
+
+
 def test_sets_of_different_categories(train, tmp_path):
     train_flags = flags(write_set(tmp_path / "train"))
     other = write_set(tmp_path / "val", change=lambda data: data["categories"][0].update(name="horse"))
     train(*train_flags, *flags(other, "val")).mistake("different categories", "horse")
+    fewer = write_set(tmp_path / "fewer", change=drop_class)
+    train(*flags(fewer), *flags(tmp_path / "train" / "a.json", "val")).mistake("'dog' is in one only")
+    train(*train_flags, *flags(fewer, "val")).mistake("'dog' is in one only")
     assert untouched(tmp_path)
 
 
@@ -112,16 +120,30 @@ def break_image(path: Path, how: str) -> None:
         path.write_bytes(broken[how])
 
 
-@pytest.mark.parametrize("how", ["missing", "zero bytes", "truncated", "text"])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_image_in_training(train, tmp_path, how, workers):
+@pytest.mark.parametrize(("how", "workers"), [("zero bytes", 0), ("truncated", 1), ("text", 0)])
+def test_a_broken_image_in_training_is_replaced(train, tmp_path, how, workers):
     path = write_set(tmp_path / "data")
     break_image(path.parent / "003.jpg", how)
-    done = train(*flags(path), changes={"SOLVER.MAX_ITER": 4, "DATALOADER.NUM_WORKERS": workers})
-    done.mistake("003.jpg")
+    changes = {"SOLVER.MAX_ITER": 4, "DATALOADER.NUM_WORKERS": workers, "MODEL.RESNETS.NORM": "FrozenBN"}
+    done = train(*flags(path), *flags(write_set(tmp_path / "val"), "val"), changes=changes)
+    done.fine("broken image replaced by another (1 so far): ", "003.jpg")
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["broken_images"] == 1
+
+
+def test_a_missing_image_in_training(train, tmp_path):
+    path = write_set(tmp_path / "data")
+    break_image(path.parent / "003.jpg", "missing")
+    train(*flags(path)).mistake("003.jpg")
+    assert untouched(tmp_path)
+
+
+def test_more_broken_images_than_allowed(train, tmp_path):
+    path = write_set(tmp_path / "data")
+    for number in (2, 3):
+        break_image(path.parent / f"{number:03d}.jpg", "truncated")
+    changes = {"SOLVER.MAX_ITER": 4, "DATASETS.MAX_BAD_IMAGES": 1}
+    train(*flags(path), changes=changes).mistake("2 training images broken, DATASETS.MAX_BAD_IMAGES allows 1")
     assert not any("model" in name or name.endswith(".tmp") for name in left(tmp_path))
-    if how == "missing":
-        assert untouched(tmp_path)
 
 
 def test_ground_truth_that_cannot_be_evaluated_is_refused_before_training(train, tmp_path):
@@ -155,21 +177,29 @@ def test_an_image_of_another_size_than_its_record(train, tmp_path):
     )
 
 
-def test_a_broken_image_when_frozen_bn_is_calibrated(train, tmp_path):
-    path = write_set(tmp_path / "data")
-    break_image(path.parent / "001.jpg", "truncated")
-    train(*flags(path), changes={"MODEL.RESNETS.NORM": "FrozenBN"}).mistake("001.jpg")
-    assert untouched(tmp_path)
+def test_a_broken_test_image_stops_the_last_evaluation_alone(train, tmp_path):
+    path = write_set(tmp_path / "val")
+    break_image(path.parent / "002.jpg", "truncated")
+    changes = {"SOLVER.MAX_ITER": 2, "TEST.EVAL_PERIOD": 1}
+    done = train(*flags(write_set(tmp_path / "train")), *flags(path, "val"), changes=changes)
+    done.mistake("002.jpg")
+    assert done.out.count("left out of evaluating custom_val: ") == 1
+    write_set(tmp_path / "val")
+    done = train(*flags(tmp_path / "train" / "a.json"), *flags(path, "val"), "--resume", changes=changes)
+    done.fine("custom_val, bbox")
 
 
-def test_a_broken_image_in_one_of_two_processes(tmp_path):
-    """The other process waits for the first one's gradients; it must neither hang nor print its own error."""
-    path = write_set(tmp_path / "data")
-    break_image(path.parent / "003.jpg", "zero bytes")
-    done = in_two_processes(tmp_path, *flags(path), changes={"SOLVER.MAX_ITER": 4})
-    assert done.returncode == 2, done.stderr[-3000:]
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "003.jpg: the image file is empty" in done.stderr
+def test_what_a_set_lacks_and_the_check_warns_of_stands_in_the_plan(train, tmp_path):
+    def change(data: dict) -> None:
+        data["categories"] += [{"id": 5, "name": "owl"}, {"id": 6, "name": "elk"}]
+        data["annotations"][0] |= {"category_id": 6, "iscrowd": 1, "segmentation": {"size": [72, 96], "counts": [6912]}}
+        del data["annotations"][1]["area"], data["annotations"][2]["area"]
+
+    path = write_set(tmp_path / "data", change=change)
+    said = train(*flags(path)).fine("of 1 class no object: owl", "of 1 class crowd regions alone: elk")
+    line = next(line for line in said.splitlines() if "of the data check" in line)
+    assert "custom_train: 2 warnings of the data check, missing-area first (annotation 3 of image 1" in line
+    assert f"tools/check_data.py --json {path} --images {path.parent}" in line
 
 
 # -- unusual, and fine

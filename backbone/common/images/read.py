@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, ImageSizeError
 from .headers import read_header
 from .jpeg import decode_jpeg
 
@@ -25,7 +25,8 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None, channel
         (H, W, 3) uint8.
 
     Raises:
-        DataError: missing, empty, cut off, no image, or of another size than `size`.
+        DataError: missing, empty, cut off or no image.
+        ImageSizeError: of another size than `size`.
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
@@ -53,7 +54,7 @@ def decode_image(
         stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, channel_order)
         if stored is None or stored.shape[1::-1] != tuple(size):
             found = "x".join(map(str, image.shape[1::-1]))
-            raise DataError(
+            raise ImageSizeError(
                 f"{source}: the image is {found} pixels, its JSON record says {size[0]}x{size[1]}; "
                 "run tools/check_data.py on the set"
             )

@@ -4,7 +4,7 @@ from .files import read_json, write_json
 from .images import ImageFacts, check_images, inspect_images
 from .kinds import KINDS, Fault, Kind, in_order
 from .mend import Mended, faults_of, mend
-from .report import as_record, as_text, counts_of, has_errors, raise_on_errors, verdict
+from .report import as_record, as_text, counts_of, has_errors, raise_on_errors, verdict, warnings_line
 from .structure import check_coco
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "raise_on_errors",
     "read_json",
     "verdict",
+    "warnings_line",
     "write_json",
 ]

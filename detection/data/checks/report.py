@@ -36,6 +36,19 @@ def raise_on_errors(faults: Sequence[Fault], source: str, *, images: Path | str 
     raise DataError(f"{source}: {first.kind}: {first.examples[0]}{others}; {first.mend}; {whole}")
 
 
+def warnings_line(faults: Sequence[Fault], source: str, *, images: Path | str) -> str:
+    """Return one line on the warnings: how many there are, the first, and where to read on; "" without any.
+
+    Args:
+        source: the JSON file, and `images` its image folder.
+    """
+    found = [fault for fault in faults if fault.severity == WARNING]
+    if not found:
+        return ""
+    number, whole = sum(fault.count for fault in found), f"tools/check_data.py --json {source} --images {images}"
+    return f"{count(number, 'warning')} of the data check, {found[0].kind} first ({found[0].examples[0]}); {whole}"
+
+
 def counts_of(data: object) -> dict[str, int]:
     """Return how many images, annotations and categories there are; 0 for a list that is not there."""
     lists = {name: data.get(name) if isinstance(data, dict) else None for name in LISTS}

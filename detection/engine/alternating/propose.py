@@ -56,11 +56,14 @@ def propose(model: nn.Module, images: DetectionSet, config: CfgNode, *, title: s
     """
     mine = used_for_training(images, config)[distributed.rank() :: distributed.world_size()].tolist()
     workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
-    samples = EvaluationSamples(test_mapper(images, config), mine)
+    # An image that cannot be read gets none; the training names it, and takes another.
+    samples = EvaluationSamples(test_mapper(images, config), mine, lenient=True)
     loader = until_error(make_loader(samples, workers=workers if len(mine) > 8 else 0, pin_memory=False))
     found, covered, objects = [], 0, 0
     with ImageProgress(len(mine) * distributed.world_size(), title, visible=True) as progress:
         for index, batch in zip(mine, loader):
+            if isinstance(batch[0], str):
+                continue
             boxes = _proposals_of(model, batch[0])
             found.append((index, boxes))
             truth = _objects(images, index)

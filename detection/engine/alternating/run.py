@@ -135,5 +135,6 @@ def _finish(task: DetectionTask, state: State, config: CfgNode, folder: Path, se
             checkpoint.save(folder / name, {**checkpoint.load(last / name), "config": dump(config)})
     best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
     extra: dict[str, Any] = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
+    extra["broken_images"] = len(task.broken.messages)
     report(task, state.results, config, extra={**extra, "scheme": "alternating"})
     log.info("took %s", duration(seconds))

@@ -12,7 +12,10 @@ from peers import changed, config, copy_weights, name_in_block, relative_errors
 from randomize import randomize
 from torch import nn
 
+import backbone
 from backbone.networks.norm import FrozenBatchNorm2d
+from detection.engine.model import build
+from detection.engine.weights import load_initial, open_starting_weights
 from detection.modeling.c4 import C4ROIHeads
 
 RES4 = {"res4": ShapeSpec(channels=1024, stride=16)}
@@ -156,3 +159,20 @@ def test_no_proposals_at_all():
     found, _ = head(None, features(), proposals(number=0))
     assert [len(image) for image in found] == [0, 0]
     assert found[0].pred_boxes.tensor.shape == (0, 4)
+
+
+@torch.no_grad()
+def test_pretrained_conv5_goes_into_either_head(tmp_path):
+    """A backbone's file fills detectron2's last stage as ours, so that both compute the same from the first step."""
+    path = tmp_path / "resnet50.pth"
+    network = randomize(backbone.create("resnet50", norm="frozen_bn", stride_in_1x1=True))
+    backbone.save_weights(network, path)
+    pooled = torch.rand(3, 1024, 14, 14, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for name in ("C4ROIHeads", "Res5ROIHeads"):
+        settings = config("coco_faster_rcnn_r50.yaml", MODEL__ROI_HEADS__NAME=name, MODEL__RESNETS__STRIDE_IN_1X1=True)
+        model = build(settings).eval()
+        said = load_initial(model, open_starting_weights(str(path)), settings)
+        assert f"{len(network.state_dict())} tensors" in said
+        outputs.append(model.roi_heads.res5(pooled))
+    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
