@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from ..common.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
 
 def pictures(path: Path | None, *, number: int, side: int) -> tuple[Tensor, str]:
     """Return at most `number` images (N, 3, H, W), uint8, RGB, and words for where they come from.
@@ -52,9 +50,10 @@ def made_up(number: int, side: int) -> Tensor:
 
 
 def _from_folder(folder: Path, number: int, side: int) -> Tensor:
-    from ..common.images import read_image, resize_image
+    from ..common.images import find_images, read_image, resize_image
+    from ..common.images.find import SUFFIXES
 
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = find_images(folder)
     if not files:
         raise DataError(f"{folder}: no image files ({', '.join(SUFFIXES)}) in the folder")
     step = max(len(files) / number, 1)
@@ -65,21 +64,15 @@ def _from_folder(folder: Path, number: int, side: int) -> Tensor:
 
 def _from_archive(path: Path) -> tuple[Tensor, str]:
     """Return the test images, or else the first array of images."""
-    import zipfile
-    import zlib
+    from ..common.reading import Arrays
 
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            shapes = {}
-            for name in sorted(archive.files, key=lambda name: "test" not in name):
-                images = _as_images(archive[name])
-                if images is not None:
-                    return images, name
-                shapes[name] = archive[name].shape
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as an .npz archive: {error}") from None
+    arrays, shapes = Arrays(path), {}
+    for name in sorted(arrays, key=lambda name: "test" not in name):
+        array = arrays[name]
+        images = _as_images(array)
+        if images is not None:
+            return images, name
+        shapes[name] = array.shape
     raise DataError(f"{path}: no array of uint8 images (N, 3072), (N, 3, H, W) or (N, H, W, 3); it has {shapes}")
 
 

@@ -56,7 +56,7 @@ def _network(network: nn.Module, test: LabelledImages, config: Any) -> str:
 
 def _set(images: LabelledImages) -> str:
     where = "in memory" if isinstance(images, ImagesInMemory) else "read from files"
-    return f"{images.name}: {count(len(images), 'image')}, {where}"
+    return f"{images.name}: {count(len(images), 'image')}, {where}{images.note and f'; {images.note}'}"
 
 
 def _training(train: LabelledImages, config: Any, processes: int) -> list[tuple[str, str]]:

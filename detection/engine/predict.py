@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from backbone import DataError, RunError, WeightsError
 from backbone.common.files import write_json, write_whole
+from backbone.common.images import find_images as images_below
 from backbone.common.images import read_image, resize_image
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, merge_overrides, parse_yaml
@@ -37,7 +38,6 @@ from .weights import load_detector
 
 log = logging.getLogger(LOGGER)
 PICTURE = "_detections.jpg"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def find_images(pattern: str, output: Path) -> list[Path]:
     """
     path = Path(pattern)
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+        files = images_below(path)
     elif path.is_file():
         files = [path]
     else:

@@ -12,6 +12,7 @@ import numpy as np
 
 from backbone.common.errors import DataError
 from backbone.common.files import write_text
+from backbone.common.reading import read_text
 from backbone.common.text import count, nearest
 
 from ..data.voc import VOC_CLASSES
@@ -97,10 +98,7 @@ def _label(name: str, path: Path) -> int:
 
 
 def _read_file(path: Path, label: int, position: dict[str, int], split: str) -> tuple[np.ndarray, ...]:
-    try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}); write the detections again") from None
+    lines = [line.split() for line in read_text(path, largest=None).splitlines()]
     rows = [row for row in lines if row]
     try:
         numbers = np.array([[float(text) for text in row[1:]] for row in rows], dtype=np.float64).reshape(-1, 5)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...common.errors import DataError, WeightsError
 from ...common.images import decode_image
+from ...common.reading import Arrays
 from .folders import open_class_folders
 from .sets import ImagesInMemory
 
@@ -71,36 +72,70 @@ def _from_batches(folder: Path, split: str, name: str) -> ImagesInMemory:
             content = read_file(path)[0]
         except WeightsError as error:
             raise DataError(str(error)) from None
-        data = {key.decode() if isinstance(key, bytes) else key: value for key, value in dict(content).items()}
-        if "data" not in data or "labels" not in data:
-            raise DataError(f"{path}: not a CIFAR-10 batch: it has no data or no labels")
-        pixels.append(_rows(data["data"], path))
-        labels.append(np.asarray(data["labels"]))
-    return ImagesInMemory(name, CLASSES, np.concatenate(labels), np.concatenate(pixels))
+        values = [_value(content, key) for key in ("data", "labels")]
+        if any(value is None for value in values):
+            raise DataError(f"{path}: not a CIFAR-10 batch: no mapping with data and labels")
+        pixels.append(_images(values[0], path))
+        labels.append(_labels(values[1], len(pixels[-1]), path))
+    return _in_memory(name, np.concatenate(labels), np.concatenate(pixels), folder)
 
 
-def _rows(rows: Any, path: Path) -> np.ndarray:
-    """Return rows of 3072 (1024 red, 1024 green, 1024 blue) as images."""
-    rows = np.asarray(rows)
-    if rows.ndim != 2 or rows.shape[1] != 3072:
-        raise DataError(f"{path}: rows of 3072 pixels are expected, not an array of shape {rows.shape}")
-    return np.ascontiguousarray(rows.astype(np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+def _value(content: object, key: str) -> Any:
+    """Return a value of a batch, whose keys are bytes in the official ones; None where there is none."""
+    return content.get(key.encode(), content.get(key)) if isinstance(content, dict) else None
+
+
+def _in_memory(name: str, labels: np.ndarray, pixels: np.ndarray, path: Path) -> ImagesInMemory:
+    if not len(pixels):
+        raise DataError(f"{path}: has no images for {name}")
+    return ImagesInMemory(name, CLASSES, labels, pixels)
+
+
+def _images(values: Any, path: Path) -> np.ndarray:
+    """Return (N, 32, 32, 3) uint8, of rows of 3072 (1024 red, 1024 green, 1024 blue) or of (N, 3, 32, 32) too."""
+    values = _as_array(values)
+    if (
+        values.dtype != np.uint8
+        and values.dtype.kind in "iu"
+        and values.size
+        and 0 <= values.min() <= values.max() < 256
+    ):
+        values = values.astype(np.uint8)
+    if values.ndim == 2 and values.shape[1] == 3072:
+        values = values.reshape(-1, 3, 32, 32)
+    if values.ndim == 4 and values.shape[1:] == (3, 32, 32):
+        values = np.ascontiguousarray(values.transpose(0, 2, 3, 1))
+    if values.dtype != np.uint8 or values.ndim != 4 or values.shape[1:] != (32, 32, 3):
+        raise DataError(
+            f"{path}: images must be numbers from 0 to 255, (N, 32, 32, 3) or rows of 3072, not {values.dtype} "
+            f"{values.shape}"
+        )
+    return values
+
+
+def _labels(values: Any, images: int, path: Path) -> np.ndarray:
+    """Return labels as (N,) int64."""
+    labels = _as_array(values)
+    if labels.dtype.kind not in "iu" and labels.size:
+        raise DataError(f"{path}: labels must be whole numbers from 0 to {len(CLASSES) - 1}, not {labels.dtype}")
+    if labels.size != images:
+        raise DataError(f"{path}: {images} images, but {labels.size} labels")
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(CLASSES):
+        raise DataError(f"{path}: labels from {labels.min()} to {labels.max()}, but {len(CLASSES)} classes")
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _as_array(values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, and their like
+        return np.asarray(None)
 
 
 def _from_npz(path: Path, split: str, name: str) -> ImagesInMemory:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a readable .npz of plain arrays: {error}") from None
-    pixels, labels = _pick(arrays, split, path)
-    if pixels.ndim == 2:
-        pixels = _rows(pixels, path)
-    elif pixels.ndim == 4 and pixels.shape[1] == 3:
-        pixels = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    if pixels.ndim != 4 or pixels.shape[3] != 3 or pixels.dtype != np.uint8:
-        raise DataError(f"{path}: images must be uint8 (N, 32, 32, 3) or rows of 3072, not {pixels.shape}")
-    return ImagesInMemory(name, CLASSES, labels.reshape(-1), pixels)
+    pixels, labels = _pick(Arrays(path), split, path)
+    pixels = _images(pixels, path)
+    return _in_memory(name, _labels(labels, len(pixels), path), pixels, path)
 
 
 def _pick(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -108,18 +143,18 @@ def _pick(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[np.
     for images, labels in ((f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}")):
         if images in arrays and labels in arrays:
             return arrays[images], arrays[labels]
-    labels = arrays.get(f"{split}_labels")
     parts = []
     for key in sorted(arrays):
-        match = re.fullmatch(r"(data_batch_(\d)|test_batch)(_first\d+)?", key)
+        match = re.fullmatch(r"(data_batch_([1-5])|test_batch)(_first\d+)?", key)
         if match and (match[1] == "test_batch") == (split == "test"):
             start = 10000 * (int(match[2]) - 1) if match[2] else 0
-            parts.append((start, arrays[key]))
-    if labels is None or not parts:
+            parts.append((start, _images(arrays[key], path)))
+    if f"{split}_labels" not in arrays or not parts:
         raise DataError(
             f"{path}: no {split} images and labels; expected {split}_images and {split}_labels, or x_{split} and "
             f"y_{split}; it has {', '.join(sorted(arrays)[:8])}"
         )
+    labels = _as_array(arrays[f"{split}_labels"]).reshape(-1)
     chosen = [labels[start : start + len(rows)] for start, rows in parts]
     return np.concatenate([rows for _, rows in parts]), np.concatenate(chosen)
 

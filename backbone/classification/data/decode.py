@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from ...common.errors import ConfigError, DataError
-from ...common.images.headers import read_header
+from ...common.images.headers import read_header, with_end
 from ...common.images.resize import resize_image
 from ...common.text import nearest
 from .jpeg import Box, Frame, decode, decode_region, read_frame
@@ -208,4 +208,6 @@ def _decode_upright(content: np.ndarray) -> np.ndarray:
     header = read_header(content.tobytes())
     if header.fault is not None:
         raise DataError(f"the image file is broken or cut off ({header.detail}); replace or remove it")
+    if header.unended:
+        content = np.frombuffer(with_end(content.tobytes()), dtype=np.uint8)
     return cv2.cvtColor(decode(content, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)

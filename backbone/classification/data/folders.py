@@ -11,11 +11,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from ...common.errors import DataError
-from ...common.text import nearest
+from ...common.images import is_image_name, list_folders, list_images
+from ...common.reading import read_lines
+from ...common.text import count, nearest
 from .devkit import META, wnids_by_number
 from .sets import ImageFiles
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
 WNID = re.compile(r"n\d{8}")
 # Of the development kit: a number a line, whose meaning stands in the meta.mat beside it.
 DEVKIT_FILE = "ILSVRC2012_validation_ground_truth.txt"
@@ -36,12 +37,19 @@ def open_class_folders(root: Path, split: str, name: str, classes: Sequence[str]
         classes: what the classes must be, in order; by default the folders' names, sorted.
 
     Raises:
-        DataError: no such split, no images, or a folder of an unknown class.
+        DataError: no such split, no images, a folder of an unknown class, or one without images where the folders say
+            what the classes are; otherwise the set's note names it.
     """
     files = sorted(_images_below(root, split))
     if not files:
         raise DataError(f"{root}: no images in {split}/<class>/; splits there: {_splits(root)}")
     names = [PurePosixPath(file).parts[-2] for file in files]
+    empty = sorted(set(list_folders(root / split)) - set(names)) if root.is_dir() else []
+    if empty and classes is None:
+        raise DataError(
+            f"{root / split}: {count(len(empty), 'class folder')} without images, first {empty[0]!r}; add images or "
+            "remove the folder"
+        )
     known = list(classes) if classes is not None else sorted(set(names))
     index = {label: position for position, label in enumerate(known)}
     strange = sorted(set(names) - set(index))
@@ -49,7 +57,9 @@ def open_class_folders(root: Path, split: str, name: str, classes: Sequence[str]
         raise DataError(
             f"{root}/{split}: folder {strange[0]!r} is no class of the training set{nearest(strange[0], known)}"
         )
-    return ImageFiles(name, known, np.array([index[label] for label in names]), root, files)
+    found = ImageFiles(name, known, np.array([index[label] for label in names]), root, files)
+    found.note = f"no images in {', '.join(empty[:5])}{', ...' if len(empty) > 5 else ''}" if empty else ""
+    return found
 
 
 def _images_below(root: Path, split: str) -> Iterable[str]:
@@ -57,15 +67,13 @@ def _images_below(root: Path, split: str) -> Iterable[str]:
     if root.is_dir():
         folder = root / split
         # Two levels alone: an ImageNet tree is not searched for deeper ones.
-        for inner in folder.iterdir() if folder.is_dir() else ():
-            if inner.is_dir():
-                for file in inner.iterdir():
-                    if file.suffix.lower() in SUFFIXES:
-                        yield str(prefix / inner.name / file.name)
+        for inner in list_folders(folder) if folder.is_dir() else ():
+            for name in list_images(folder / inner):
+                yield str(prefix / inner / name)
         return
     for entry in _entries(root):
         parts = PurePosixPath(entry).parts
-        if parts[:-2] == prefix.parts and PurePosixPath(entry).suffix.lower() in SUFFIXES:
+        if len(parts) > 1 and parts[:-2] == prefix.parts and is_image_name(parts[-1]) and parts[-2][0] != ".":
             yield entry
 
 
@@ -88,7 +96,7 @@ def _splits(root: Path) -> str:
 def has_flat_images(root: Path, split: str) -> bool:
     """Whether images stand in `split` itself, not in a folder a class."""
     folder = root / split
-    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return folder.is_dir() and bool(list_images(folder))
 
 
 def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets: str = "") -> ImageFiles:
@@ -103,7 +111,7 @@ def open_flat(root: Path, split: str, name: str, classes: Sequence[str], synsets
     Raises:
         DataError: there is no such file, or it does not fit the images.
     """
-    files = sorted(path.name for path in (root / split).iterdir() if path.suffix.lower() in SUFFIXES)
+    files = list_images(root / split)
     path = Path(synsets) if synsets else _find_synsets(root, split)
     lines = _read_lines(path)
     by_name = _by_name(lines, files)
@@ -134,14 +142,14 @@ def _find_synsets(root: Path, split: str) -> Path:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+    lines = [line for line in read_lines(path) if line]
     if path.suffix == ".csv":
-        rows = [row for row in csv.reader(text.splitlines()) if len(row) >= 2 and row[1].split()]
+        try:
+            rows = [row for row in csv.reader(lines) if len(row) >= 2 and row[1].split()]
+        except csv.Error as error:
+            raise DataError(f"{path}: cannot be read as comma-separated values: {error}") from None
         return [f"{row[0]} {row[1].split()[0]}" for row in rows if row[0] != "ImageId"]
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return lines
 
 
 def _by_name(lines: list[str], files: Sequence[str]) -> dict[str, str] | None:

@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 
 from ...common.errors import DataError
-from ...common.images.headers import JPEG
+from ...common.images.headers import JPEG, JPEG_END, is_whole_but_for_end
 
 START_OF_SCAN, APP1, APP2, RESTARTS = 0xDA, 0xE1, 0xE2, 0xDD
 SEQUENTIAL, PROGRESSIVE = (0xC0, 0xC1), 0xC2
 UNUSUAL = {*range(0xC0), *range(0xD0, 0xDA), 0xFF}  # markers without a length, and fill bytes, before the image
-END = b"\xff\xd9"
 REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 # Of OpenCV 4.11 and later.
 DIRECT_RGB = getattr(cv2, "IMREAD_COLOR_RGB", None)
@@ -91,9 +90,11 @@ def _make_frame(content: bytes, at: int, scan: int, *, interrupted: bool, exif: 
     height, width = (int.from_bytes(content[at + start : at + start + 2], "big") for start in (5, 7))
     if bits != 8 or components not in (1, 3) or not (height and width):
         return None
-    end = content.rfind(END, scan)
+    end = content.rfind(JPEG_END, scan)
     if end < 0:
-        raise DataError(f"the image file is cut off after {len(content):,} bytes; replace or remove it")
+        if not is_whole_but_for_end(content):
+            raise DataError(f"the image file is cut off after {len(content):,} bytes; replace or remove it")
+        return None  # whole, but without its end marker: decoded in full
     # With one component, rows are coded eight by eight whatever its sampling factor says.
     sampling = [content[at + 11 + 3 * number] & 15 for number in range(components)] if components == 3 else [1]
     return Frame(

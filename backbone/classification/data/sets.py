@@ -16,6 +16,8 @@ from ...common.errors import DataError
 # What a file, or a damaged, encrypted or strangely packed member of an archive raises.
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
 
+LARGEST_FILE = 2**30  # bytes that an image in an archive may unpack to
+
 
 class LabelledImages(ABC):
     """A set of images with one class each.
@@ -24,7 +26,10 @@ class LabelledImages(ABC):
         name: for plans and results, such as "cifar10 train".
         classes: names by class index.
         labels: (N,) int64 class indices.
+        note: what the plan says of the set, or "".
     """
+
+    note = ""
 
     def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray) -> None:
         self.name = name
@@ -107,7 +112,10 @@ class ImageFiles(LabelledImages):
             if self.root.is_dir():
                 with open(self.root / name, "rb", buffering=0) as file:
                     return np.frombuffer(file.read(), dtype=np.uint8)
-            return np.frombuffer(self._open_archive().read(name), dtype=np.uint8)
+            archive = self._open_archive()
+            if archive.getinfo(name).file_size > LARGEST_FILE:
+                raise OSError(f"unpacks to {archive.getinfo(name).file_size:,} bytes")
+            return np.frombuffer(archive.read(name), dtype=np.uint8)
         except UNREADABLE as error:
             raise DataError(f"cannot be read: {error}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...common.errors import DataError
+from ...common.reading import read_lines
 from ...engine.roots import data_root
 from .cifar import open_cifar10
 from .folders import WNID, has_flat_images, open_class_folders, open_flat
@@ -72,11 +74,14 @@ def _open_folders(
 def _class_list(root: Path, file: str) -> list[str] | None:
     """Return the classes that a file lists, one a line; by default `synsets.txt` of the root, if there is one."""
     path = Path(file) if file else root / "synsets.txt"
-    if not path.is_file():
-        if file:
-            raise DataError(f"{path}: DATA.CLASSES names no file")
+    if not file and not os.path.lexists(path):
         return None
-    return [_class_of(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    classes = [_class_of(line) for line in read_lines(path) if line]
+    twice = next((name for place, name in enumerate(classes) if name in classes[:place]), None) if classes else ""
+    if twice is not None:
+        problem = f"lists {twice!r} twice" if twice else "lists no class"
+        raise DataError(f"{path}: {problem}; write every class once, one a line (DATA.CLASSES)")
+    return classes
 
 
 def _class_of(line: str) -> str:

@@ -1,8 +1,21 @@
 """Reading and resizing images with OpenCV. Imported where images are read, not by `import backbone`."""
 
-from .headers import has_image_magic, read_header
+from .find import find_images, is_image_name, list_folders, list_images
+from .headers import has_image_magic, read_header, with_end
 from .montage import montage
 from .read import decode_image, read_image
 from .resize import resize_image
 
-__all__ = ["decode_image", "has_image_magic", "montage", "read_header", "read_image", "resize_image"]
+__all__ = [
+    "decode_image",
+    "find_images",
+    "has_image_magic",
+    "is_image_name",
+    "list_folders",
+    "list_images",
+    "montage",
+    "read_header",
+    "read_image",
+    "resize_image",
+    "with_end",
+]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
 
+import numpy as np
+
+JPEG_END = b"\xff\xd9"
+# Image data that no two images go on with alike, and as many zero bytes as tell of padding.
+FILLINGS = (b"\x55" * 256, b"\xaa" * 256)
+PADDING = 16
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 MAGICS = (JPEG, PNG, b"BM", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"P5", b"P6")
@@ -27,6 +34,7 @@ class Header:
         orientation: of EXIF, 1 to 8; from 5 on, the image is shown with width and height exchanged.
         fault: "truncated-image", "broken-image" or None.
         detail: what is wrong.
+        unended: a whole JPEG file that lacks its end marker; decode `with_end` of it.
     """
 
     channels: int | None = None
@@ -34,6 +42,7 @@ class Header:
     orientation: int = 1
     fault: str | None = None
     detail: str = ""
+    unended: bool = False
 
 
 def has_image_magic(content: bytes) -> bool:
@@ -72,8 +81,46 @@ def _read_jpeg(content: bytes, header: Header) -> None:
         if marker == START_OF_SCAN:
             break
     # Behind the header no other bytes can read FF D9; inside it an EXIF thumbnail has its own.
-    if content.rfind(b"\xff\xd9", position) < 0:
+    if content.rfind(JPEG_END, position) >= 0:
+        return
+    if is_whole_but_for_end(content):
+        header.unended = True
+    else:
         header.fault, header.detail = "truncated-image", f"no end of image in its {len(content):,} bytes"
+
+
+def with_end(content: bytes) -> bytes:
+    """Return a JPEG file with an end marker behind its data; zeros that pad the file go."""
+    data = content.rstrip(b"\0")
+    if len(content) - len(data) < PADDING:
+        data = content
+    elif data.endswith(b"\xff"):
+        data += b"\0"  # a stuffed byte of the image's data
+    return (data[:-1] if data.endswith(b"\xff") else data) + JPEG_END
+
+
+def is_whole_but_for_end(content: bytes) -> bool:
+    """Whether a JPEG file lacks its end marker alone, and none of its image.
+
+    A decoder that still needs data takes what stands before the end marker for it. So an image is whole if bytes put
+    there change nothing.
+    """
+    ended = with_end(content)
+    pixels = _pixels(ended)
+    return pixels is not None and all(
+        np.array_equal(pixels, _pixels(ended[: -len(JPEG_END)] + filling + JPEG_END)) for filling in FILLINGS
+    )
+
+
+def _pixels(content: bytes) -> np.ndarray | None:
+    # Pillow prints nothing of data that is left over; OpenCV does.
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
 
 
 def _read_png(content: bytes, header: Header) -> None:

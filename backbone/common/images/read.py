@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from ..errors import DataError, ImageSizeError
-from .headers import read_header
+from ..reading import read_bytes
+from .headers import read_header, with_end
 from .jpeg import decode_jpeg
 
 
@@ -28,10 +30,7 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None = None, channel
         DataError: missing, empty, cut off or no image.
         ImageSizeError: of another size than `size`.
     """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise DataError(f"{path}: image cannot be read: {error.strerror or error}") from None
+    data = np.frombuffer(read_bytes(path), dtype=np.uint8)
     return decode_image(data, str(path), size=size, channel_order=channel_order)
 
 
@@ -42,9 +41,12 @@ def decode_image(
     if data.size == 0:
         raise DataError(f"{source}: the image file is empty (0 bytes); replace it or leave it out")
     # OpenCV would fill the missing part of a JPEG with gray.
-    header = read_header(data.tobytes())
+    content = data.tobytes()
+    header = read_header(content)
     if header.fault == "truncated-image":
         raise DataError(f"{source}: the image file is cut off; replace it or leave it out")
+    if header.unended:
+        data = np.frombuffer(with_end(content), dtype=np.uint8)
     image = decode_jpeg(data, channel_order) if header.orientation == 1 else None
     if image is None:
         image = _decode(data, cv2.IMREAD_COLOR, channel_order)
@@ -67,4 +69,17 @@ def _decode(data: np.ndarray, flags: int, channel_order: str) -> np.ndarray | No
         image = cv2.imdecode(data, flags)
     except cv2.error:
         return None
+    if image is None and data[:4].tobytes() == b"GIF8":
+        image = _decode_gif(data)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if image is not None and channel_order == "RGB" else image
+
+
+def _decode_gif(data: np.ndarray) -> np.ndarray | None:
+    """Decode the first picture of a GIF, which OpenCV before 4.11 cannot."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as image:
+            return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None

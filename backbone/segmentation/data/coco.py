@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from ...common.class_names import meaning
 from ...common.errors import DataError
+from ...common.reading import read_text
 from .sets import CocoImage, CocoImages
 
 BACKGROUND = "background"
@@ -50,13 +52,21 @@ def open_coco(
         }
         parts, areas = _parts(content["annotations"], label_of)
         records = [
-            CocoImage(images / image["file_name"], image["width"], image["height"], tuple(parts[image["id"]]))
+            CocoImage(images / image["file_name"], *_size(image), tuple(parts[image["id"]]))
             for image in content["images"]
             if areas[image["id"]] >= least_area
         ]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{json_file}: not annotations in COCO form: {type(error).__name__} {error}") from None
     return CocoImages(name, [BACKGROUND, *classes], records)
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """Return width and height of an image's record."""
+    size = image["width"], image["height"]
+    if not all(isinstance(side, (int, float)) and 1 <= side == int(side) for side in size):
+        raise TypeError(f"an image of width {size[0]!r:.40} and height {size[1]!r:.40}")
+    return int(size[0]), int(size[1])
 
 
 def _parts(annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]) -> tuple[dict, dict]:
@@ -71,11 +81,13 @@ def _parts(annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    if not os.path.lexists(path):
+        raise DataError(f"{path}: the annotations do not exist; --data-root names the folder of coco/")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: the annotations do not exist; --data-root names the folder of coco/") from None
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path, largest=None))
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{path}: not annotations in COCO form: no mapping at the top")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ...common.errors import DataError
 from ...common.files import write_whole
+from ...common.reading import read_bytes
 from ..evaluation import VOID
 
 # Modes of Pillow with one number a pixel: palette, gray, black and white, 16 and 32 bits.
@@ -30,20 +33,23 @@ def read_label(path: Path, classes: Sequence[str]) -> np.ndarray:
         DataError: missing, broken, in colours, or with a number that is neither a class nor VOID.
     """
     try:
-        with Image.open(path) as image:
+        content = read_bytes(path)
+        with warnings.catch_warnings():
+            # It refuses twice as many pixels as it warns of.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+        with image:
             if image.mode not in SINGLE_CHANNEL:
                 raise DataError(
                     f"{path}: the label image has {len(image.getbands())} channels ({image.mode}); "
                     "it must hold one class number a pixel (palette or gray PNG)"
                 )
             label = np.asarray(image)
-    except FileNotFoundError:
-        raise DataError(f"{path}: the label image does not exist") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: not an image that Pillow can read; replace it or leave it out") from None
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: the label image cannot be read: {str(error).splitlines()[0]}") from None
     wrong = (label >= len(classes)) & (label != VOID)
     if wrong.any():

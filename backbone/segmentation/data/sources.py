@@ -9,14 +9,14 @@ from typing import Any
 
 from ...common.class_names import VOC_CLASSES
 from ...common.errors import ConfigError, DataError
+from ...common.images import list_images
 from ...common.mini_set import mini_set_root
+from ...common.reading import read_lines
 from ...common.text import nearest
 from ...engine.roots import data_root
 from ..evaluation import VOID
 from .coco import BACKGROUND, open_coco
 from .sets import ImageFiles, SegmentationSet
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def open_sets(
@@ -77,11 +77,11 @@ def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
     if folder is None:
         raise DataError(f"{root}: holds no VOCdevkit/VOC{year}/JPEGImages; --data-root names the folder of VOCdevkit")
     list_file = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not list_file.is_file():
+    if not os.path.lexists(list_file):
         known = sorted(path.stem for path in list_file.parent.glob("*.txt"))
         hint = nearest(split, known) if known else "; it is part of the official VOC archives"
         raise DataError(f"{list_file}: no such list of images{hint}")
-    stems = list_file.read_text(encoding="utf-8").split()
+    stems = [line.split()[0] for line in read_lines(list_file) if line]
     has_truth = split != "test"
     if has_truth and not (folder / labels).is_dir():
         raise DataError(f"{folder / labels}: the folder of label images does not exist (DATA.LABEL_FOLDER)")
@@ -103,14 +103,14 @@ def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str])
     classes = list(known) if known and not class_file and not os.path.lexists(file) else _read_classes(file)
     images, labels, list_file = root / "images", root / "labels", root / f"{split}.txt"
     wanted = None
-    if list_file.is_file():
-        wanted = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if os.path.lexists(list_file):
+        wanted = [line for line in read_lines(list_file) if line]
     else:
         images, labels = images / split, labels / split
     for folder in (images, labels):
         if not folder.is_dir():
             raise DataError(f"{folder}: the folder does not exist, and there is no list {list_file}")
-    files = [path for path in sorted(images.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [images / name for name in list_images(images)]
     if not files:
         deeper = next((path.name for path in sorted(images.iterdir()) if path.is_dir()), "")
         hint = f"; what lies deeper, as in {deeper}/, is not read" if deeper else ""
@@ -131,7 +131,8 @@ def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str])
 
 
 def _check_files(records: list[tuple[Path, Path | None]]) -> None:
-    missing = [path for record in records for path in record if path is not None and not path.is_file()]
+    # os.path takes names that are too long for a file too; Path.is_file raises on them.
+    missing = [path for record in records for path in record if path is not None and not os.path.isfile(path)]
     if missing:
         kind = "label image" if missing[0] in {label for _, label in records} else "image"
         more = f" ({len(missing)} files are missing in all)" if len(missing) > 1 else ""
@@ -140,10 +141,9 @@ def _check_files(records: list[tuple[Path, Path | None]]) -> None:
 
 def _read_classes(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the class names, one a line, cannot be read (DATA.CLASSES): {error}") from None
-    classes = [line.strip() for line in lines if line.strip()]
+        classes = [line for line in read_lines(path) if line]
+    except DataError as error:
+        raise DataError(f"{error}; give the class names, one a line (DATA.CLASSES)") from None
     if not 2 <= len(classes) <= VOID or len(set(classes)) != len(classes):
         raise DataError(f"{path}: must hold 2 to {VOID} different class names, one a line; background is one")
     return classes

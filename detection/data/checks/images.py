@@ -12,7 +12,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from backbone.common.images import has_image_magic, read_header
+from backbone.common.errors import DataError
+from backbone.common.images import has_image_magic, read_header, with_end
+from backbone.common.reading import read_bytes
 
 from .capture import Complaints, captured_complaints
 from .columns import whole_number
@@ -49,15 +51,15 @@ class ImageFacts:
 def inspect_image(path: Path) -> ImageFacts:
     """Read and decode one image file."""
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        return ImageFacts(fault="unreadable-file", detail=str(error.strerror or error))
+        content = read_bytes(path)
+    except DataError as error:
+        return ImageFacts(fault="unreadable-file", detail=str(error).removeprefix(f"{path}: "))
     if not content:
         return ImageFacts(fault="empty-image-file", detail="0 bytes")
     header = read_header(content)
     if header.fault:
         return ImageFacts(fault=header.fault, detail=header.detail)
-    pixels = _decode(content)
+    pixels = _decode(with_end(content) if header.unended else content)
     if pixels is None:
         known = has_image_magic(content)
         detail = "cannot be decoded" if known else describe_bytes(content)

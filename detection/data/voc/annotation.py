@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from backbone.common.errors import DataError
+from backbone.common.reading import LARGEST_TEXT, decode_text, read_bytes
+
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 LARGEST_SIDE = 1_000_000  # pixels; no decoder makes more
 
@@ -64,15 +67,12 @@ def parse_safely(path: str | Path) -> ElementTree.Element:
         AnnotationFault: as `read_annotation`.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
-    except FileNotFoundError:
-        raise AnnotationFault("missing-annotation", f"{path} does not exist") from None
-    except OSError as error:
-        raise AnnotationFault("missing-annotation", f"{path}: {error.strerror or error}") from None
+        content = read_bytes(path, largest=LARGEST_TEXT)
+    except DataError as error:
+        raise AnnotationFault("missing-annotation", str(error)) from None
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
+        text = decode_text(content)
+    except UnicodeError:
         text = content.decode("latin-1")
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise AnnotationFault("unsafe-xml", f"{path}: has a document type, which can declare entities")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.common.errors import DataError
+from backbone.common.reading import read_lines
 from backbone.common.text import nearest
 
 IMAGES, ANNOTATIONS, SPLITS = "JPEGImages", "Annotations", "ImageSets/Main"
@@ -89,7 +91,8 @@ def _is_annotated(folder: Path, split: str) -> bool:
     listed = VocSplit(folder, split)
     if not listed.list_file.is_file() or not listed.annotations.is_dir():
         return False
-    return any((listed.annotations / f"{name}.xml").is_file() for name in read_ids(listed))
+    # Path.is_file raises on names that are too long for a file.
+    return any(os.path.isfile(listed.annotations / f"{name}.xml") for name in read_ids(listed))
 
 
 def _with_list(split: VocSplit) -> VocSplit:
@@ -107,13 +110,9 @@ def read_ids(split: VocSplit) -> list[str]:
         DataError: the list cannot be read, is empty, or has an id twice or one that leads out of the folder.
     """
     path = split.list_file
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as text ({error}); give a list of image ids, one a line") from None
     ids: dict[str, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+    for number, line in enumerate(read_lines(path), 1):
+        if not line:
             continue
         name = line.split()[0]
         if "/" in name or "\\" in name or name in (".", ".."):

@@ -231,3 +231,88 @@ def test_missing_root():
     config = load_config("cifar10_resnet20.yaml", ["DATA.ROOT", "nowhere/at/all"])
     with pytest.raises(DataError, match="nowhere/at/all.*does not exist.*--data-root"):
         open_sets(config, training=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        (np.zeros((2, 3072), np.uint8), ["a", "b"], "labels must be whole numbers from 0 to 9, not <U1"),
+        (np.zeros((2, 3072), np.uint8), [1], "2 images, but 1 labels"),
+        (np.zeros((2, 3072), np.uint8), [1, 10], "labels from 1 to 10, but 10 classes"),
+        (np.zeros((2, 3072), np.uint8), [[1], [2, 3]], "labels must be whole numbers"),
+        (np.zeros((2, 3072), np.float32), [1, 2], r"images must be numbers from 0 to 255, .* not float32"),
+        (np.zeros((2, 3071), np.uint8), [1, 2], r"not uint8 \(2, 3071\)"),
+        (np.full((2, 3072), 256), [1, 2], "not int64"),
+        ("text", [1, 2], "images must be numbers"),
+        (None, [1, 2], "no mapping with data and labels"),
+        (np.zeros((0, 3072), np.uint8), [], "has no images for cifar10 test"),
+    ],
+)
+def test_batches_of_other_types(tmp_path, rows, labels, message):
+    write_batches(tmp_path / "cifar-10-batches-py", lambda name: rows, lambda name: labels)
+    with pytest.raises(DataError, match=message):
+        open_cifar10(tmp_path, "test")
+
+
+@pytest.mark.parametrize("content", [None, [1, 2], {"data": 1}])
+def test_a_batch_that_is_none(tmp_path, content):
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(DataError, match="no mapping with data and labels"):
+        open_cifar10(tmp_path, "test")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_hidden_folders_and_files_are_no_classes_and_no_images(tmp_path, packed):
+    folder_tree(tmp_path)
+    for name in (".ipynb_checkpoints/a.jpg", "n01440764/._n01440764_0.JPEG"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).write_bytes(b"no image")
+    (tmp_path / "train" / "n01440764" / "n01440764_0.JPEG").rename(tmp_path / "train" / "n01440764" / "a.jfif")
+    root = tmp_path
+    if packed:
+        root = tmp_path / "images.zip"
+        with zipfile.ZipFile(root, "w") as archive:
+            for file in (tmp_path / "train").rglob("*"):
+                archive.write(file, file.relative_to(tmp_path))
+    found = open_class_folders(root, "train", "x")
+    assert found.classes == ["n01440764", "n01443537", "n01484850"] and found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert "train/n01440764/a.jfif" in found.files.tolist()
+
+
+def test_class_folders_without_images_are_named(tmp_path):
+    folder_tree(tmp_path)
+    for name in ("dog", "cat"):
+        (tmp_path / "train" / name).mkdir()
+    with pytest.raises(DataError, match="train: 2 class folders without images, first 'cat'; add images or remove"):
+        open_class_folders(tmp_path, "train", "x")
+    classes = ["cat", "dog", "n01440764", "n01443537", "n01484850"]
+    assert open_class_folders(tmp_path, "train", "x", classes).note == "no images in cat, dog"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff", "synsets.txt, line 1: byte 0xff is no text in UTF-8"),
+        (b"a\0b", "synsets.txt, line 1: has a zero byte"),
+        (b"\n", "lists no class"),
+        (b"a\nb\na\n", "lists 'a' twice"),
+    ],
+)
+def test_class_lists(tmp_path, content, message):
+    folder_tree(tmp_path)
+    folder_tree(tmp_path / "below", classes=("n01440764",))
+    (tmp_path / "below" / "train").rename(tmp_path / "val")
+    config = load_config("imagenet_resnet50.yaml", ["DATA.ROOT", str(tmp_path)])
+    (tmp_path / "synsets.txt").write_bytes("n01440764 tench\r\nn01443537\nn01484850\n".encode("utf-16"))
+    assert open_sets(config, training=True)[0].classes == ["n01440764", "n01443537", "n01484850"]
+    (tmp_path / "synsets.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_sets(config, training=True)
+
+
+def test_an_image_in_an_archive_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/cat/a.jpg", bytes(5000))
+    monkeypatch.setattr("backbone.classification.data.sets.LARGEST_FILE", 4999)
+    with pytest.raises(DataError, match="cannot be read: unpacks to 5,000 bytes"):
+        open_class_folders(tmp_path / "images.zip", "train", "x").content(0)

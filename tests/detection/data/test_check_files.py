@@ -17,7 +17,9 @@ from damage import (
     sound_data,
 )
 
+from backbone.common.errors import DataError
 from detection.data import checks
+from detection.data.checks import images as inspection
 
 # Kinds with a test of their own.
 ELSEWHERE = {"not-a-dict", "missing-folder", "unreadable-file", "cmyk-image"}
@@ -60,9 +62,9 @@ def test_cmyk_is_noticed(folder: Path) -> None:
 
 def test_unreadable_file_is_named(monkeypatch: pytest.MonkeyPatch, sound_folder: Path) -> None:
     def refuse(path: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
+        raise DataError(f"{path}: cannot be read: Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(inspection, "read_bytes", refuse)
     faults = checks.check_images(sound_data(), checks.inspect_images(sound_data(), sound_folder))
     assert kinds(faults) == {"unreadable-file"}
     assert faults[0].count == 6
