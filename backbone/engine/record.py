@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..common.errors import RunError
+from ..common.errors import DataError, RunError
 from ..common.files import write_text, writing
 from ..common.output import PatientOutput
+from ..common.reading import read_bytes
 
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
 LOGGER = "backbone"
@@ -80,13 +82,38 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl; a last line that a crash cut off is left out."""
-    lines = []
-    with contextlib.suppress(FileNotFoundError):
-        for text in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("iteration"), int)]
+    """Return the lines of a metrics.jsonl, none where there is no such file.
+
+    A last line that a crash cut off is left out.
+
+    Raises:
+        RunError: another line is no JSON object with an iteration, or the file cannot be read.
+    """
+    if not os.path.lexists(path):
+        return []
+    try:
+        texts = read_bytes(path).decode("utf-8", "replace").rstrip("\0\n").split("\n")
+    except DataError as error:
+        raise RunError(str(error)) from None
+    lines = [_parse_line(text) for text in texts]
+    if lines[-1] is None:
+        if texts[-1]:
+            logging.getLogger(LOGGER).warning("%s: its last line was cut off; it is left out", path)
+        lines.pop()
+    if None in lines:
+        raise RunError(
+            f"{path}, line {lines.index(None) + 1}: no JSON object with an iteration; mend the line, or move the file "
+            "away to go on without the metrics so far"
+        )
+    return lines
+
+
+def _parse_line(text: str) -> dict[str, Any] | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and isinstance(line.get("iteration"), int) else None
 
 
 class Events:

@@ -181,6 +181,27 @@ def test_full_disk_in_the_metrics(tmp_path):
         metrics.write({"iteration": 2, "loss": 2.0})
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"iteration": 1}\n{"iteration": 2}\n{"iterat', b'{"iteration": 1}\n{"iteration": 2}\n\0\0']
+)
+def test_a_last_line_of_metrics_that_was_cut_off(tmp_path, content):
+    (tmp_path / METRICS).write_bytes(content)
+    MetricsFile(tmp_path, after=2)
+    assert [line["iteration"] for line in read_metrics(tmp_path / METRICS)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [bytes(range(256)), b"[" * 100_000 + b'\n{"iteration": 1}\n', b"[]\n{}\n", b'{"iteration": "1"}\n{}']
+)
+def test_damaged_metrics_stay_as_they_are(tmp_path, content):
+    (tmp_path / METRICS).write_bytes(content)
+    with pytest.raises(
+        RunError, match=r"metrics.jsonl, line 1: no JSON object with an iteration; mend the line, or move"
+    ):
+        MetricsFile(tmp_path, after=2)
+    assert (tmp_path / METRICS).read_bytes() == content
+
+
 @needs_full_device
 def test_full_disk_when_a_run_goes_on_keeps_its_metrics(tmp_path):
     metrics = MetricsFile(tmp_path, after=0)
