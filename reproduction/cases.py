@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
+from yacs.config import CfgNode
 
 from backbone.common.errors import DataError
 from detection.analysis import Case, case_of_coco, case_of_voc, with_images

@@ -1,0 +1,125 @@
+"""The layers of docs/architecture.md: an import only points down, and modules do not import in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# From the top down: a room imports rooms of the lines below its own. "backbone" is backbone/__init__.py itself.
+LAYERS = (
+    ("tools",),
+    ("reproduction", "benchmarks"),
+    ("detection",),
+    ("backbone.classification", "backbone.segmentation"),
+    ("backbone.engine",),
+    ("backbone",),
+    ("backbone.exporting", "backbone.adapters", "backbone.analysis"),
+    ("backbone.weights",),
+    ("backbone.networks",),
+    ("backbone.common",),
+)
+LEVEL = {room: level for level, rooms in enumerate(reversed(LAYERS)) for room in rooms}
+
+# What is left to mend; nothing may be added.
+STILL_UP = {"backbone.networks.create imports backbone.weights"}
+STILL_IN_CIRCLES = {
+    *("backbone.networks", "backbone.networks.create"),
+    *(f"backbone.weights{name}" for name in ("", ".convert", ".identify", ".load")),
+    *("detection.modeling.backbone", "detection.modeling.c4"),
+    *("reproduction.records", "reproduction.rows"),
+}
+
+
+def room_of(module: str) -> str | None:
+    """Return the room of a module; None for other projects' modules."""
+    first = module.split(".")[0]
+    second = ".".join(module.split(".")[:2])
+    return second if second in LEVEL else first if first in LEVEL else None
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Return the syntax tree of every module."""
+    found = {}
+    for top in ("tools", "reproduction", "benchmarks", "detection", "backbone"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts).removesuffix(".__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports_of(module: str, node: ast.AST, *, deep: bool = True) -> Iterator[str]:
+    """Yield the modules and names that a module imports; with `deep`, also those inside of functions."""
+    is_package = (ROOT / module.replace(".", "/")).is_dir()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (name.name for name in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            parts = module.split(".")
+            package = parts[: len(parts) - child.level + is_package] if child.level else []
+            base = ".".join([*package, *filter(None, [child.module])])
+            yield from (f"{base}.{name.name}" for name in child.names)
+        elif deep or not isinstance(child, (ast.FunctionDef, ast.Lambda)):
+            yield from imports_of(module, child, deep=deep)
+
+
+@cache
+def rooms_of_public_names() -> dict[str, str]:
+    """Return the room of each name that backbone/__init__.py passes on."""
+    passed_on = imports_of("backbone", sources()["backbone"], deep=False)
+    return {f"backbone.{name.rpartition('.')[2]}": room_of(name) for name in passed_on if room_of(name)}
+
+
+def arrows() -> Iterator[tuple[str, str]]:
+    """Yield (module, room that it imports)."""
+    for module, tree in sources().items():
+        for target in imports_of(module, tree):
+            room = rooms_of_public_names().get(target) or room_of(target)
+            if room is not None and room != room_of(module):
+                yield module, room
+
+
+def test_an_import_only_points_down():
+    up = {f"{module} imports {room}" for module, room in arrows() if LEVEL[room_of(module)] <= LEVEL[room]}
+    assert sorted(up - STILL_UP) == []
+
+
+def test_no_module_imports_itself_through_others():
+    modules = sources()
+    below = {}
+    for module, tree in modules.items():
+        # A name that is no module is one of the module before it.
+        targets = {name if name in modules else name.rpartition(".")[0] for name in imports_of(module, tree)}
+        below[module] = targets & modules.keys() - {module}
+
+    def reached(module: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [module]
+        while waiting:
+            new = below[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    circles = {module for module in modules if module in reached(module)}
+    assert sorted(circles - STILL_IN_CIRCLES) == []
+
+
+def test_every_room_is_in_the_layers_and_on_the_page():
+    rooms = {f"backbone.{path.parent.name}" for path in (ROOT / "backbone").glob("*/__init__.py")}
+    assert rooms == {room for room in LEVEL if room.startswith("backbone.")}
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert [room for room in LEVEL if f"`{room.replace('.', '/')}/" not in page] == []
+
+
+def test_detectron2_is_imported_in_detection_alone():
+    users = {
+        room_of(module)
+        for module, tree in sources().items()
+        if any(target.split(".")[0] == "detectron2" for target in imports_of(module, tree))
+    }
+    # The benchmarks measure it.
+    assert users <= {"detection", "benchmarks"}
