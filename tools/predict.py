@@ -18,6 +18,9 @@ def make_parser() -> Parser:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    parser.add_argument(
+        "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
+    )
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
     return parser
 
@@ -32,7 +35,7 @@ def main() -> None:
 
     start_logging(None)
     detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides)
-    outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score)
+    outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score, ids=arguments.ids)
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
     print(f"{count(outcome.images, 'image')}, {count(outcome.detections, 'detection')}{skipped}")
     print(f"pictures and predictions.json in {arguments.output}")

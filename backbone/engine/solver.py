@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..common.errors import ConfigError, RunError
+from ..common.text import count
 from .averages import REMEDIES
 from .config import dump
 from .schedule import Cosine, MultiStep, Poly, WarmUp
@@ -28,6 +30,21 @@ def device_of(config: Any) -> torch.device:
     """Return MODEL.DEVICE; of GPUs, this process's own."""
     device = torch.device(config.MODEL.DEVICE)
     return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
+
+
+def check_device(name: str) -> None:
+    """Raise ConfigError for what is no device, RunError for one that this machine does not have."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"MODEL.DEVICE is {name!r}; it may be cpu, cuda or one GPU of several, such as cuda:1")
+    found = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not found:
+        raise RunError("torch sees no GPU; use --device cpu (tools/doctor.py tells why)")
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise RunError(f"MODEL.DEVICE {name}: torch sees {count(found, 'GPU')}, numbered from 0")
 
 
 def make_settings(config: Any, *, best: str) -> Settings:

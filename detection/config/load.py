@@ -29,12 +29,24 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
     check_tool(values, str(path), "tools/train_net.py")
     merge(config, values, str(path))
     given = merge_overrides(config, overrides)
-    check_values(config, str(path))
-    refuse_unused(config, default_config(), str(path))
-    explicit = {*given, *_dotted(values)}
-    derive_from_architecture(config, explicit, str(path))
+    check(config, default_config(), {*given, *_dotted(values)}, str(path))
     config.freeze()
     return config
+
+
+def check(config: CfgNode, before: CfgNode, explicit: set[str], source: str) -> None:
+    """Check a config that is to be run, and set what follows from the backbone's name.
+
+    Args:
+        before: the config without what is checked for keys that nothing reads.
+        explicit: keys that were given.
+
+    Raises:
+        ConfigError: a value that cannot be, or a key that has no effect here.
+    """
+    check_values(config, source)
+    refuse_unused(config, before, source)
+    derive_from_architecture(config, explicit, source)
 
 
 def _dotted(values: dict, prefix: str = "") -> list[str]:

@@ -81,13 +81,30 @@ class DetectionSet:
         return {why: names for why, names in named.items() if names}
 
 
+def real_categories(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the categories that are classes.
+
+    Roboflow's exports list the name of the project first, as the supercategory of all the others, without an object.
+    """
+    categories = data["categories"]
+    if len(categories) < 2:
+        return categories
+    used = {annotation.get("category_id") for annotation in data.get("annotations") or []}
+    for root in categories:
+        others = [category for category in categories if category is not root]
+        parents = {category.get("supercategory") for category in others}
+        if parents == {root.get("name")} and root.get("supercategory") in (None, "none", "") and root["id"] not in used:
+            return others
+    return categories
+
+
 def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = False) -> DetectionSet:
     """Build a DetectionSet from a COCO dict that has passed the checks; unusable boxes are left out and counted.
 
     A box is unusable if it holds NaN or infinity, has no area, or lies wholly outside its image; the others are
     clipped to it.
     """
-    categories = sorted(data["categories"], key=lambda category: category["id"])
+    categories = sorted(real_categories(data), key=lambda category: category["id"])
     label_of = {category["id"]: label for label, category in enumerate(categories)}
     images = data["images"]
     row_of = {image["id"]: row for row, image in enumerate(images)}

@@ -17,7 +17,7 @@ from ..data.checks import Fault, check_coco, raise_on_errors, read_json, warning
 from ..data.mapper import Mapper, Resize
 from ..data.proposals import Proposals
 from ..data.samples import repeat_factors
-from ..data.sets import DetectionSet, build_set, first_difference, join_sets
+from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
@@ -135,6 +135,10 @@ def _load(
     images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
     said = warnings_line(faults, str(source.json_file), images=source.image_folder)
     images.warnings = (f"{source.name}: {said}",) if said else ()
+    if len(images.classes) < len(data["categories"]):
+        root = next(category for category in data["categories"] if category["name"] not in images.classes)
+        images.warnings += (f"{source.name}: {root['name']!r}, the root of the other categories, is no class",)
+        data = {**data, "categories": real_categories(data)}
     return images, {**data, "annotations": None} if lists_images_alone else data
 
 

@@ -13,27 +13,28 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import nn
 from tqdm import tqdm
 
-from backbone import DataError, RunError, WeightsError
+from backbone import DataError, WeightsError
 from backbone.common.files import write_json, write_whole
 from backbone.common.images import find_images as images_below
 from backbone.common.images import read_image, resize_image
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, merge_overrides, parse_yaml
 from backbone.engine.record import LOGGER
+from backbone.engine.solver import check_device
 
-from ..config import default_config
-from ..config.methods import check_methods
+from ..config import check, default_config
 from ..data.mapper import Resize, to_tensor
 from ..visualization import draw_objects
 from .inference import detect, to_coco
+from .listed import read_ids
 from .model import build
-from .testing import add_views, as_tested
+from .testing import add_views, as_tested, check_ensemble
+from .weight_keys import WEIGHT_KEYS
 from .weights import load_detector
 
 log = logging.getLogger(LOGGER)
@@ -68,11 +69,13 @@ def load_trained_detector(path: str | Path, device: str | None = None, overrides
     """Build the detector that a checkpoint of this project holds; its config is in it.
 
     Args:
-        overrides: KEY, VALUE, ... of the config's TEST section and its like.
+        device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
+        overrides: KEY, VALUE, ... of the config's TEST section and its like; they are checked as for a training.
 
     Raises:
         WeightsError: no such checkpoint, or it carries no config and classes.
-        ConfigError: its config is none of ours.
+        ConfigError: its config is none of ours, or an override is wrong or not what the weights were trained with.
+        RunError: the device is not there.
     """
     content = checkpoint.load(path)
     metadata = content.get("metadata", {})
@@ -83,16 +86,15 @@ def load_trained_detector(path: str | Path, device: str | None = None, overrides
     names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
     if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
         raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
-    merge_overrides(config, overrides)
-    check_methods(config, "command line")
+    trained = config.clone()
+    config.MODEL.DEVICE = default_config().MODEL.DEVICE
+    given = set(merge_overrides(config, overrides))
     if device is not None:
         config.MODEL.DEVICE = device
-    elif config.MODEL.DEVICE != "cpu" and not torch.cuda.is_available():
-        config.MODEL.DEVICE = "cpu"
-    elif torch.cuda.is_available():
-        config.MODEL.DEVICE = "cuda"
-    if config.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        raise RunError("torch sees no GPU; use --device cpu (tools/doctor.py tells why)")
+    check(config, trained, given, "command line")
+    WEIGHT_KEYS.adopt(config, WEIGHT_KEYS.of_checkpoint(content, str(path)), str(path), given)
+    check_device(config.MODEL.DEVICE)
+    check_ensemble(config)
     config.freeze()
     model = build(config)
     load_detector(model, str(path))
@@ -147,20 +149,29 @@ class Outcome:
     skipped: dict[str, str]
 
 
-def predict(detector: Detector, pattern: str, output: Path, *, least_score: float) -> Outcome:
+def predict(detector: Detector, pattern: str, output: Path, *, least_score: float, ids: Path | None = None) -> Outcome:
     """Detect on all images of `pattern`; write pictures, predictions.json and images.json into `output`.
 
     predictions.json is in COCO's results form, with every detection down to the model's own threshold; images.json has
     the images and categories that its ids mean. `least_score` holds for the pictures.
 
+    Args:
+        ids: a JSON in COCO form, whose image and category ids are taken; files that it does not list are left out.
+
     Raises:
-        DataError: no image was found, or none could be read.
+        DataError: no image was found, or none could be read; or as in `read_ids`.
     """
     files = find_images(pattern, output)
     root = Path(pattern) if Path(pattern).is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     records: list[dict[str, Any]] = []
     images, skipped = [], {}
-    rows = zip(files, image_ids(files), picture_names(files, root))
+    numbers, category_ids = image_ids(files), detector.category_ids
+    if ids is not None:
+        listed = read_ids(ids, files, root, detector.classes, detector.category_ids)
+        files, numbers, category_ids = listed.files, listed.ids, listed.category_ids
+        if listed.note:
+            log.warning(listed.note)
+    rows = zip(files, numbers, picture_names(files, root))
     for file, image_id, name in tqdm(rows, total=len(files), unit="img", disable=None if len(files) > 1 else True):
         try:
             image = read_image(file)
@@ -169,7 +180,7 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
             log.warning("skipped: %s", error)
             continue
         instances = detector(image)
-        records += to_coco(instances, image_id, detector.category_ids)
+        records += to_coco(instances, image_id, category_ids)
         height, width = image.shape[:2]
         images.append({"id": image_id, "file_name": str(file.relative_to(root)), "width": width, "height": height})
         picture = draw(image, instances[instances.scores >= least_score], detector.classes)
@@ -178,7 +189,7 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
     if not images:
         raise DataError(f"none of the {len(files)} files of --input could be read; {next(iter(skipped.values()))}")
     write_json(output / "predictions.json", records)
-    categories = [{"id": id_, "name": name} for id_, name in zip(detector.category_ids, detector.classes)]
+    categories = [{"id": id_, "name": name} for id_, name in zip(category_ids, detector.classes)]
     write_json(output / "images.json", {"images": images, "categories": categories})
     return Outcome(len(images), len(records), skipped)
 

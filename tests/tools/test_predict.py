@@ -248,3 +248,77 @@ def test_wrong_flags(tool, predict, photos, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_a_gpu_that_is_not_there(predict, photos):
     predict(photos, "--device", "cuda").mistake("torch sees no GPU; use --device cpu")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (("INPUT.FORMAT", "XYZ"), "INPUT.FORMAT is 'XYZ'"),
+        (("INPUT.FORMAT", "BGR"), "INPUT.FORMAT is BGR on the command line, but the weights"),
+        (("INPUT.MIN_SIZE_TEST", "-5"), "INPUT.MIN_SIZE_TEST must be 0 or more"),
+        (("TEST.SOFT_NMS.METHOD", "gauss"), "TEST.SOFT_NMS.METHOD is 'gauss'"),
+        (("TEST.EXPECTED_RESULTS", "[[1]]"), "TEST.EXPECTED_RESULTS has no effect here"),
+        (("MODEL.META_ARCHITECTURE", "RetinaNet"), "one of GeneralizedRCNN"),
+        (("TEST.ENSEMBLE", "no.pth"), "TEST.ENSEMBLE: no.pth does not exist"),
+        (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it may be cpu, cuda"),
+        (("MODEL.DEVICE", "cuda:9"), "GPU"),
+    ],
+)
+def test_overrides_are_checked_as_for_a_training(tool, photos, trained, tmp_path, pairs, said):
+    given = ("--weights", trained / "model_final.pth", "--input", photos, "--output", tmp_path / "found")
+    tool("predict.py", *given, *pairs).mistake(said)
+    assert not (tmp_path / "found").exists()
+
+
+def test_the_device_of_the_command_line_is_taken(trained, monkeypatch):
+    """On a machine with GPUs too."""
+    from detection.engine import predict
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken = []
+    monkeypatch.setattr(predict, "build", lambda config: taken.append(config.MODEL.DEVICE) or torch.nn.Identity())
+    monkeypatch.setattr(predict, "load_detector", lambda *_: None)
+    for device, pairs in ((None, ("MODEL.DEVICE", "cpu")), (None, ("MODEL.DEVICE", "cuda:1")), ("cpu", ()), (None, ())):
+        predict.load_trained_detector(trained / "model_final.pth", device, pairs)
+    assert taken == ["cpu", "cuda:1", "cpu", "cuda"]
+
+
+def test_ids_come_from_annotations(tool, predict, photos, tmp_path, trained):
+    """What `predict --ids` writes is evaluated as it is; ids of images and of categories are the annotations' own."""
+    metadata = torch.load(trained / "model_final.pth", weights_only=True)["metadata"]
+    size = {"width": SCALE * WIDTH, "height": SCALE * HEIGHT}
+    data = {
+        "images": [{"id": 70, "file_name": "more/a.jpg", **size}, {"id": 71, "file_name": "x\\b.PNG", **size}],
+        "categories": [{"id": 90 - place, "name": name} for place, name in enumerate(metadata["classes"])],
+        "annotations": [],
+    }
+    data["annotations"].append({"id": 1, "image_id": 70, "category_id": 90, "bbox": [1, 2, 30, 40], "area": 1200})
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    predict(photos, "--ids", path).fine("2 images found, 1 of --input are not in it", "2 images, ")
+    records, images = read(tmp_path)
+    assert {image["id"]: image["file_name"] for image in images["images"]} == {70: "more/a.jpg", 71: "b.PNG"}
+    assert {record["image_id"] for record in records} == {70, 71}
+    assert {record["category_id"] for record in records} <= {90 - place for place in range(len(metadata["classes"]))}
+    tool("evaluate.py", "--gt", path, "--predictions", tmp_path / "found" / "predictions.json").fine("AP50")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: data.pop("images"), "needs 'images'"),
+        (
+            lambda data: data["images"][0].update(file_name="z.jpg"),
+            "lists none of the 3 files of --input, such as a.jpg",
+        ),
+        (lambda data: data.update(categories=[{"id": 1, "name": "x"}]), "has no category of the detector's 8 classes"),
+        (lambda data: data["images"][0].update(id="one"), "needs 'images'"),
+    ],
+)
+def test_ids_that_cannot_be_taken(predict, photos, tmp_path, change, said):
+    data = {"images": [{"id": 70, "file_name": "b.PNG"}], "categories": []}
+    change(data)
+    (tmp_path / "ids.json").write_text(json.dumps(data))
+    predict(photos, "--ids", tmp_path / "ids.json").mistake("ids.json", said)
+    assert not (tmp_path / "found").exists()

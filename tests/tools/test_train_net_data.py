@@ -205,6 +205,18 @@ def test_what_a_set_lacks_and_the_check_warns_of_stands_in_the_plan(train, tmp_p
 # -- unusual, and fine
 
 
+def test_the_root_category_of_an_export_is_no_class(train, tmp_path):
+    def change(data: dict) -> None:
+        for category in data["categories"]:
+            category["supercategory"] = "pets-9xk2"
+        data["categories"].insert(0, {"id": 0, "name": "pets-9xk2", "supercategory": "none"})
+
+    path = write_set(tmp_path / "data", change=change)
+    train(*flags(path), *flags(path, "val")).fine("2 classes", "'pets-9xk2', the root of the other categories, is no")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())["bbox"]
+    assert set(results["per_class"]) == {"cat", "dog"}
+
+
 def cmyk(path: Path) -> None:
     image = pytest.importorskip("PIL.Image", reason="Pillow writes the CMYK file")
     image.fromarray(picture(1)[:, :, ::-1]).convert("CMYK").save(path)
