@@ -46,6 +46,7 @@ PROTOCOLS = ("single", "1crop", "10crop", "dense")
 def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
     config = CfgNode()
+    # The run folder; `--output-dir` sets it.
     config.OUTPUT_DIR = ""
     add_shared_defaults(config)
     _add_model(config.MODEL)
@@ -81,14 +82,19 @@ def _data() -> CfgNode:
     data = CfgNode()
     # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10".
     data.NAME = "imagenet"
+    # Root of the data set; `--data-root` sets it.
     data.ROOT = ""
+    # Folder of the training images below the root.
     data.TRAIN = "train"
+    # Folder of the validation images below the root.
     data.VAL = "val"
-    # File with the class of each image of a flat validation folder, and one with the classes in order.
+    # File with the class of each image of a flat validation folder.
     data.VAL_SYNSETS = ""
+    # File with the classes in order; by default synsets.txt, else the names of the training folders.
     data.CLASSES = ""
     # Use the first images alone; 0 for all.
     data.TRAIN_IMAGES = 0
+    # As TRAIN_IMAGES.
     data.VAL_IMAGES = 0
     # Random images instead of a data set: what the device does without waiting for data.
     data.SYNTHETIC = False
@@ -102,40 +108,56 @@ def _add_input(node: CfgNode) -> None:
     # "area": a random part of the image (torchvision's RandomResizedCrop).
     # "pad": PAD zeros around, random crop (CIFAR).
     node.CROP = "shorter_side"
+    # Side of the training crops, in pixels.
     node.TRAIN_SIZE = 224
+    # Of CROP "shorter_side": least and greatest shorter side, in pixels.
     node.SHORTER_SIDE = (256, 480)
+    # Of CROP "area": least and greatest share of the image's area.
     node.AREA = (0.08, 1.0)
+    # Of CROP "pad": pixels on each side.
     node.PAD = 4
+    # Mirror half of the training images.
     node.FLIP = True
     # Standard deviation of AlexNet's PCA lighting; 0 for none.
     node.LIGHTING = 0.1
     # Parameters of the beta distributions; 0 for none. With both, one of the two is drawn for each batch.
     node.MIXUP = 0.0
+    # As MIXUP.
     node.CUTMIX = 0.0
     # Smaller images at first: (share of MAX_ITER, size) pairs; TRAIN_SIZE from the last share on.
     node.PROGRESSIVE = ()
+    # Side of the test crops, in pixels.
     node.TEST_SIZE = 224
+    # Shorter side of the test images before the crop, in pixels.
     node.TEST_SHORTER_SIDE = 256
 
 
 def _add_solver(solver: CfgNode) -> None:
+    # Images a step, of all processes together.
     solver.IMS_PER_BATCH = 256
     # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 256
+    # The learning rate, for REFERENCE_BATCH_SIZE images a step.
     solver.BASE_LR = 0.1
     # "caffe": v = m v + lr g, so a drop of the rate reaches the update slowly; "torch": v = m v + g, update lr v.
     solver.MOMENTUM_FORM = "caffe"
     # Of BN's parameters and biases.
     solver.WEIGHT_DECAY_NORM = 1e-4
+    # Share of the probability that is spread over all classes.
     solver.LABEL_SMOOTHING = 0.0
     # Of the average of the weights that is evaluated and kept; 0 for none.
     solver.EMA_DECAY = 0.0
+    # "WarmupMultiStepLR", "WarmupCosineLR", or "Plateau".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    # Iterations, for REFERENCE_BATCH_SIZE images a step.
     solver.MAX_ITER = 600000
+    # Of WarmupMultiStepLR: iterations at which the rate drops.
     solver.STEPS = (150000, 300000, 450000)
     # Of Plateau: evaluations without a lower error before the rate drops.
     solver.PLATEAU_PATIENCE = 3
+    # Iterations of the warm-up.
     solver.WARMUP_ITERS = 0
+    # The rate at the start of the warm-up, as a share of BASE_LR.
     solver.WARMUP_FACTOR = 0.1
     # Stay at WARMUP_FACTOR until the training error is below this share (ResNet-110: 0.8); 0 for no such warm-up.
     solver.WARMUP_ERROR = 0.0
@@ -143,12 +165,15 @@ def _add_solver(solver: CfgNode) -> None:
 
 def _test() -> CfgNode:
     test = CfgNode()
+    # Iterations between evaluations; 0 for the last one alone.
     test.EVAL_PERIOD = 5000
     # Of the evaluations on the way, and of the last one: "single" (the image as it is), "1crop", "10crop", "dense".
     test.PROTOCOL = "1crop"
+    # Protocols of the last evaluation; () for PROTOCOL alone. `--protocol` replaces them.
     test.FINAL_PROTOCOLS = ()
     # Shorter sides of "dense".
     test.DENSE_SIDES = (224, 256, 384, 480, 640)
+    # Test images a batch.
     test.BATCH_SIZE = 100
     # True averages of BN over that many training images, after the last step.
     test.PRECISE_BN = CfgNode({"ENABLED": True, "NUM_IMAGES": 10000})

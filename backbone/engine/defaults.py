@@ -28,12 +28,13 @@ SHARED_NOT_NEGATIVE = (
 
 def add_shared_defaults(config: Any) -> None:
     """Add the shared keys to a CfgNode in place: a fresh one, or one whose defaults (detectron2's) they stand over."""
-    # Of everything random: the same seed gives the same run.
+    # Seed of everything random: the same seed gives the same run.
     config.SEED = 0
     # Rows of the paper that a config stands for; what a row holds is the task's.
     _section(config, "PAPER").ROWS = ()
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
     _section(config, "DATALOADER").NUM_WORKERS = -1
+    # Channel order of the images: "RGB" or "BGR".
     _section(config, "INPUT").FORMAT = "RGB"
     _add_model(_section(config, "MODEL"))
     _add_solver(_section(config, "SOLVER"))
@@ -46,6 +47,7 @@ def _section(config: Any, name: str) -> Any:
 
 
 def _add_model(model: Any) -> None:
+    # "cuda" or "cpu"; `--device` sets it.
     model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # A checkpoint or backbone file to start from, or to evaluate.
     model.WEIGHTS = ""
@@ -53,15 +55,21 @@ def _add_model(model: Any) -> None:
     model.CHANNELS_LAST = False
     # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights.
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    # One for each channel, as PIXEL_MEAN.
     model.PIXEL_STD = [58.395, 57.12, 57.375]
 
 
 def add_network_keys(model: Any) -> None:
     """Add what `backbone.create` takes, in the names that classifiers and segmentation have for it."""
+    # A network of `backbone.list_backbones()`.
     model.NAME = "resnet50"
+    # Normalisation: "bn", "sync_bn" or "gn"; for segmentation also "frozen_bn".
     model.NORM = "bn"
+    # The stride of a bottleneck stands in its first 1x1 convolution (the paper), else in its 3x3 (torchvision).
     model.STRIDE_IN_1X1 = False
+    # "conv7", or "deep" for three 3x3 convolutions (ResNet-C and -D).
     model.STEM = "conv7"
+    # Average pooling before the 1x1 convolution of a shortcut, instead of a stride in it (ResNet-D).
     model.AVERAGE_DOWN = False
     # Recompute each block in the backward pass: less memory, more time.
     model.CHECKPOINTING = False
@@ -70,15 +78,22 @@ def add_network_keys(model: Any) -> None:
 def _add_solver(solver: Any) -> None:
     # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
     solver.AUTO_SCALE = True
+    # Momentum of SGD.
     solver.MOMENTUM = 0.9
+    # Nesterov's form of the momentum.
     solver.NESTEROV = False
+    # Factor of the squared weights in the loss (its gradient is this times the weight).
     solver.WEIGHT_DECAY = 1e-4
+    # The learning rate is multiplied by it at each of STEPS.
     solver.GAMMA = 0.1
+    # How the rate grows from WARMUP_FACTOR to 1 times BASE_LR: "linear", or "constant" until the end of the warm-up.
     solver.WARMUP_METHOD = "linear"
     amp = _section(solver, "AMP")
+    # Mixed precision: AMP.DTYPE where it is safe, else float32.
     amp.ENABLED = False
-    # With AMP.ENABLED.
+    # With AMP.ENABLED: "bfloat16" or "float16".
     amp.DTYPE = "bfloat16"
+    # Iterations between checkpoints; 0 for the last one alone.
     solver.CHECKPOINT_PERIOD = 5000
     # Checkpoints kept beside the best one.
     solver.CHECKPOINTS_TO_KEEP = 2

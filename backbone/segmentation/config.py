@@ -51,6 +51,7 @@ NOT_NEGATIVE = (
 def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
     config = CfgNode()
+    # The run folder; `--output-dir` sets it.
     config.OUTPUT_DIR = ""
     add_shared_defaults(config)
     _add_model(config.MODEL)
@@ -69,6 +70,7 @@ def _add_model(model: CfgNode) -> None:
     model.OUTPUT_STRIDE = 16
     # "torchvision", or "mmdetection": the first block of a dilated stage is dilated too.
     model.DILATION_STYLE = "torchvision"
+    # Pooling that rounds its output up and does not pad, as Caffe's.
     model.CEIL_POOL = False
     # With whole weights of another set of classes: the layers that give the classes begin anew.
     model.NEW_CLASSIFIER = False
@@ -85,12 +87,15 @@ def _data() -> CfgNode:
     data = CfgNode()
     # "voc", "coco", "mini" (drawn here), or "folders": images/ and labels/ with equal names.
     data.NAME = "voc"
+    # Root of the data sets; `--data-root` sets it.
     data.ROOT = ""
     # Lists of images ("voc", "folders"), or names of sets ("coco": train2017).
     data.TRAIN = "train"
+    # As TRAIN, for the tests.
     data.VAL = "val"
     # Of "voc": the year, and the folder of the label images.
     data.YEAR = "2012"
+    # Of "voc": the folder of the label images.
     data.LABEL_FOLDER = "SegmentationClass"
     # Of "coco": "voc" for the 20 classes that PASCAL VOC has too, "all" for all 80.
     data.COCO_CLASSES = "voc"
@@ -100,6 +105,7 @@ def _data() -> CfgNode:
     data.CLASSES = ""
     # Use the first images alone; 0 for all.
     data.TRAIN_IMAGES = 0
+    # As TRAIN_IMAGES.
     data.VAL_IMAGES = 0
     # Unreadable training images before the run stops; each is named and replaced by another.
     data.MAX_BAD_IMAGES = 100
@@ -111,34 +117,46 @@ def _add_input(node: CfgNode) -> None:
     node.TRAIN_SIZE = 513
     # Images are scaled by a random factor from SCALE, counted from this shorter side; 0: from their own size.
     node.SHORTER_SIDE = 0
+    # Least and greatest factor of the image's size in training.
     node.SCALE = (0.5, 2.0)
+    # Mirror half of the training images.
     node.FLIP = True
 
 
 def _add_solver(solver: CfgNode) -> None:
+    # Images a step, of all processes together.
     solver.IMS_PER_BATCH = 16
     # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 16
+    # The learning rate of the backbone, for REFERENCE_BATCH_SIZE images a step.
     solver.BASE_LR = 0.007
     # The heads' rate is this times the backbone's.
     solver.HEAD_LR_FACTOR = 10.0
     # Of the norms' parameters and of biases.
     solver.WEIGHT_DECAY_NORM = 1e-4
+    # "WarmupPolyLR", "WarmupMultiStepLR" or "WarmupCosineLR".
     solver.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    # Of WarmupPolyLR: the rate is (1 - t / MAX_ITER) to this power, times BASE_LR.
     solver.POLY_POWER = 0.9
+    # Iterations, for REFERENCE_BATCH_SIZE images a step.
     solver.MAX_ITER = 30000
+    # Of WarmupMultiStepLR: iterations at which the rate drops.
     solver.STEPS = ()
+    # Iterations of the warm-up.
     solver.WARMUP_ITERS = 0
+    # The rate at the start of the warm-up, as a share of BASE_LR.
     solver.WARMUP_FACTOR = 0.1
 
 
 def _test() -> CfgNode:
     test = CfgNode()
+    # Iterations between evaluations; 0 for the last one alone.
     test.EVAL_PERIOD = 5000
     # Images are tested whole: at their own size (0), or scaled to this shorter side. Labels keep their size.
     test.SHORTER_SIDE = 0
     # Class probabilities are averaged over these scales of the image, and over its mirror image.
     test.SCALES = (1.0,)
+    # Average with the mirror image too.
     test.FLIP = False
     # Test images drawn with what was predicted and what is true.
     test.PICTURES = 12
