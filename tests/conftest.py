@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +20,25 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}; set SHARED_DATA to the folder with the samples of the data sets")
     return folder
+
+
+@pytest.fixture
+def count_calls() -> Callable[..., int]:
+    """Return how many functions, Python's and C's, run inside a call: its work, on a busy machine too."""
+
+    def count(function: Callable[..., Any], *arguments: Any) -> int:
+        calls = 0
+
+        def see(frame: Any, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        before = sys.getprofile()
+        sys.setprofile(see)
+        try:
+            function(*arguments)
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    return count

@@ -9,16 +9,20 @@ from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
 from ..common.text import nearest
-from ..engine.config import get, load
+from ..engine.config import brief, get, load
 from ..engine.defaults import (
+    IMAGES,
     SCHEDULES,
+    SHARED_AT_MOST,
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
+    SIDE,
     add_network_keys,
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_steps,
 )
 from ..networks import ARCHITECTURES
 from ..networks.resnet import SHORTCUTS, STEMS
@@ -37,8 +41,21 @@ CHOICES = {
 NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
-    *("INPUT.MIXUP", "INPUT.CUTMIX"),
+    *("INPUT.MIXUP", "INPUT.CUTMIX", "INPUT.LIGHTING", "INPUT.PAD", "SOLVER.PLATEAU_PATIENCE"),
 )
+POSITIVE = (
+    *SHARED_POSITIVE,
+    *("INPUT.TRAIN_SIZE", "INPUT.TEST_SIZE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES"),
+    *("TEST.BATCH_SIZE", "TEST.PRECISE_BN.NUM_IMAGES"),
+)
+AT_MOST = {
+    **SHARED_AT_MOST,
+    **dict.fromkeys(("INPUT.TRAIN_SIZE", "INPUT.SHORTER_SIDE", "INPUT.PAD"), SIDE),
+    **dict.fromkeys(("INPUT.TEST_SIZE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES"), SIDE),
+    **dict.fromkeys(("MODEL.NUM_CLASSES", "TEST.BATCH_SIZE"), IMAGES),
+    # More than ImageNet has.
+    "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
+}
 SHARES = ("SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
 
@@ -193,7 +210,8 @@ def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value that cannot be."""
     choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
     check_choices(config, choices, source)
-    check_numbers(config, source, positive=SHARED_POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES)
+    check_steps(config, source)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES, at_most=AT_MOST)
     _check_model(config, source)
     _check_protocols(config, source)
     _check_paper(config, source)
@@ -220,6 +238,8 @@ def check_tests(config: CfgNode, protocols: Sequence[str], source: str) -> None:
 
 
 def _check_model(config: CfgNode, source: str) -> None:
+    if not all(isinstance(file, str) for file in config.MODEL.ENSEMBLE):
+        raise ConfigError(f"{source}: MODEL.ENSEMBLE holds weights files, not {brief(config.MODEL.ENSEMBLE)}")
     mode = config.MODEL.COMPILE_MODE
     if mode != "default" and not config.MODEL.COMPILE:
         raise ConfigError(f"{source}: MODEL.COMPILE_MODE {mode!r} needs MODEL.COMPILE True")
@@ -251,7 +271,8 @@ def _check_input(config: CfgNode, source: str) -> None:
     if not 0 < low <= high <= 1:
         raise ConfigError(f"{source}: INPUT.AREA must be two shares of the image in order, not {(low, high)}")
     for pair in config.INPUT.PROGRESSIVE:
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and 0 < pair[0] <= 1 and pair[1] >= 32):
+        numbers = isinstance(pair, (list, tuple)) and [part for part in pair if isinstance(part, (int, float))]
+        if not numbers or len(pair) != 2 or numbers != [*pair] or not (0 < pair[0] <= 1 and 32 <= pair[1] <= SIDE):
             raise ConfigError(f"{source}: INPUT.PROGRESSIVE holds pairs of a share of the run and a size, not {pair!r}")
 
 

@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,6 +21,10 @@ from .errors import RunError
 
 # Names of the temporary files of `write_whole`: .<name>.<process>.tmp
 LEFTOVER = re.compile(r"\..+\.\d+\.tmp")
+
+
+# An archive above LARGE bytes may not unpack to more than MOST_PACKED times its size; data packs to a half or a tenth.
+LARGE, MOST_PACKED = 2**28, 50
 
 
 @contextlib.contextmanager
@@ -140,6 +145,20 @@ def checked_file(path: str | Path) -> Iterator[BinaryIO]:
         if raw.error is not None:
             raise raw.error from None
         raise
+
+
+def check_archive(path: str | Path) -> None:
+    """Check that a ZIP archive (.npz, .pth) is not one of those that unpack to gigabytes of nothing.
+
+    Raises:
+        ValueError: it does. A file that is no such archive passes.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size, packed = sum(entry.file_size for entry in archive.infolist()), os.path.getsize(path)
+    if size > LARGE and size > MOST_PACKED * packed:
+        raise ValueError(f"it unpacks to {size / 2**30:.1f} GiB, {size // packed:,} times its size")
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -6,6 +6,8 @@ Works on any yacs CfgNode, so detectors (detectron2's) and pretraining share it.
 from __future__ import annotations
 
 import ast
+import copy
+import os
 import reprlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +17,13 @@ import yaml
 
 from ..common.commands import CONFIGS
 from ..common.errors import ConfigError
+from ..common.nesting import check_nesting
 from ..common.text import nearest
 
 BASE_KEY = "_BASE_"
 MISFIT: Any = object()
+# In one file, and files that stand on one another; far above what a config needs.
+MOST_VALUES, MOST_BASES = 100_000, 50
 # Keys that the configs of one tool alone have.
 KEYS_OF_TOOLS = {
     "tools/train_net.py": (
@@ -52,11 +57,12 @@ def find_config(path_or_name: str | Path) -> Path:
         ConfigError: there is none; the message names the nearest.
     """
     path = Path(path_or_name)
-    if path.is_file():
+    # os.path's test is false, where Path's may raise, for a name that is too long.
+    if os.path.isfile(path):
         return path
-    if path.parent == Path() and (CONFIG_FOLDER / path).is_file():
+    if path.parent == Path() and os.path.isfile(CONFIG_FOLDER / path):
         return CONFIG_FOLDER / path
-    if path.parent == Path() and not path.suffix and (CONFIG_FOLDER / f"{path}.yaml").is_file():
+    if path.parent == Path() and not path.suffix and os.path.isfile(CONFIG_FOLDER / f"{path}.yaml"):
         return CONFIG_FOLDER / f"{path}.yaml"
     known = [file.name for file in sorted(CONFIG_FOLDER.glob("*.yaml"))]
     raise ConfigError(f"no config file {str(path)!r} here or in configs/{nearest(path.name, known)}")
@@ -68,7 +74,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: unreadable, not YAML, not a mapping, a tag that would run code, or bases in a circle.
     """
-    return _read_with_bases(path.resolve(), ())
+    return _read_with_bases(path.resolve(), (), {})
 
 
 def parse_yaml(text: str, source: str) -> dict[str, Any]:
@@ -80,6 +86,8 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         # _StrictLoader is a SafeLoader: it builds plain values only.
         content = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        # Aliases make ten lines into more values than any machine holds, or a list that holds itself.
+        check_nesting(content, most=MOST_VALUES)
     except yaml.constructor.ConstructorError as error:
         where = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         reason = error.problem or "unsafe YAML"
@@ -88,7 +96,10 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}{where}: {reason}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: a value that looks like a date or a number and is none, such as 2024-02-30.
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        if "integer string conversion" in reason:
+            reason = "a number of thousands of digits"
+        raise ConfigError(f"{source}: not valid YAML: {reason}") from None
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -96,9 +107,14 @@ def parse_yaml(text: str, source: str) -> dict[str, Any]:
     return content
 
 
-def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(path: Path, above: tuple[Path, ...], done: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+    """Return a file's values over those of its bases; `done` holds files that were read on the way, each once."""
+    if path in done:
+        return copy.deepcopy(done[path])
     if path in above:
         raise ConfigError(f"{path}: {BASE_KEY} leads back to itself")
+    if len(above) > MOST_BASES:
+        raise ConfigError(f"{path}: more than {MOST_BASES} configs stand on one another by {BASE_KEY}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -107,18 +123,19 @@ def _read_with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     bases = content.pop(BASE_KEY, [])
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ConfigError(f"{path}: {BASE_KEY} is {_brief(bases)}, expected a file name or a list of them")
+        raise ConfigError(f"{path}: {BASE_KEY} is {brief(bases)}, expected a file name or a list of them")
     merged: dict[str, Any] = {}
     for base in bases:
         # Beside the file, else among the shipped configs: a config of one's own stands on theirs wherever it lies.
-        places = [(folder / base).resolve() for folder in (path.parent, CONFIG_FOLDER)]
-        base_path = next((place for place in places if place.is_file()), None)
+        places = [folder / base for folder in (path.parent, CONFIG_FOLDER)]
+        base_path = next((place for place in places if os.path.isfile(place)), None)
         if base_path is None:
-            known = [file.name for file in path.parent.rglob("*.yaml")]
+            known = [file.name for folder in (path.parent, CONFIG_FOLDER) for file in folder.glob("*.yaml")]
             raise ConfigError(f"{path}: {BASE_KEY} {base!r} does not exist{nearest(Path(base).name, known)}")
-        _merge_plain(merged, _read_with_bases(base_path, (*above, path)))
+        _merge_plain(merged, _read_with_bases(base_path.resolve(), (*above, path), done))
     _merge_plain(merged, content)
-    return merged
+    done[path] = merged
+    return copy.deepcopy(merged)
 
 
 def _merge_plain(below: dict[str, Any], above: dict[str, Any]) -> None:
@@ -141,7 +158,7 @@ def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -
             raise ConfigError(f"{source}: unknown key {name}{nearest(name, _all_keys(config, _prefix))}")
         if isinstance(config[key], dict):
             if not isinstance(value, dict):
-                raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {_brief(value)}")
+                raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {brief(value)}")
             merge(config[key], value, source, f"{name}.")
         else:
             config[key] = _fit(value, config[key], name, source)
@@ -236,11 +253,18 @@ def _fit(value: Any, default: Any, name: str, source: str) -> Any:
     """
     if isinstance(value, str) and not isinstance(default, str):
         value = _read_literal(value)
+    # A list where none belongs is refused below, however much it holds.
+    for leaf in leaves(value) if isinstance(default, (list, tuple)) or not isinstance(value, (list, tuple)) else ():
+        if isinstance(leaf, int) and abs(leaf) >= 2**63:
+            # Not shown: Python writes no number of thousands of digits.
+            raise ConfigError(f"{source}: {name} is a number of more than 64 bits")
+        if isinstance(leaf, str) and "\0" in leaf:
+            raise ConfigError(f"{source}: {name} is {brief(value)}, which has a NUL character in it")
     fitted = value if default is None else _convert(value, default)
     if fitted is MISFIT:
         expected = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
         wanted = expected.get(type(default), f"a {type(default).__name__} such as {default!r}")
-        raise ConfigError(f"{source}: {name} is {_brief(value)}, expected {wanted}")
+        raise ConfigError(f"{source}: {name} is {brief(value)}, expected {wanted}")
     return fitted
 
 
@@ -265,7 +289,7 @@ def _convert(value: Any, default: Any) -> Any:
 
 
 def _convert_sequence(value: Any, default: list | tuple) -> Any:
-    kinds = {_kind(leaf) for leaf in _leaves(default)}
+    kinds = {_kind(leaf) for leaf in leaves(default)}
     if isinstance(default, tuple) and not isinstance(value, (list, tuple)):
         # A single value stands for the tuple that holds it, and an empty text for the empty one.
         if value is None or isinstance(value, (dict, bool)) or (isinstance(value, str) and not kinds <= {"text"}):
@@ -273,13 +297,14 @@ def _convert_sequence(value: Any, default: list | tuple) -> Any:
         value = () if value == "" else (value,)
     if not isinstance(value, (list, tuple)):
         return MISFIT
-    if len(kinds) == 1 and not {_kind(leaf) for leaf in _leaves(value)} <= kinds:
+    if len(kinds) == 1 and not {_kind(leaf) for leaf in leaves(value)} <= kinds:
         return MISFIT
     return type(default)(value)
 
 
-def _leaves(value: Any) -> list[Any]:
-    return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
+def leaves(value: Any) -> list[Any]:
+    """Return what lists and tuples inside one another hold; of anything else, itself."""
+    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def _kind(value: Any) -> str:
@@ -293,9 +318,12 @@ _repr.maxstring = _repr.maxother = 80
 _repr.maxlevel = 3
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
     """Return a value for a message: short, however much an alias in the YAML makes of it."""
-    return _repr.repr(value)
+    try:
+        return _repr.repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def get(config: Any, key: str) -> Any:

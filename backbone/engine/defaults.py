@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from ..common.errors import ConfigError
 from ..common.text import nearest
-from .config import get
+from .config import brief, get, leaves
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 # Of the keys of `add_shared_defaults`; a task puts its own beside them.
@@ -22,8 +23,12 @@ SHARED_CHOICES = {
 SHARED_POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 SHARED_NOT_NEGATIVE = (
     *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
+    *("SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.GAMMA"),
     *("TEST.EVAL_PERIOD", "SEED"),
 )
+# Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
+SIDE, IMAGES = 16_384, 2**20
+SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES}
 
 
 def add_shared_defaults(config: Any) -> None:
@@ -111,6 +116,12 @@ def check_choices(config: Any, choices: Mapping[str, Collection[Any]], source: s
             raise ConfigError(f"{source}: {key} is {value!r}{hint}")
 
 
+def check_steps(config: Any, source: str) -> None:
+    """Raise ConfigError unless SOLVER.STEPS holds iterations; where its default is empty, that does not say so."""
+    if not all(type(step) is int for step in config.SOLVER.STEPS):
+        raise ConfigError(f"{source}: SOLVER.STEPS must hold whole numbers, not {brief(config.SOLVER.STEPS)}")
+
+
 def check_numbers(
     config: Any,
     source: str,
@@ -118,20 +129,24 @@ def check_numbers(
     positive: Collection[str] = (),
     not_negative: Collection[str] = (),
     shares: Collection[str] = (),
+    at_most: Mapping[str, int] | None = None,
 ) -> None:
-    """Raise ConfigError for the first key whose number is out of range; NaN is in none.
+    """Raise ConfigError for the first key whose number, or one of whose numbers, is out of range; NaN is in none.
 
     Args:
         positive: keys whose value is above 0.
         not_negative: keys whose value is 0 or more.
         shares: keys whose value is from 0 to below 1.
+        at_most: {key: its largest value}.
     """
-    for key in positive:
-        if not get(config, key) > 0:
-            raise ConfigError(f"{source}: {key} must be above 0, not {get(config, key)}")
-    for key in not_negative:
-        if not get(config, key) >= 0:
-            raise ConfigError(f"{source}: {key} must be 0 or more, not {get(config, key)}")
-    for key in shares:
-        if not 0 <= get(config, key) < 1:
-            raise ConfigError(f"{source}: {key} must be from 0 to below 1, not {get(config, key)}")
+    for keys, fits, wanted in (
+        (positive, lambda number: 0 < number < math.inf, "above 0"),
+        (not_negative, lambda number: 0 <= number < math.inf, "0 or more"),
+        (shares, lambda number: 0 <= number < 1, "from 0 to below 1"),
+    ):
+        for key in keys:
+            if not all(map(fits, leaves(get(config, key)))):
+                raise ConfigError(f"{source}: {key} must be {wanted}, not {brief(get(config, key))}")
+    for key, most in (at_most or {}).items():
+        if not all(number <= most for number in leaves(get(config, key))):
+            raise ConfigError(f"{source}: {key} must be at most {most:,}, not {brief(get(config, key))}")

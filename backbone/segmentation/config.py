@@ -10,13 +10,16 @@ from yacs.config import CfgNode
 from ..common.errors import ConfigError
 from ..engine.config import load
 from ..engine.defaults import (
+    SHARED_AT_MOST,
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
+    SIDE,
     add_network_keys,
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_steps,
 )
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, STEMS
@@ -34,6 +37,14 @@ CHOICES = {
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
 }
 POSITIVE = (*SHARED_POSITIVE, "SOLVER.POLY_POWER", "SOLVER.HEAD_LR_FACTOR", "INPUT.TRAIN_SIZE")
+AT_MOST = {
+    **SHARED_AT_MOST,
+    **dict.fromkeys(("INPUT.TRAIN_SIZE", "INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE"), SIDE),
+    "MODEL.HEAD.ATROUS_RATES": SIDE,
+    "INPUT.SCALE": 16,
+    "TEST.SCALES": 16,
+    "TEST.PICTURES": 1000,
+}
 NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *(
@@ -177,7 +188,6 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
 def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value that cannot be."""
     check_choices(config, CHOICES, source)
-    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE)
     scale = tuple(config.INPUT.SCALE)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise ConfigError(f"{source}: INPUT.SCALE must be two factors in order, not {scale}")
@@ -187,3 +197,5 @@ def check_values(config: CfgNode, source: str) -> None:
     rates = tuple(config.MODEL.HEAD.ATROUS_RATES)
     if not all(isinstance(rate, int) and rate > 0 for rate in rates):
         raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")
+    check_steps(config, source)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)

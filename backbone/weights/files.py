@@ -21,10 +21,14 @@ import torch
 from torch import Tensor
 
 from ..common.errors import WeightsError
+from ..common.files import check_archive
+from ..common.nesting import check_nesting
 from .caffemodel import looks_like_caffemodel, read_caffemodel
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# Values in one file, far above what the checkpoint of a whole run has.
+MOST_VALUES = 10_000_000
 SUPPORTED = ".pth, .pt, .th, .safetensors, .pkl, .npz and .caffemodel"
 # What people have in place of a weights file, by its first bytes.
 MISTAKEN = {
@@ -35,6 +39,14 @@ MISTAKEN = {
 }
 
 
+def _empty_array(*_: Any) -> np.ndarray:
+    return np.ndarray((0,), np.uint8)
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Builds numpy arrays, ordered dicts and plain containers; refuses every other name in the stream."""
 
@@ -42,16 +54,23 @@ class ArrayUnpickler(pickle.Unpickler):
         [
             ("collections", "OrderedDict"),
             ("_codecs", "encode"),
-            # How protocol 2 spells the data of an array without elements.
-            *((module, "bytes") for module in ("__builtin__", "builtins")),
-            ("numpy", "ndarray"),
             ("numpy", "dtype"),
-            *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+            *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
             *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
         ]
     )
 
+    # These could be called with a size of gigabytes. An array gets its shape and data by its state, which numpy checks.
+    REPLACED = {
+        ("numpy", "ndarray"): "ndarray",
+        **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
+        # How protocol 2 spells the data of an array without elements.
+        **{(module, "bytes"): _empty_bytes for module in ("__builtin__", "builtins")},
+    }
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self.REPLACED:
+            return self.REPLACED[module, name]
         if (module, name) not in self.ALLOWED:
             raise pickle.UnpicklingError(f"unsupported GLOBAL {module}.{name}")
         if module.startswith("numpy.") and not hasattr(np, "_core"):
@@ -140,17 +159,23 @@ def _reason(error: Exception) -> str:
 
 def _read(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
     if kind == "torch":
-        return torch.load(path, map_location="cpu", weights_only=True), {}
+        check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_nesting(content, most=MOST_VALUES)
+        return content, {}
     if kind == "safetensors":
         return _read_safetensors(path)
     if kind == "caffemodel":
         return read_caffemodel(path)
     if kind == "npz":
+        check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             return _to_tensors(dict(archive)), {}
     with path.open("rb") as file:
         # detectron2's files were pickled by Python 2 in part; latin1 keeps their bytes as they are.
-        return _to_tensors(ArrayUnpickler(file, encoding="latin1").load()), {}
+        content = ArrayUnpickler(file, encoding="latin1").load()
+    check_nesting(content, most=MOST_VALUES)
+    return _to_tensors(content), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -6,12 +6,16 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
 from backbone.engine.defaults import (
+    IMAGES,
     SCHEDULES,
+    SHARED_AT_MOST,
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
+    SIDE,
     check_choices,
     check_numbers,
+    check_steps,
 )
 from backbone.networks.resnet import DILATION_STYLES, STEMS
 
@@ -20,6 +24,13 @@ from ..modeling.names import NORM_NAMES, architecture_of
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, settle_context_head
 
+AT_MOST = {
+    **SHARED_AT_MOST,
+    "MODEL.BACKBONE.CALIBRATION_IMAGES": 10_000,
+    "MODEL.ROI_HEADS.NUM_CLASSES": IMAGES,
+    **dict.fromkeys(("INPUT.MIN_SIZE_TEST", "TEST.MULTI_SCALE.SIDES", "TEST.AUG.MIN_SIZES"), SIDE),
+    "TEST.PICTURES": 1000,
+}
 DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
 CHOICES = {
@@ -56,7 +67,8 @@ def check_values(config: CfgNode, source: str) -> None:
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
     check_choices(config, choices, source)
-    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE)
+    check_steps(config, source)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)
     _check_sizes(config, source)
     _check_scheme(config, source)
     _check_last_stage(config, source)
@@ -66,8 +78,10 @@ def check_values(config: CfgNode, source: str) -> None:
 
 def _check_sizes(config: CfgNode, source: str) -> None:
     sizes = config.INPUT.MIN_SIZE_TRAIN
-    if not sizes or min(sizes) < 0:
-        raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels (0: as they are), not {sizes}")
+    if not sizes or min(sizes) < 0 or max(sizes) > SIDE:
+        raise ConfigError(
+            f"{source}: INPUT.MIN_SIZE_TRAIN must hold sizes in pixels, up to {SIDE:,} (0: as they are), not {sizes}"
+        )
     if config.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not (len(sizes) == 2 and 0 < sizes[0] <= sizes[1]):
         raise ConfigError(f"{source}: INPUT.MIN_SIZE_TRAIN of a range is its two ends in order, not {sizes}")
 

@@ -23,6 +23,7 @@ if status == "wait":
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "waiting").touch()
     time.sleep(60)
+    (folder / "waited").touch()
 if status == "killed":
     sys.stdout.write("iter 7/10  loss 1.0\n")
     sys.stdout.flush()

@@ -216,11 +216,10 @@ def test_sigterm_ends_the_commands_too(bench):
 
     thread = threading.Thread(target=terminate)
     thread.start()
-    began = time.monotonic()
     with pytest.raises(SystemExit) as caught:
         bench.run("6", "ResNet-20", "ResNet-32")
     thread.join()
     assert caught.value.code == 143
-    assert time.monotonic() - began < 30
+    assert not waiting.with_name("waited").exists()
     assert bench.folders() == ["cifar10_resnet20"]
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -8,12 +8,14 @@ from yacs.config import CfgNode
 from backbone.common.errors import ConfigError
 from backbone.engine.config import get, put
 from backbone.engine.defaults import (
+    SHARED_AT_MOST,
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_steps,
 )
 
 
@@ -22,13 +24,16 @@ def a_task() -> CfgNode:
     config = CfgNode()
     add_shared_defaults(config)
     config.SOLVER.update({"IMS_PER_BATCH": 2, "REFERENCE_BATCH_SIZE": 2, "BASE_LR": 0.1, "MAX_ITER": 10})
+    config.SOLVER.update({"STEPS": (), "WARMUP_ITERS": 0, "WARMUP_FACTOR": 0.1})
     config.TEST = CfgNode({"EVAL_PERIOD": 0})
     return config
 
 
 def check(config: CfgNode) -> None:
     check_choices(config, SHARED_CHOICES, "a.yaml")
-    check_numbers(config, "a.yaml", positive=SHARED_POSITIVE, not_negative=SHARED_NOT_NEGATIVE)
+    check_steps(config, "a.yaml")
+    numbers = {"positive": SHARED_POSITIVE, "not_negative": SHARED_NOT_NEGATIVE, "at_most": SHARED_AT_MOST}
+    check_numbers(config, "a.yaml", **numbers)
 
 
 def test_a_fresh_config_gets_keys_of_its_own_that_pass() -> None:
@@ -55,6 +60,11 @@ def test_what_a_section_holds_beside_them_stays() -> None:
         ("SOLVER.BASE_LR", float("nan"), "a.yaml: SOLVER.BASE_LR must be above 0, not nan"),
         ("SEED", -1, "a.yaml: SEED must be 0 or more, not -1"),
         ("SEED", float("nan"), "a.yaml: SEED must be 0 or more, not nan"),
+        ("SOLVER.BASE_LR", float("inf"), "a.yaml: SOLVER.BASE_LR must be above 0, not inf"),
+        ("SOLVER.STEPS", ("a", "b"), "a.yaml: SOLVER.STEPS must hold whole numbers, not ('a', 'b')"),
+        ("SOLVER.STEPS", (1.5,), "a.yaml: SOLVER.STEPS must hold whole numbers, not (1.5,)"),
+        ("DATALOADER.NUM_WORKERS", 10**18, f"a.yaml: DATALOADER.NUM_WORKERS must be at most 1,024, not {10**18}"),
+        ("SOLVER.IMS_PER_BATCH", 10**9, f"a.yaml: SOLVER.IMS_PER_BATCH must be at most 1,048,576, not {10**9}"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(key: str, value: object, message: str) -> None:

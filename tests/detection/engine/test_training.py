@@ -26,7 +26,7 @@ def uninterrupted(tmp_path_factory) -> Path:
     return folder
 
 
-def wait_for(condition, process, seconds: float = 120) -> None:
+def wait_for(condition, process, seconds: float = 600) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0][-2000:]
