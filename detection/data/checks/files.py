@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -14,6 +13,7 @@ from backbone.common.errors import DataError
 from backbone.common.files import write_whole
 
 from .kinds import Fault, Findings, show
+from .matching import Matcher
 
 # What people have in place of a JSON file or an image, by its first bytes.
 MISTAKEN = {
@@ -113,20 +113,19 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self._listings: dict[str, frozenset[str]] = {}
-        self._by_lower: dict[str, str] | None = None
+        self._matcher = Matcher(self.root)
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name, a path relative to the folder."""
         parent, file = posixpath.split(posixpath.normpath(name))
         return file in self._listing(parent)
 
-    def similar(self, name: str) -> str | None:
-        """Return the one file at the top of the folder that has this name but for case, folders and backslashes."""
-        if self._by_lower is None:
-            listing = self._listing("")
-            counts = Counter(map(str.lower, listing))
-            self._by_lower = {file.lower(): file for file in listing if counts[file.lower()] == 1}
-        return self._by_lower.get(posixpath.basename(name.replace("\\", "/")).lower())
+    def find(self, record: dict) -> list[str]:
+        """Return the files, by the names that they have here, that an image's record may mean; see `Matcher`."""
+        name = record.get("file_name")
+        if isinstance(name, str) and name.strip() and not leaves_folder(name) and self.has(name):
+            return [name]
+        return self._matcher.find(record)
 
     def _listing(self, parent: str) -> frozenset[str]:
         if parent not in self._listings:

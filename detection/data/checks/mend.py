@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from .capture import captured_complaints
 from .files import Folder, leaves_folder
 from .ids import Ids, to_integer
 from .images import ImageFacts, check_images, inspect_image, size_fault
-from .kinds import Fault, Findings, in_order
+from .kinds import EXAMPLES, Fault, Findings, in_order, show
+from .matching import NAME_KEYS
 from .mend_annotations import mend_annotations
 from .structure import LISTS, check_coco, has_lists, is_text
 from .tables import keypoints_of
@@ -125,7 +127,7 @@ def _mend_images(
     records: list[dict], folder: Folder, facts: dict[str, ImageFacts] | None, actions: Counter[str]
 ) -> tuple[Ids, list[dict]]:
     ids = Ids(records)
-    files = _Files(folder, facts, {name for record in records if is_text(name := record.get("file_name"))}, actions)
+    files = _Files(folder, facts, records, actions)
     originals: dict[int, dict] = {}
     by_file: dict[str, dict] = {}
     for record in records:
@@ -156,38 +158,54 @@ def _join(record: dict, before: dict, ids: Ids, actions: Counter[str]) -> None:
         actions["images dropped: the file is listed before with another size"] += 1
 
 
+def _written(record: dict) -> str:
+    """Return the name that a record has, spelled in one way."""
+    name = next((name for key in NAME_KEYS if is_text(name := record.get(key))), "")
+    return posixpath.normpath(name) if name else name
+
+
 class _Files:
     """Mends the file names and sizes of image records."""
 
     def __init__(
-        self, folder: Folder, facts: dict[str, ImageFacts] | None, listed: set[str], actions: Counter[str]
+        self, folder: Folder, facts: dict[str, ImageFacts] | None, records: Iterable[dict], actions: Counter[str]
     ) -> None:
         self._folder = folder
         self._facts = facts
-        self._listed = listed
         self._actions = actions
+        self._told = 0
+        # file -> the names that mean it.
+        self._claims: dict[str, list[str]] = {}
+        for record in records:
+            found = folder.find(record)
+            claims = self._claims.setdefault(posixpath.normpath(found[0]), []) if len(found) == 1 else []
+            if (name := _written(record)) not in claims:
+                claims.append(name)
 
     def mend(self, record: dict) -> bool:
         """Mend one record in place; False means that it is to be dropped."""
-        name = record.get("file_name")
-        if not is_text(name):
-            self._actions["images dropped: no file name"] += 1
+        found = self._folder.find(record)
+        claims = self._claims[posixpath.normpath(found[0])] if len(found) == 1 else []
+        problem = None
+        if len(found) > 1:
+            problem = f"{show(_written(record))} may be {show(found[0])} or {show(found[1])}"
+        elif len(claims) > 1 and not self._is_there(record):
+            problem = f"{show(claims[0])} and {show(claims[1])} would both be {show(found[0])}"
+        elif not found:
+            named = is_text(record.get("file_name"))
+            problem = "no such file in the image folder" if named else "no file name"
+        if problem is not None:
+            self._told += len(found) > 0
+            if found and self._told > EXAMPLES:
+                problem = "and others whose file is not clear"
+            self._actions[f"images dropped: {problem}"] += 1
             return False
-        found = self._find(name)
-        if found is None:
-            self._actions["images dropped: no such file in the image folder"] += 1
-            return False
-        _set(record, "file_name", found, "images: file name corrected", self._actions)
+        _set(record, "file_name", found[0], "images: file name corrected", self._actions)
         return self._mend_size(record)
 
-    def _find(self, name: str) -> str | None:
-        if not leaves_folder(name) and self._folder.has(name):
-            return name
-        near = self._folder.similar(name)
-        if near is None or near in self._listed:
-            return None
-        self._listed.add(near)
-        return near
+    def _is_there(self, record: dict) -> bool:
+        name = record.get("file_name")
+        return is_text(name) and not leaves_folder(name) and self._folder.has(name)
 
     def _mend_size(self, record: dict) -> bool:
         for key in ("width", "height"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import chain
 from math import isfinite
 
 import numpy as np
@@ -34,10 +35,10 @@ def mend_annotations(
     """
     kept = _mend_references(records, "image_id", resolve_image, actions)
     kept = _mend_references(kept, "category_id", resolve_category, actions)
-    kept = _mend_boxes(kept, sizes, actions)
     masks = [record.get("segmentation") for record in kept]
     for index in suspects(masks):
         _mend_mask(kept[index], sizes[kept[index]["image_id"]], actions)
+    kept = _mend_boxes(kept, sizes, actions)
     _mend_areas(kept, actions)
     for record in kept:
         _mend_flag(record, actions)
@@ -63,13 +64,15 @@ def _mend_references(records: Iterable[dict], key: str, resolve: Resolve, action
 def _mend_boxes(records: Iterable[dict], sizes: dict[int, tuple[int, int]], actions: Counter[str]) -> list[dict]:
     kept = []
     for record in records:
-        box = _read_box(record.get("bbox"))
+        box, action = _read_box(record.get("bbox")), "annotations: bbox made numbers"
         if box is None:
-            actions["annotations dropped: bbox is not four finite numbers"] += 1
+            box, action = _mask_box(record.get("segmentation")), "annotations: bbox taken from the mask"
+        if box is None:
+            actions["annotations dropped: bbox is not four finite numbers, and there is no mask"] += 1
             continue
-        if box is not record["bbox"]:
+        if box is not record.get("bbox"):
             record["bbox"] = box
-            actions["annotations: bbox made numbers"] += 1
+            actions[action] += 1
         kept.append(record)
     _convert_corners(kept, sizes, actions)
     outside, partly = stand_out(*_box_arrays(kept, sizes))
@@ -89,6 +92,18 @@ def _read_box(value: object) -> list | None:
         value = [_to_number(part) for part in value]
         read = four_numbers(value)
     return value if read is not None and all(map(isfinite, read)) else None
+
+
+def _mask_box(mask: object) -> list[float] | None:
+    """Return the box around a sound mask, None where there is no mask."""
+    if not mask:
+        return None
+    if isinstance(mask, dict):
+        box = areas_and_boxes([to_run_lengths(mask, tuple(mask["size"]))])[1][0].tolist()
+    else:
+        x, y = (np.concatenate([polygon[side::2] for polygon in mask]) for side in (0, 1))
+        box = [float(x.min()), float(y.min()), float(np.ptp(x)), float(np.ptp(y))]
+    return box
 
 
 def _to_number(value: object) -> object:
@@ -132,16 +147,33 @@ def _mend_mask(record: dict, size: tuple[int, int], actions: Counter[str]) -> No
     mask = record["segmentation"]
     if not mask_faults(mask, size):
         return
-    if isinstance(mask, list) and all(number(value) is not None for value in mask):
-        mask = [mask]
-        actions["annotations: flat polygon put into a list"] += 1
+    if isinstance(mask, list) and (shaped := _as_polygons(mask)) != mask:
+        mask = shaped
+        actions["annotations: polygon written as [[x, y, x, y, ...]]"] += 1
     sound = [polygon for polygon in mask if polygon_fault(polygon) is None] if isinstance(mask, list) else []
     if sound:
         record["segmentation"] = sound
-        actions["annotations: malformed polygons dropped"] += len(sound) < len(mask)
+        if len(sound) < len(mask):
+            actions["annotations: malformed polygons dropped"] += 1
     else:
         del record["segmentation"]
         actions["annotations: segmentation dropped"] += 1
+
+
+def _as_polygons(mask: list) -> list:
+    """Return [[x, y, ...], ...] of the other forms that tools write: [x, y, ...], [[x, y], ...], [[[x, y], ...], ...]."""
+    if all(number(value) is not None for value in mask):
+        return [mask]
+    if len(mask) > 2 and all(map(_is_point, mask)):
+        return [list(chain.from_iterable(mask))]
+    return [
+        list(chain.from_iterable(polygon)) if isinstance(polygon, list) and all(map(_is_point, polygon)) else polygon
+        for polygon in mask
+    ]
+
+
+def _is_point(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(number(part) is not None for part in value)
 
 
 def _mend_areas(records: list[dict], actions: Counter[str]) -> None:

@@ -116,8 +116,9 @@ def _check_files(
     absent = [index for index, name in enumerate(names) if name and index not in outside and not folder.has(name)]
 
     def describe(index: int) -> str:
-        near = folder.similar(names[index])
-        return f"{name_image(records[index], index)}: not in {folder.root}" + (f", which has {near!r}" if near else "")
+        near = folder.find(records[index])
+        hint = f", which has {' and '.join(map(show, near[:3]))}" if near else ""
+        return f"{name_image(records[index], index)}: not in {folder.root}{hint}"
 
     findings.add("missing-file", absent, describe)
 
