@@ -49,6 +49,11 @@ def set_box(box: list[float]):
     return lambda data: data["annotations"][3].update(bbox=box)
 
 
+def rewrite_boxes(data: dict, form) -> None:
+    for record in data["annotations"]:
+        record["bbox"] = form(*record["bbox"])
+
+
 BAD_BOXES = {
     "zero area": [10, 10, 0, 20],
     "no height": [10, 10, 20, 0],
@@ -86,6 +91,8 @@ def test_boxes_that_are_none_in_the_test_set(train, tmp_path, kind):
         (lambda data: data["annotations"][0].pop("bbox"), "bbox"),
         (lambda data: data.update(annotations=[]), "no image has an object to learn from"),
         (lambda data: data.update(categories=[]), "no-categories"),
+        (lambda data: rewrite_boxes(data, lambda x, y, w, h: [x, y, x + w, y + h]), "xyxy-boxes"),
+        (lambda data: rewrite_boxes(data, lambda x, y, w, h: [x / 96, y / 72, w / 96, h / 72]), "normalised-boxes"),
     ],
 )
 def test_records_that_do_not_fit(train, tmp_path, change, said):

@@ -13,8 +13,9 @@ from .tables import Categories, Images, find, integer_column
 
 EDGE = 1.0  # pixels by which a box may stand out of its image unnoticed
 AREA_SLACK = 16.0  # square pixels by which areas may differ whatever their ratio
-# Boxes are taken for corners when they fit as corners and this share of them cannot be [x, y, width, height].
-XYXY_FIT, XYXY_BEYOND, XYXY_BOXES = 0.99, 0.2, 10
+# Boxes, XYXY_BOXES or more, are taken for corners when they fit as corners and this share of them, two at least, cannot
+# be [x, y, width, height].
+XYXY_FIT, XYXY_BEYOND, XYXY_BOXES = 0.99, 0.2, 4
 
 
 def check_annotations(records: list[dict], images: Images, categories: Categories, findings: Findings) -> None:
@@ -76,7 +77,9 @@ def _check_boxes(records: list[dict], sizes: np.ndarray, findings: Findings) -> 
         ("box-partly-outside", sound & partly),
     ):
         findings.add(kind, np.flatnonzero(mask), _box_namer(records, sizes))
-    if look_like_corners(box_values[sound], sizes[sound]):
+    if look_normalised(box_values[sound], sizes[sound]):
+        findings.add("normalised-boxes", np.flatnonzero(sound), _box_namer(records, sizes))
+    elif look_like_corners(box_values[sound], sizes[sound]):
         findings.add("xyxy-boxes", np.flatnonzero(sound & (outside | partly)), _box_namer(records, sizes))
     return box_values, sound
 
@@ -112,9 +115,20 @@ def look_like_corners(box_values: np.ndarray, sizes: np.ndarray) -> bool:
     if len(low) < XYXY_BOXES:
         return False
     with np.errstate(over="ignore"):
-        beyond = (low + extent > sizes + EDGE).any(axis=1).mean()
+        beyond = (low + extent > sizes + EDGE).any(axis=1)
     fit = ((extent > low) & (extent <= sizes + EDGE) & (low >= -EDGE)).all(axis=1).mean()
-    return bool(beyond >= XYXY_BEYOND and fit >= XYXY_FIT)
+    return bool(beyond.sum() >= 2 and beyond.mean() >= XYXY_BEYOND and fit >= XYXY_FIT)
+
+
+def look_normalised(box_values: np.ndarray, sizes: np.ndarray) -> bool:
+    """Whether boxes, as a whole, are shares of their images' sides: none reaches further than one pixel, and not all
+    numbers are whole."""
+    known = np.isfinite(sizes).all(axis=1)
+    box_values = box_values[known & (sizes > 2).all(axis=1)]
+    if not len(box_values):
+        return False
+    shares = ((box_values >= 0) & (box_values <= 1)).all(axis=1).mean()
+    return bool(shares >= XYXY_FIT and (box_values % 1 != 0).any())
 
 
 def _check_areas(records: list[dict], box_values: np.ndarray, sound: np.ndarray, findings: Findings) -> None:

@@ -78,6 +78,8 @@ KINDS: dict[str, Kind] = {
     "malformed-box": Kind(
         ERROR, True, "a box is [x, y, width, height] in pixels; --fix drops what is not four numbers"
     ),
+    "normalised-boxes": Kind(ERROR, True, "boxes are in pixels, not in shares of the image; --fix multiplies all"),
+    "xyxy-boxes": Kind(ERROR, True, "the boxes look like corners; write [x, y, width, height]; --fix converts all"),
     "nan-box": Kind(ERROR, True, "write finite numbers; --fix drops the annotations"),
     "negative-box": Kind(ERROR, True, "width and height are above 0, from the left upper corner; --fix drops them"),
     "box-outside": Kind(ERROR, True, "correct the box or the image's size; --fix drops the annotations"),
@@ -85,7 +87,6 @@ KINDS: dict[str, Kind] = {
     "bad-polygon": Kind(ERROR, True, "a polygon is a list x, y, x, y, ... of numbers; --fix drops the others"),
     "bad-rle": Kind(ERROR, True, "an RLE has counts, and size = [height, width] of its image; --fix drops the mask"),
     "bad-keypoints": Kind(ERROR, True, "write x, y, visibility for every keypoint of the category; --fix blanks them"),
-    "xyxy-boxes": Kind(WARNING, True, "the boxes look like corners; write [x, y, width, height]; --fix converts all"),
     "empty-box": Kind(WARNING, True, "a box without area cannot be learned; --fix drops the annotations"),
     "box-partly-outside": Kind(WARNING, True, "clip the boxes to the image; --fix does"),
     "annotation-id-zero": Kind(WARNING, True, "COCO evaluation takes id 0 for 'no match'; --fix renumbers"),

@@ -9,7 +9,7 @@ from math import isfinite
 
 import numpy as np
 
-from .annotations import AREA_SLACK, areas_differ, look_like_corners, stand_out
+from .annotations import AREA_SLACK, areas_differ, look_like_corners, look_normalised, stand_out
 from .columns import four_numbers, number, numbers
 from .ids import fresh_ids, to_integer
 from .masks import keypoints_fault, mask_faults, polygon_fault, suspects
@@ -74,6 +74,7 @@ def _mend_boxes(records: Iterable[dict], sizes: dict[int, tuple[int, int]], acti
             record["bbox"] = box
             actions[action] += 1
         kept.append(record)
+    _convert_shares(kept, sizes, actions)
     _convert_corners(kept, sizes, actions)
     outside, partly = stand_out(*_box_arrays(kept, sizes))
     return [record for place, record in enumerate(kept) if _fit(record, outside[place], partly[place], sizes, actions)]
@@ -113,6 +114,16 @@ def _to_number(value: object) -> object:
         return float(value)
     except ValueError:
         return None
+
+
+def _convert_shares(records: list[dict], sizes: dict[int, tuple[int, int]], actions: Counter[str]) -> None:
+    boxes, image_sizes = _box_arrays(records, sizes)
+    sound = (boxes[:, 2:] > 0).all(axis=1)
+    if not look_normalised(boxes[sound], image_sizes[sound]):
+        return
+    for record, box in zip(records, (boxes * np.tile(image_sizes, 2)).tolist()):
+        record["bbox"] = box
+    actions["annotations: bbox in shares of the image multiplied by its width and height"] += len(records)
 
 
 def _convert_corners(records: list[dict], sizes: dict[int, tuple[int, int]], actions: Counter[str]) -> None:

@@ -106,6 +106,17 @@ def twelve_corner_boxes(data: dict) -> None:
     data["annotations"] = [annotation(1 + i, 1, [30 + i, 20 + i, 50 + i, 36 + i]) for i in range(12)]
 
 
+def as_corners(data: dict) -> None:
+    for record in data["annotations"]:
+        x, y, w, h = record["bbox"]
+        record["bbox"] = [x, y, x + w, y + h]
+
+
+def as_shares(data: dict) -> None:
+    for record in data["annotations"]:
+        record["bbox"] = [value / side for value, side in zip(record["bbox"], (WIDTH, HEIGHT) * 2)]
+
+
 def flip(content: bytes, place: int) -> bytes:
     return content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :]
 
@@ -181,6 +192,10 @@ CHANGES: list[tuple[str, Change]] = [
     ("box-partly-outside", lambda d: first(d, bbox=[WIDTH - 2, 0, 3.1, 5])),
     ("box-partly-outside", lambda d: first(d, bbox=[0, -1.5, 5, 5])),
     ("xyxy-boxes", twelve_corner_boxes),
+    ("xyxy-boxes", lambda d: d.update(annotations=d["annotations"][:6]) or as_corners(d)),
+    ("normalised-boxes", as_shares),
+    ("normalised-boxes", lambda d: d.update(annotations=[annotation(1, 1, [0.25, 0.5, 0.5, 0.25])])),
+    ("normalised-boxes", lambda d: (as_corners(d), as_shares(d))),
     ("missing-area", lambda d: d["annotations"][0].pop("area")),
     ("bad-area", lambda d: first(d, area=0)),
     ("bad-area", lambda d: first(d, area=nan)),
