@@ -71,7 +71,7 @@ def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Me
     for fault in mended.left:
         if fault.severity != "notice":
             print(f"    not mended: {fault.kind}: {fault.count:,}, first {fault.examples[0]}; {fault.mend}")
-    print(f"verdict on the mended copy: {checks.verdict(mended.left)}")
+    print(f"verdict on the mended copy: {checks.verdict(mended.left, checks.counts_of(mended.data))}")
     return mended
 
 
@@ -116,6 +116,8 @@ def main() -> int:
         if args.deep and isinstance(data, dict) and isinstance(data.get("images"), list):
             facts = checks.inspect_images(data, args.images, progress=True)
         faults = checks.in_order(faults + checks.faults_of(data, args.images, str(args.json), facts))
+    if args.dataset and source.official:
+        faults = checks.as_for_official_sets(faults)
     counts = checks.counts_of(data)
     print(checks.as_text(counts, faults, heading=f"{args.json} with images in {args.images}"))
     record = {"json": str(args.json), "images": str(args.images), **checks.as_record(counts, faults)}

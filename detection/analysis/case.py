@@ -10,9 +10,9 @@ import numpy as np
 
 from backbone.common.errors import DataError
 
+from ..coco_json.records import read_source
 from ..data.voc import VOC_CLASSES, VocObjects
 from ..evaluation import GroundTruth, Predictions
-from ..evaluation.records import read_source
 from ..evaluation.voc_detections import VocDetections
 
 Size = tuple[int, int]

@@ -12,8 +12,9 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
 
+from ..coco_json.masks import drawn
 from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
-from ..data.checks import Fault, check_coco, raise_on_errors, read_json, warnings_line
+from ..data.checks import UNUSABLE_BOXES, Fault, check_coco, raise_on_errors, read_json, warnings_line
 from ..data.mapper import Mapper, Resize
 from ..data.proposals import Proposals
 from ..data.samples import repeat_factors
@@ -21,9 +22,6 @@ from ..data.sets import DetectionSet, build_set, first_difference, join_sets, re
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
-
-# Faults of single boxes. Training can leave such a box out, so DATASETS.BAD_BOXES decides.
-UNUSABLE_BOXES = {"nan-box", "negative-box", "empty-box", "box-outside"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +130,10 @@ def _load(
         faults = [*faults, *check_coco(data, source.image_folder, source=str(source.json_file))]
     faults = _judge(faults, source, config)
     raise_on_errors(faults, str(source.json_file), images=source.image_folder)
+    if masks and data["annotations"] and not any(drawn(record.get("segmentation")) for record in data["annotations"]):
+        raise DataError(
+            f"{source.json_file}: no object has a mask (segmentation); add masks, or set MODEL.MASK_ON False"
+        )
     images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
     said = warnings_line(faults, str(source.json_file), images=source.image_folder)
     images.warnings = (f"{source.name}: {said}",) if said else ()

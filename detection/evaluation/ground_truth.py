@@ -11,8 +11,8 @@ import numpy as np
 
 from backbone.common.errors import DataError
 
-from .masks import Segmentation, Size, areas_and_boxes, check_segmentations, to_run_lengths
-from .records import MEND, Records, is_absent, read_source, refuse_repeated_ids, unique_ids
+from ..coco_json.masks import Segmentation, Size, areas_and_boxes, check_segmentations, drawn, to_run_lengths
+from ..coco_json.records import MEND, Records, is_absent, read_source, refuse_repeated_ids, unique_ids
 
 KEYPOINTS = 17
 """Keypoints of a COCO person; the widths of pycocotools's object keypoint similarity are theirs."""
@@ -36,6 +36,7 @@ class GroundTruth:
         areas: (N,) float64, pixels.
         crowd: (N,) bool.
         segmentations: for "segm", polygons or run lengths.
+        without_mask: for "segm", how many annotations have no mask; what is found in their boxes is not judged.
         keypoints: for "keypoints", (N, 51) float64: x, y, visibility.
         labelled_keypoints: for "keypoints", (N,) int64; an annotation with none is ignored.
     """
@@ -52,6 +53,7 @@ class GroundTruth:
     areas: np.ndarray
     crowd: np.ndarray
     segmentations: list[Segmentation] | None = None
+    without_mask: int = 0
     keypoints: np.ndarray | None = None
     labelled_keypoints: np.ndarray | None = None
 
@@ -61,7 +63,8 @@ def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox
 
     What is missing is filled: iscrowd with 0; the area from the mask, or from the box where there is no mask; the box
     from the mask; num_keypoints from the visibilities. Annotation ids may be missing, and 0 is an id like any other
-    (pycocotools takes it for "no match").
+    (pycocotools takes it for "no match"). For "segm", an annotation without a mask among others with one is a region to
+    ignore, its box as if it were a crowd: nobody knows whether a mask there is right.
 
     Args:
         source: a COCO JSON file, or what it holds.
@@ -83,9 +86,12 @@ def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox
     )
     sizes_of = [sizes[position] for position in image.tolist()]
     boxes, areas = _boxes_and_areas(annotations, sizes_of)
+    crowd = _crowd(annotations)
     columns: dict[str, Any] = {}
     if iou_type == "segm":
-        columns["segmentations"] = check_segmentations(annotations, range(len(annotations)), sizes_of)
+        columns["segmentations"], without = _segmentations(annotations, boxes, sizes_of)
+        columns["without_mask"] = int(without.sum())
+        crowd = crowd | without
     if iou_type == "keypoints":
         columns["keypoints"], columns["labelled_keypoints"] = _keypoints(annotations)
     return GroundTruth(
@@ -99,7 +105,7 @@ def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox
         category=category,
         boxes=boxes,
         areas=areas,
-        crowd=_crowd(annotations),
+        crowd=crowd,
         **columns,
     )
 
@@ -167,12 +173,31 @@ def _boxes_and_areas(records: Records, sizes: list[Size]) -> tuple[np.ndarray, n
 def _fill_from_masks(records: Records, sizes: list[Size], boxes: list[Any], areas: list[Any]) -> None:
     """Put boxes and areas of masks where there are none."""
     incomplete = (index for index in range(len(records)) if boxes[index] is None or areas[index] is None)
-    chosen = [index for index in incomplete if records.rows[index].get("segmentation") and sizes[index] is not None]
-    masks = check_segmentations(records, chosen, [sizes[index] for index in chosen])
+    masks = {index: mask for index in incomplete if (mask := _mask(records, index)) and sizes[index] is not None}
+    chosen = list(masks)
+    masks = check_segmentations(records, chosen, [sizes[index] for index in chosen], list(masks.values()))
     mask_areas, mask_boxes = areas_and_boxes([to_run_lengths(mask, sizes[i]) for i, mask in zip(chosen, masks)])
     for index, area, box in zip(chosen, mask_areas.tolist(), mask_boxes.tolist()):
         areas[index] = area if areas[index] is None else areas[index]
         boxes[index] = box if boxes[index] is None else boxes[index]
+
+
+def _mask(records: Records, index: int) -> Any:
+    """Return an annotation's mask, None where it has none: [] and polygons of two points hold nothing."""
+    mask = records.rows[index].get("segmentation")
+    return drawn(mask) if isinstance(mask, list) else mask or None
+
+
+def _segmentations(records: Records, boxes: np.ndarray, sizes: list[Size]) -> tuple[list[Segmentation], np.ndarray]:
+    """Return the masks, and which annotations (N,) have none: their box stands for it, as a region to ignore."""
+    masks = [_mask(records, index) for index in range(len(records))]
+    without = np.array([mask is None for mask in masks], dtype=bool)
+    if without.all() and len(records):
+        records.fail(0, "no 'segmentation', as in all the others", "masks need some; evaluate the boxes alone")
+    for index in np.flatnonzero(without):
+        x, y, width, height = boxes[index].tolist()
+        masks[index] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    return check_segmentations(records, range(len(records)), sizes, masks), without
 
 
 def _keypoints(records: Records) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,9 @@ import numpy as np
 
 from backbone.common.errors import DataError
 
+from ..coco_json.masks import Size, areas_and_boxes, check_segmentations, to_run_lengths
+from ..coco_json.records import Records, is_absent, read_source
 from .ground_truth import KEYPOINTS, GroundTruth
-from .masks import Size, areas_and_boxes, check_segmentations, to_run_lengths
-from .records import Records, is_absent, read_source
 
 MEND = "write the predictions again"
 NEEDED = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}

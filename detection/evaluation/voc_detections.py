@@ -15,9 +15,9 @@ from backbone.common.files import write_text
 from backbone.common.reading import read_text
 from backbone.common.text import count, nearest
 
+from ..coco_json.records import Records, read_source
 from ..data.voc import VOC_CLASSES
 from .predictions import MEND
-from .records import Records, read_source
 
 # Competition 4 of the server: detection, trained on any data; 3 is on VOC's alone.
 PREFIXES = ("comp4_det_", "comp3_det_")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .columns import MISSING, boxes, column, numbers, repeated
+from ...coco_json.columns import MISSING, boxes, column, numbers, repeated
 from .kinds import Findings, name_annotation, show
 from .masks import check_keypoints, check_segmentations
 from .tables import Categories, Images, find, integer_column
@@ -133,14 +133,16 @@ def look_normalised(box_values: np.ndarray, sizes: np.ndarray) -> bool:
 
 def _check_areas(records: list[dict], box_values: np.ndarray, sound: np.ndarray, findings: Findings) -> None:
     values = column(records, "area")
-    missing = np.array([value is MISSING for value in values], bool)
+    missing = np.array([value is MISSING or value is None for value in values], bool)
     areas = numbers(values)
-    bad = ~missing & ~(np.isfinite(areas) & (areas > 0))
+    malformed = ~missing & ~np.isfinite(areas)
+    bad = np.isfinite(areas) & (areas <= 0)
     masked = np.array([bool(record.get("segmentation")) for record in records], bool)
     with np.errstate(over="ignore", invalid="ignore"):
-        unlike = sound & areas_differ(areas, box_values[:, 2] * box_values[:, 3], masked) & ~bad & ~missing
+        unlike = sound & areas_differ(areas, box_values[:, 2] * box_values[:, 3], masked) & ~bad & ~missing & ~malformed
     findings.add("missing-area", np.flatnonzero(missing), namer(records, lambda record: "no 'area'"))
     describe = namer(records, lambda record: f"area {show(record['area'])}, bbox {show(record.get('bbox'))}")
+    findings.add("malformed-area", np.flatnonzero(malformed), describe)
     findings.add("bad-area", np.flatnonzero(bad), describe)
     findings.add("area-mismatch", np.flatnonzero(unlike), describe)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from .columns import whole_number
+from ...coco_json.columns import whole_number
 
 
 class Ids:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
+
+from ...coco_json.files import MENDS
 
 EXAMPLES = 5
 ERROR, WARNING, NOTICE = SEVERITIES = ("error", "warning", "notice")
@@ -42,11 +44,11 @@ class Kind(NamedTuple):
 
 # In the order of a report. What the mends say of --fix is what mend.py and its neighbours do.
 KINDS: dict[str, Kind] = {
-    "empty-file": Kind(ERROR, False, "fetch or export the annotations again: the file has no content"),
-    "truncated-json": Kind(ERROR, False, "fetch or export the annotations again: the file stops in the middle"),
-    "not-json": Kind(ERROR, False, "give the annotations as JSON text in UTF-8"),
-    "byte-order-mark": Kind(ERROR, True, "save the file as UTF-8 without a byte order mark; --fix does"),
-    "nan-literal": Kind(WARNING, True, "JSON knows no NaN or Infinity; --fix writes null or drops the record"),
+    "empty-file": Kind(ERROR, False, MENDS["empty-file"]),
+    "truncated-json": Kind(ERROR, False, MENDS["truncated-json"]),
+    "not-json": Kind(ERROR, False, MENDS["not-json"]),
+    "byte-order-mark": Kind(WARNING, True, MENDS["byte-order-mark"]),
+    "nan-literal": Kind(WARNING, True, MENDS["nan-literal"]),
     "not-a-dict": Kind(ERROR, False, "give an object with the lists images, annotations and categories"),
     "missing-list": Kind(ERROR, False, "add the list, or export the data set again in COCO form"),
     "not-a-list": Kind(ERROR, False, "make it a list of records, or export the data set again in COCO form"),
@@ -87,12 +89,13 @@ KINDS: dict[str, Kind] = {
     "bad-polygon": Kind(ERROR, True, "a polygon is a list x, y, x, y, ... of numbers; --fix drops the others"),
     "bad-rle": Kind(ERROR, True, "an RLE has counts, and size = [height, width] of its image; --fix drops the mask"),
     "bad-keypoints": Kind(ERROR, True, "write x, y, visibility for every keypoint of the category; --fix blanks them"),
-    "empty-box": Kind(WARNING, True, "a box without area cannot be learned; --fix drops the annotations"),
+    "empty-box": Kind(ERROR, True, "a box without area cannot be learned; --fix drops the annotations"),
     "box-partly-outside": Kind(WARNING, True, "clip the boxes to the image; --fix does"),
     "annotation-id-zero": Kind(WARNING, True, "COCO evaluation takes id 0 for 'no match'; --fix renumbers"),
     "float-integer": Kind(WARNING, True, "write 640 where the file says 640.0; --fix does"),
     "missing-iscrowd": Kind(WARNING, True, "COCO evaluation needs iscrowd; --fix writes 0"),
     "missing-area": Kind(WARNING, True, "COCO evaluation needs the area; --fix takes it from the mask or the box"),
+    "malformed-area": Kind(ERROR, True, "the area is a number; --fix takes it from the mask or the box"),
     "bad-area": Kind(WARNING, True, "the area is a number above 0; --fix takes it from the mask or the box"),
     "area-mismatch": Kind(WARNING, True, "correct area or box; --fix takes the area from the mask or the box"),
     "short-polygon": Kind(WARNING, True, "a polygon needs three points; --fix drops the others"),
@@ -108,7 +111,7 @@ KINDS: dict[str, Kind] = {
         "the EXIF orientation from the files",
     ),
     "missing-licenses": Kind(NOTICE, True, "nothing to do; --fix adds an empty list"),
-    "missing-segmentation": Kind(NOTICE, False, "nothing to do for boxes; masks cannot be learned from these"),
+    "missing-segmentation": Kind(NOTICE, False, "nothing to do for boxes; masks cannot be learned or judged there"),
     "missing-keypoints": Kind(NOTICE, False, "nothing to do for boxes; keypoints cannot be learned from these"),
     "duplicate-object": Kind(NOTICE, False, "drop the repeated annotations if they are one object"),
     "unannotated-images": Kind(NOTICE, False, "nothing to do if they show no object: they count as background"),
@@ -120,6 +123,9 @@ KINDS: dict[str, Kind] = {
     "sixteen-bit-image": Kind(NOTICE, False, "nothing to do; they are read with 8 bits"),
     "exif-rotated": Kind(NOTICE, False, "see that the boxes were drawn on the rotated image, as it is shown"),
 }
+
+# Faults of single boxes. Training can leave such a box out, so DATASETS.BAD_BOXES decides; sets of their makers pass.
+UNUSABLE_BOXES = {"nan-box", "negative-box", "empty-box", "box-outside"}
 
 
 class Findings:
@@ -149,6 +155,11 @@ class Findings:
             if kind in self._counts
         ]
         return in_order(found)
+
+
+def as_for_official_sets(faults: Sequence[Fault]) -> list[Fault]:
+    """Return the faults of a set as its makers gave it: training leaves unusable boxes out, so they are warnings."""
+    return in_order([replace(fault, severity=WARNING) if fault.kind in UNUSABLE_BOXES else fault for fault in faults])
 
 
 def in_order(faults: Sequence[Fault]) -> list[Fault]:

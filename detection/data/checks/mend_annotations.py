@@ -9,10 +9,11 @@ from math import isfinite
 
 import numpy as np
 
+from ...coco_json.columns import four_numbers, number, numbers
+from ...coco_json.masks import areas_and_boxes, mask_faults, polygon_fault, suspects, to_run_lengths, wrong_totals
 from .annotations import AREA_SLACK, areas_differ, look_like_corners, look_normalised, stand_out
-from .columns import four_numbers, number, numbers
 from .ids import fresh_ids, to_integer
-from .masks import keypoints_fault, mask_faults, polygon_fault, suspects
+from .masks import keypoints_fault
 
 Resolve = Callable[[object], int | None]
 
@@ -156,7 +157,7 @@ def _fit(record: dict, outside: bool, partly: bool, sizes: dict[int, tuple[int, 
 
 def _mend_mask(record: dict, size: tuple[int, int], actions: Counter[str]) -> None:
     mask = record["segmentation"]
-    if not mask_faults(mask, size):
+    if not mask_faults(mask, size) and not wrong_totals([mask]):
         return
     if isinstance(mask, list) and (shaped := _as_polygons(mask)) != mask:
         mask = shaped
@@ -172,7 +173,7 @@ def _mend_mask(record: dict, size: tuple[int, int], actions: Counter[str]) -> No
 
 
 def _as_polygons(mask: list) -> list:
-    """Return [[x, y, ...], ...] of the other forms that tools write: [x, y, ...], [[x, y], ...], [[[x, y], ...], ...]."""
+    """Return [[x, y, ...], ...] of the forms [x, y, ...], [[x, y], ...] and [[[x, y], ...], ...]."""
     if all(number(value) is not None for value in mask):
         return [mask]
     if len(mask) > 2 and all(map(_is_point, mask)):

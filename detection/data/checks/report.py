@@ -55,11 +55,18 @@ def counts_of(data: object) -> dict[str, int]:
     return {name: len(values) if isinstance(values, list) else 0 for name, values in lists.items()}
 
 
-def verdict(faults: Sequence[Fault]) -> str:
+def without_masks(counts: Mapping[str, int], faults: Sequence[Fault]) -> bool:
+    """Whether there are annotations, and none has a mask: then the data is of use for boxes alone."""
+    absent = sum(fault.count for fault in faults if fault.kind == "missing-segmentation")
+    return 0 < counts.get("annotations", 0) <= absent
+
+
+def verdict(faults: Sequence[Fault], counts: Mapping[str, int]) -> str:
     """Return the last line of a report: whether the data is fit for use, and the number of faults of each severity."""
     tally = {severity: sum(fault.count for fault in faults if fault.severity == severity) for severity in SEVERITIES}
     counted = ", ".join(count(tally[severity], severity) for severity in (ERROR, WARNING, NOTICE))
-    return f"{'NOT fit for use' if has_errors(faults) else 'fit for use'}: {counted}"
+    boxes_alone = " (boxes alone: no object has a mask)" if without_masks(counts, faults) else ""
+    return f"{'NOT fit for use' if has_errors(faults) else 'fit for use'}{boxes_alone}: {counted}"
 
 
 def as_text(counts: Mapping[str, int], faults: Sequence[Fault], *, heading: str) -> str:
@@ -67,7 +74,7 @@ def as_text(counts: Mapping[str, int], faults: Sequence[Fault], *, heading: str)
     sizes = ", ".join(
         count(number, name[:-1] if name != "categories" else "category", name) for name, number in counts.items()
     )
-    return "\n".join([f"{heading}: {sizes}", *map(_block, faults), "", f"verdict: {verdict(faults)}"])
+    return "\n".join([f"{heading}: {sizes}", *map(_block, faults), "", f"verdict: {verdict(faults, counts)}"])
 
 
 def _block(fault: Fault) -> str:
@@ -80,4 +87,6 @@ def _block(fault: Fault) -> str:
 
 def as_record(counts: Mapping[str, int], faults: Sequence[Fault]) -> dict:
     """Return the report for scripts, ready for JSON."""
-    return {"counts": dict(counts), "fit": not has_errors(faults), "faults": [asdict(fault) for fault in faults]}
+    fit = not has_errors(faults)
+    uses = {"boxes": fit, "masks": fit and not without_masks(counts, faults)}
+    return {"counts": dict(counts), "fit": fit, "uses": uses, "faults": [asdict(fault) for fault in faults]}

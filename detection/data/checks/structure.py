@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...coco_json.columns import MISSING, Integers, column, repeated, repeated_names
 from .annotations import check_annotations
-from .columns import MISSING, Integers, column, repeated, repeated_names
 from .files import Folder, leaves_folder
 from .kinds import Fault, Findings, name_category, name_image, show
 from .tables import Categories, Images, integer_column

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .columns import Integers, column, integers
+from ...coco_json.columns import Integers, column, integers
 from .kinds import NAMERS, Findings, show
 
 

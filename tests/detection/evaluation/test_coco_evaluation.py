@@ -314,18 +314,16 @@ RLE = {"size": [40, 60], "counts": [100, 50, 2250]}
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (..., r"annotations\[1\] .*no 'segmentation'"),
-        ([], "no 'segmentation'"),
-        ([[1, 2, 3, 4]], "at least 3 points"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "at least 3 points"),
-        ([[1, 2, 3, 4, 5, NAN]], "not all finite numbers"),
-        ([[1, 2, 3, 4, 5, "6"]], "not all finite numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], r"annotations\[1\] .*not an even number of finite numbers"),
+        ([[1, 2, 3, 4, 5, NAN]], "not an even number of finite numbers"),
+        ([[1, 2, 3, 4, 5, "6"]], "not an even number of finite numbers"),
         ("mask", "must be run lengths, or polygons"),
         ({**RLE, "size": [60, 40]}, r"for size \[60, 40\], and its image is \[40, 60\]"),
         ({**RLE, "counts": [100, 50]}, "do not add up to 40 x 60"),
         ({**RLE, "counts": "zz~"}, "not run lengths"),
         ({**RLE, "counts": "04P"}, "not run lengths"),
         ({"size": [40, 60]}, "not run lengths"),
+        ({**RLE, "counts": "d3b1"}, "do not add up to 40 x 60"),
     ],
 )
 def test_broken_masks_are_named(segmentation: Any, message: str) -> None:
@@ -335,6 +333,28 @@ def test_broken_masks_are_named(segmentation: Any, message: str) -> None:
     broken = changed(truth, "annotations.1.segmentation", segmentation)
     with pytest.raises(DataError, match=message):
         evaluate_coco(broken, [], "segm")
+
+
+@pytest.mark.parametrize("segmentation", [..., [], None, [[1, 2, 3, 4]], [[], [1, 2]]])
+def test_an_annotation_without_a_mask_is_a_region_to_ignore(segmentation: Any) -> None:
+    truth = small_truth()
+    for annotation in truth["annotations"]:
+        annotation["segmentation"] = RLE
+    without = changed(truth, "annotations.1.segmentation", segmentation)
+    x, y, w, h = truth["annotations"][1]["bbox"]
+    box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    ignored = changed(changed(truth, "annotations.1.segmentation", box), "annotations.1.iscrowd", 1)
+    found = [
+        {"image_id": a["image_id"], "category_id": a["category_id"], "score": 0.9 - i / 10, "segmentation": RLE}
+        for i, a in enumerate(truth["annotations"])
+    ]
+    loaded = load_ground_truth(without, "segm")
+    assert loaded.without_mask == 1
+    assert evaluate_coco(loaded, found, "segm").to_json() == evaluate_coco(ignored, found, "segm").to_json()
+    for annotation in without["annotations"]:
+        annotation["segmentation"] = []
+    with pytest.raises(DataError, match="no 'segmentation', as in all the others; masks need some"):
+        evaluate_coco(without, [], "segm")
 
 
 def test_what_masks_and_keypoints_need_is_named() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 from backbone.common.errors import DataError
 from backbone.common.text import count
 
+from .files import MENDS, read_json
+
 MEND = "tools/check_data.py --fix writes a mended copy"
 
 
@@ -22,12 +24,9 @@ def read_source(source: str | Path | Any, name: str) -> tuple[Any, str]:
     """
     if not isinstance(source, (str, Path)):
         return source, name
-    # Opening a file needs more modules than evaluating what is in memory.
-    from ..data.checks import read_json
-
-    value, faults = read_json(Path(source))
-    if value is None and faults:
-        raise DataError(f"{faults[0].examples[0]}; {faults[0].mend}")
+    value, problems = read_json(Path(source))
+    if value is None and problems:
+        raise DataError(f"{problems[0].example}; {MENDS[problems[0].kind]}")
     return value, str(source)
 
 
