@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -159,7 +160,7 @@ def with_images(case: Case, folder: Path) -> Case:
     if not folder.is_dir():
         raise DataError(f"--images {folder}: is no folder; give the one that holds {_first(case.image_names)}")
     files = [folder / name for name in case.image_names]
-    if files and not any(file.is_file() for file in files):
+    if files and not any(map(os.path.isfile, files)):
         raise DataError(
             f"--images {folder}: holds none of the {len(files)} images, such as {_first(case.image_names)}; "
             "give the folder that the file names start from"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -91,7 +92,7 @@ def gallery(analysis: Analysis) -> str:
     notes = []
     if files is None:
         notes.append("Boxes alone: give --images DIR to see the images.")
-    elif any(not files[one.image].is_file() for one in worst):
+    elif any(not os.path.isfile(files[one.image]) for one in worst):
         notes.append("Boxes alone where the image file is missing.")
     if any(len(one.false) > MOST_BOXES for one in worst):
         notes.append(f"At most {MOST_BOXES} false detections are drawn on an image.")
@@ -173,7 +174,7 @@ def _box(svg: Any, box: np.ndarray, kind: str, caption: str, *, below: bool = Fa
 
 def _picture(analysis: Analysis, index: int) -> np.ndarray | None:
     files = analysis.case.image_files
-    if files is None or not files[index].is_file():
+    if files is None or not os.path.isfile(files[index]):
         return None
     size = analysis.case.image_sizes[index]
     return read_image(files[index], size=size and size[::-1])

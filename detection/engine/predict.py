@@ -111,13 +111,13 @@ def find_images(pattern: str, output: Path) -> list[Path]:
         DataError: there are none.
     """
     path = Path(pattern)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = images_below(path)
-    elif path.is_file():
+    elif os.path.isfile(path):
         files = [path]
     else:
-        files = [Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file()]
-    if not path.is_file():
+        files = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
+    if not os.path.isfile(path):
         output = output.resolve()
         files = [f for f in files if not (f.name.endswith(PICTURE) and f.resolve().is_relative_to(output))]
     if not files:
@@ -162,7 +162,7 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
         DataError: no image was found, or none could be read; or as in `read_ids`.
     """
     files = find_images(pattern, output)
-    root = Path(pattern) if Path(pattern).is_dir() else Path(os.path.commonpath([file.parent for file in files]))
+    root = Path(pattern) if os.path.isdir(pattern) else Path(os.path.commonpath([file.parent for file in files]))
     records: list[dict[str, Any]] = []
     images, skipped = [], {}
     numbers, category_ids = image_ids(files), detector.category_ids

@@ -53,6 +53,56 @@ def test_like_named_file_is_taken(folder: Path) -> None:
     assert mended.left == []
 
 
+def test_two_records_that_would_get_one_file_are_both_named_and_not_mended(folder: Path) -> None:
+    data = sound_data()
+    image(data, file_name="set1\\5.jpg")
+    data["images"][1]["file_name"] = "set2\\5.jpg"
+    data["images"] = [record for record in data["images"] if record["file_name"] != "5.jpg"]
+    mended = checks.mend(data, folder, source="a.json")
+    assert [record["file_name"] for record in mended.data["images"]] == ["3.jpg", "4.jpg", "6.jpg"]
+    assert mended.actions["images dropped: 'set1\\\\5.jpg' and 'set2\\\\5.jpg' would both be '5.jpg'"] == 2
+
+
+def test_a_file_that_a_record_names_rightly_goes_to_no_other(folder: Path) -> None:
+    data = sound_data()
+    image(data, file_name="set1\\2.jpg")
+    mended = checks.mend(data, folder, source="a.json")
+    assert [record["file_name"] for record in mended.data["images"]] == [f"{id}.jpg" for id in range(2, 7)]
+    assert "images dropped: 'set1\\\\2.jpg' and '2.jpg' would both be '2.jpg'" in mended.actions
+
+
+POINTS = [[8, 6], [28, 6], [28, 16], [8, 16]]
+FLAT = [8, 6, 28, 6, 28, 16, 8, 16]
+
+
+@pytest.mark.parametrize("mask", [[POINTS], POINTS, FLAT, [FLAT], [FLAT, [1, 2, 3, 4]], [FLAT, [1, 2, 3, 4, 5, 6, 7]]])
+def test_a_polygon_in_any_form_gives_the_box(sound_folder: Path, mask: list) -> None:
+    data = sound_data()
+    first(data, segmentation=mask, bbox=None, area=None)
+    record = checks.mend(data, sound_folder, source="a.json").data["annotations"][0]
+    assert record["segmentation"][0] == FLAT
+    assert (record["bbox"], record["area"]) == ([8, 6, 20, 10], 200)
+
+
+def test_run_lengths_give_the_box(sound_folder: Path) -> None:
+    data = sound_data()
+    counts = [8 * HEIGHT + 6, *(10, HEIGHT - 10) * 19, 10]
+    first(data, segmentation={"size": [HEIGHT, WIDTH], "counts": [*counts, WIDTH * HEIGHT - sum(counts)]}, bbox="box")
+    assert checks.mend(data, sound_folder, source="a.json").data["annotations"][0]["bbox"] == [8, 6, 20, 10]
+
+
+def test_a_set_without_masks_is_said_to_be_fit_for_boxes_alone(sound_folder: Path) -> None:
+    data = sound_data()
+    for record in data["annotations"]:
+        record["segmentation"] = []
+    faults, counts = checks.check_coco(data, sound_folder, source="a.json"), checks.counts_of(data)
+    assert checks.verdict(faults, counts).startswith("fit for use (boxes alone: no object has a mask): 0 errors")
+    assert checks.as_record(counts, faults)["uses"] == {"boxes": True, "masks": False}
+    data["annotations"][0]["segmentation"] = [FLAT]
+    faults = checks.check_coco(data, sound_folder, source="a.json")
+    assert checks.verdict(faults, counts).startswith("fit for use: 0 errors")
+
+
 def test_corner_boxes_become_xywh(sound_folder: Path) -> None:
     data = sound_data()
     twelve_corner_boxes(data)
