@@ -55,7 +55,7 @@ HEADS_WITH_BOX_HEAD = ("StandardROIHeads", "CascadeROIHeads", "RegionROIHeads")
 FEATURE_KEYS = ("MODEL.FPN.IN_FEATURES", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
 LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 # Those that detectron2.layers.get_norm knows by name.
-NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 CHOICES = {
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RepeatFactorTrainingSampler"),
     "MODEL.FPN.FUSE_TYPE": ("sum", "avg"),

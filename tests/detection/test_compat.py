@@ -166,3 +166,110 @@ def test_pillow_has_the_name_that_detectron2_asks_for(monkeypatch):
     monkeypatch.delattr(PIL.Image, "LINEAR", raising=False)
     compat.close_gaps()
     assert PIL.Image.LINEAR == PIL.Image.BILINEAR
+
+
+# -- what a user's own detectron2 code meets
+
+
+def test_detectron2s_evaluator_gives_figures_with_its_defaults(tmp_path):
+    """Its fast evaluation is compiled; ours stands in, and both are pycocotools' figures."""
+    import detectron2.data.datasets as sets
+    import numpy as np
+    import torch
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.evaluation import COCOEvaluator
+    from detectron2.structures import Boxes, Instances
+
+    from detection.evaluation import evaluate_coco, load_ground_truth
+
+    random = np.random.default_rng(0)
+    images = [{"id": number, "file_name": f"{number}.jpg", "width": 80, "height": 60} for number in range(1, 6)]
+    boxes = [
+        [random.integers(0, 40), random.integers(0, 30), random.integers(8, 40), random.integers(8, 30)]
+        for _ in range(20)
+    ]
+    boxes = [[float(value) for value in box] for box in boxes]
+    data = {
+        "info": {},
+        "images": images,
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {
+                "id": place + 1,
+                "image_id": place % 5 + 1,
+                "category_id": (3, 7)[place % 2],
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": 0,
+            }
+            for place, box in enumerate(boxes)
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    sets.register_coco_instances("compat_evaluation", {}, str(path), str(tmp_path))
+    try:
+        DatasetCatalog.get("compat_evaluation")  # tells the metadata what the category ids mean
+        evaluator = COCOEvaluator("compat_evaluation", output_dir=str(tmp_path / "out"))
+        evaluator.reset()
+        for image in images:
+            found = Instances((60, 80))
+            own = [a for a in data["annotations"] if a["image_id"] == image["id"]]
+            corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in own)])
+            found.pred_boxes = Boxes(corners + torch.from_numpy(random.normal(0, 2, corners.shape)).float())
+            found.scores = torch.from_numpy(random.random(len(own))).float()
+            found.pred_classes = torch.tensor([a["category_id"] == 7 for a in own]).long()
+            evaluator.process([{"image_id": image["id"]}], [{"instances": found}])
+        theirs = evaluator.evaluate()["bbox"]
+        predictions = json.loads((tmp_path / "out" / "coco_instances_results.json").read_text())
+        ours = evaluate_coco(load_ground_truth(data, "bbox"), predictions, "bbox").to_json()["bbox"]
+        for name in ("AP", "AP50", "AP75", "APs"):
+            assert theirs[name] == pytest.approx(100 * ours[name], abs=1e-9), name
+    finally:
+        DatasetCatalog.remove("compat_evaluation")
+        MetadataCatalog.remove("compat_evaluation")
+
+
+def _odd(value: int) -> int | None:
+    return value if value % 2 else None
+
+
+def test_a_mapped_set_takes_another_element_for_one_that_is_left_out():
+    import pickle
+
+    from detectron2.data import MapDataset
+
+    mapped = MapDataset([1, 2, 3, 4, 5], _odd)
+    assert [mapped[0], mapped[2]] == [1, 3] and mapped[1] in (1, 3, 5)
+    assert pickle.loads(pickle.dumps(mapped))[3] in (1, 3, 5)
+
+
+def test_what_needs_caffe2_says_so_and_the_rest_is_there():
+    import detectron2.export
+    from detectron2.utils import analysis
+
+    assert detectron2.export.TracingAdapter and analysis.parameter_count
+    with pytest.raises(RunError, match="Caffe2Tracer needs Caffe2, .*export_detector.py"):
+        from detectron2.export import Caffe2Tracer  # noqa: F401
+    with pytest.raises(RunError, match="export_onnx_model needs Caffe2"):
+        from detectron2.export.api import export_onnx_model  # noqa: F401
+    assert not hasattr(detectron2.export, "no_such_name")
+
+
+@pytest.mark.skipif(compat.has_compiled_part(), reason="detectron2's compiled part is installed")
+def test_rotated_boxes_say_what_they_need():
+    import torch
+    from detectron2.layers import ROIAlignRotated, nms_rotated
+    from detectron2.structures import RotatedBoxes, pairwise_iou_rotated
+
+    boxes = torch.tensor([[10.0, 10, 5, 5, 0], [12, 10, 5, 5, 30]])
+    calls = {
+        "box_iou_rotated": lambda: pairwise_iou_rotated(RotatedBoxes(boxes), RotatedBoxes(boxes)),
+        "nms_rotated": lambda: nms_rotated(boxes, torch.ones(2), 0.5),
+        "roi_align_rotated_forward": lambda: ROIAlignRotated((7, 7), 1.0, 0)(
+            torch.rand(1, 3, 20, 20), torch.cat([torch.zeros(2, 1), boxes], dim=1)
+        ),
+    }
+    for name, call in calls.items():
+        with pytest.raises(RunError, match=f"{name} needs it; run .*install_detectron2.py --from-source"):
+            call()

@@ -247,7 +247,9 @@ def test_the_installed_package_is_that_of_the_real_archive(real_wheel):
     import detectron2
 
     folder = Path(detectron2.__file__).parent
-    if any(folder.glob("_C.*")) or importlib.metadata.version("detectron2") != "0.6":
+    # The main branch calls itself 0.6 too; its config has keys that the release has not.
+    is_later = "REPEAT_SQRT" in (folder / "config" / "defaults.py").read_text(encoding="utf-8")
+    if any(folder.glob("_C.*")) or importlib.metadata.version("detectron2") != "0.6" or is_later:
         pytest.skip("another kind of detectron2 is installed")
     names = [name for name in real_wheel.namelist() if name.startswith("detectron2/") and name.endswith(".py")]
     differ = [name for name in names if (folder.parent / name).read_bytes() != real_wheel.read(name)]

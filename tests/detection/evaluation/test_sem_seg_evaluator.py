@@ -20,7 +20,7 @@ def evaluator(tmp_path, monkeypatch):
     from detectron2.data import DatasetCatalog, MetadataCatalog
     from detectron2.evaluation import SemSegEvaluator
 
-    # detectron2 0.6 asks numpy for names that it has dropped.
+    # Where detectron2 asks numpy for names that it has dropped.
     for name, kind in (("int", int), ("float", float)):
         monkeypatch.setattr(np, name, kind, raising=False)
     monkeypatch.setattr(logging.getLogger("detectron2.evaluation.sem_seg_evaluation"), "disabled", True)
@@ -49,8 +49,10 @@ def test_figures_are_detectron2s(evaluator, tmp_path, absent):
         confusion.add(torch.from_numpy(predicted), torch.from_numpy(truth))
     expected = evaluator.evaluate()["sem_seg"]
     found = metrics(confusion.counts, NAMES)
-    assert set(found) == set(expected)
-    for name, value in expected.items():
+    # detectron2's main branch measures boundaries too.
+    assert set(found) == {name for name in expected if "Boundary" not in name and "B-Iou" not in name}
+    for name in found:
+        value = expected[name]
         # A class that is predicted and never true is 0 in detectron2's mean, as in ours, but undefined by itself.
         if not (name == f"IoU-{NAMES[3]}" and absent is not None):
             assert found[name] == pytest.approx(value, nan_ok=True), name
