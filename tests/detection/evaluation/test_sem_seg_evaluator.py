@@ -51,6 +51,12 @@ def test_figures_are_detectron2s(evaluator, tmp_path, absent):
     found = metrics(confusion.counts, NAMES)
     # detectron2's main branch measures boundaries too.
     assert set(found) == {name for name in expected if "Boundary" not in name and "B-Iou" not in name}
+    if absent is not None:
+        # A class that is predicted and never true counts as 0 in our mean, and in that of release 0.6; the main branch
+        # leaves it out.
+        others = [expected[f"IoU-{name}"] for name in NAMES[:absent]]
+        if expected["mIoU"] == pytest.approx(sum(others) / len(others)):
+            expected["mIoU"] = sum(others) / len(NAMES)
     for name in found:
         value = expected[name]
         # A class that is predicted and never true is 0 in detectron2's mean, as in ours, but undefined by itself.
