@@ -85,7 +85,7 @@ def detectron2_mapper(size: tuple[int, int], *, masks: bool, flip: bool = True) 
 def our_mapper(images: DetectionSet, size: tuple[int, int], *, flip: bool = True) -> Mapper:
     """Return ours, with the same settings."""
     resize, axis = Resize((size[0],), size[1]), "horizontal" if flip else "none"
-    return Mapper(images, resize=resize, channel_order="RGB", training=True, flip=axis)
+    return Mapper(images, resize=resize, channel_order="RGB", flip=axis)
 
 
 def apart(images: DetectionSet, records: list[dict[str, Any]], size: tuple[int, int]) -> tuple[float, int]:

@@ -28,7 +28,7 @@ def coco_batches(data_root: Path, shorter: int, *, batch: int, batches: int) -> 
     data, folder = read_records(data_root)
     images = build_set(data, name=SET, folder=folder, masks=False)
     resize = Resize((shorter,), round(shorter * LONGEST))
-    mapper = Mapper(images, resize=resize, channel_order="BGR", training=True, flip="none")
+    mapper = Mapper(images, resize=resize, channel_order="BGR", flip="none")
     # The more images of one aspect, the less padding; the loader of either project groups them.
     upright = [images.size(index)[0] < images.size(index)[1] for index in range(len(images))]
     order = sorted(range(len(images)), key=lambda index: upright[index])

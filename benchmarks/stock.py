@@ -17,8 +17,8 @@ from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.weights.layouts.base import renamed
 from backbone.weights.layouts.detectron2 import READ
 from detection.config import default_config
-from detection.engine.model import build
 from detection.modeling.backbone import network_of
+from detection.modeling.build import build
 
 DETECTORS = ("r50_fpn", "r50_c4", "r101_fpn", "r101_c4")
 # configs/Base-RCNN-C4.yaml and Base-RCNN-FPN.yaml of detectron2, where they differ from its defaults.

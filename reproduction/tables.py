@@ -10,8 +10,8 @@ from backbone.common.errors import ConfigError
 from backbone.engine.config import CONFIG_FOLDER
 from backbone.engine.session import FREE_KEYS
 from detection.engine.session import FREE_KEYS as DETECTION_FREE_KEYS
-from detection.engine.weight_keys import WEIGHT_KEYS
 from detection.modeling.testing import METHOD_KEYS
+from detection.weights.keys import WEIGHT_KEYS
 
 from .details import details
 from .rows import Figure, Kind, Row, Step, Table

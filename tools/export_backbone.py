@@ -132,7 +132,7 @@ def backbone_of_detector(path: Path) -> Backbone:
     detection.register()
     from backbone.engine.record import start_logging
     from backbone.weights import Preprocessing
-    from detection.engine.predict import load_trained_detector
+    from detection.inference.detector import load_trained_detector
     from detection.modeling.backbone import network_of
 
     start_logging(None)

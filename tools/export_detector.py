@@ -28,8 +28,9 @@ def main() -> None:
     detection.register()
     from backbone.common.files import write_json
     from backbone.engine.record import start_logging
-    from detection.engine.predict import find_images, load_trained_detector
     from detection.export import export_detector
+    from detection.inference.detector import load_trained_detector
+    from detection.inference.predict import find_images
 
     start_logging(None)
     images = find_images(arguments.images, arguments.output.parent) if arguments.images else None

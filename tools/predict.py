@@ -31,7 +31,8 @@ def main() -> None:
 
     detection.register()
     from backbone.engine.record import start_logging
-    from detection.engine.predict import load_trained_detector, predict
+    from detection.inference.detector import load_trained_detector
+    from detection.inference.predict import predict
 
     start_logging(None)
     detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides)

@@ -75,11 +75,10 @@ def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "non
 
 
 class Mapper:
-    """Maps an index of a DetectionSet to the dict of one image.
+    """Maps an index of a DetectionSet to the sample of one image for training.
 
     Args:
-        training: flip at random, and add `instances`; otherwise the image alone.
-        flip: "horizontal", "vertical" or "none".
+        flip: at random, "horizontal", "vertical" or "none".
         mask_format: "polygon" or "bitmask"; used where the set has segmentations.
         proposals: of the same images; added to the samples of training.
     """
@@ -90,7 +89,6 @@ class Mapper:
         *,
         resize: Resize,
         channel_order: str,
-        training: bool,
         flip: str = "horizontal",
         mask_format: str = "polygon",
         proposals: Proposals | None = None,
@@ -98,14 +96,13 @@ class Mapper:
         self.images = images
         self.resize = resize
         self.channel_order = channel_order
-        self.training = training
         self.flip = flip
         self.mask_format = mask_format
         self.given = proposals
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, and in training instances
-        and, where they are given, proposals. The image's memory is channels last.
+        """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, instances and, where they
+        are given, proposals. The image's memory is channels last.
 
         Raises:
             DataError: the image cannot be decoded, or is not of the size that its record says.
@@ -113,8 +110,8 @@ class Mapper:
         width, height = self.images.size(index)
         path = str(self.images.path(index))
         image = read_image(path, size=(width, height), channel_order=self.channel_order)
-        new_width, new_height = self.resize.target(width, height, self.resize.draw(rng if self.training else None))
-        flipped = self.training and self.flip != "none" and rng is not None and rng.random() < 0.5
+        new_width, new_height = self.resize.target(width, height, self.resize.draw(rng))
+        flipped = self.flip != "none" and rng is not None and rng.random() < 0.5
         flip = self.flip if flipped else "none"
         sample = {
             "image": planes_of(resize_and_flip(image, new_width, new_height, flip)),
@@ -123,10 +120,9 @@ class Mapper:
             "height": height,
             "width": width,
         }
-        if self.training:
-            sample["instances"] = self.targets(index, new_width, new_height, flip)
-            if self.given is not None:
-                sample["proposals"] = self.proposals(index, new_width, new_height, flip)
+        sample["instances"] = self.targets(index, new_width, new_height, flip)
+        if self.given is not None:
+            sample["proposals"] = self.proposals(index, new_width, new_height, flip)
         return sample
 
     def targets(self, index: int, width: int, height: int, flip: str) -> Instances:

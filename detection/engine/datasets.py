@@ -195,14 +195,7 @@ def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals 
         images,
         resize=Resize(tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, inputs.MIN_SIZE_TRAIN_SAMPLING),
         channel_order=inputs.FORMAT,
-        training=True,
         flip=inputs.RANDOM_FLIP,
         mask_format=inputs.MASK_FORMAT,
         proposals=proposals,
     )
-
-
-def test_mapper(images: DetectionSet, config: CfgNode) -> Mapper:
-    """Return the mapper of test images."""
-    resize = Resize((config.INPUT.MIN_SIZE_TEST,), config.INPUT.MAX_SIZE_TEST)
-    return Mapper(images, resize=resize, channel_order=config.INPUT.FORMAT, training=False)

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import nn
 
 from backbone import ConfigError, DataError
 from backbone.common.errors import ImageSizeError
-from backbone.engine.config import get
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
 
-from ..config.keys import FEATURE_KEYS
-from ..data.mapper import Mapper, Resize
+from ..data.mapper import Resize
 from ..data.sets import DetectionSet
+from ..inference.transform import TestMapper, TestTransform
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
-from .weights import StartingWeights, load_detector, load_initial
+from ..weights.load import StartingWeights, load_detector, load_initial
 
 log = logging.getLogger(LOGGER)
 KEY_OF_CLASSES = "MODEL.ROI_HEADS.NUM_CLASSES"
@@ -52,41 +49,6 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     return fitted
 
 
-def _source_line(error: Exception) -> str:
-    return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
-
-
-def _what_is_missing(error: KeyError, config: CfgNode) -> str:
-    name = error.args[0]
-    wanting = [key for key in FEATURE_KEYS if name in get(config, key)]
-    if wanting:
-        return f"{wanting[0]} has {name!r}, which is no feature of {config.MODEL.BACKBONE.NAME}"
-    return f"its keys do not fit together: no {name!r} in {_source_line(error)}"
-
-
-def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Module:
-    """Build the model on its device, in its memory layout.
-
-    Args:
-        architecture: by default the one of MODEL.META_ARCHITECTURE.
-
-    Raises:
-        ConfigError: keys of the config do not fit together.
-    """
-    try:
-        model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
-    except KeyError as error:
-        raise ConfigError(f"MODEL: {_what_is_missing(error, config)}") from None
-    except AssertionError as error:
-        # How detectron2 checks that lengths and channels of its keys agree.
-        raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
-    if config.MODEL.CHANNELS_LAST:
-        for module in model.modules():
-            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                module.to(memory_format=torch.channels_last)
-    return model
-
-
 def prepare_for_training(
     model: nn.Module, config: CfgNode, images: DetectionSet, weights: StartingWeights | None
 ) -> str:
@@ -107,7 +69,7 @@ def prepare_for_training(
 @torch.no_grad()
 def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: int) -> None:
     resize = Resize((CALIBRATION_SIDE,), 2 * CALIBRATION_SIDE)
-    mapper = Mapper(images, resize=resize, channel_order=config.INPUT.FORMAT, training=False)
+    mapper = TestMapper(images, TestTransform(config, resize=resize, views=False))
     network = network_of(model)
     inputs = [model.preprocess_image([sample]).tensor for sample in _readable(mapper, number)]
     calibrate_frozen_bn(network, inputs)
@@ -116,7 +78,7 @@ def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: 
         calibrate_frozen_bn(model.roi_heads.res5, [network(batch)[stage] for batch in inputs])
 
 
-def _readable(mapper: Mapper, number: int) -> Iterator[dict[str, Any]]:
+def _readable(mapper: TestMapper, number: int) -> Iterator[dict[str, Any]]:
     """Yield the samples of the first images that can be read.
 
     Raises:

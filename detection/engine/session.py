@@ -15,17 +15,18 @@ from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 
+from ..inference.methods import check_ensemble
+from ..modeling.build import build
+from ..weights.keys import WEIGHT_KEYS
+from ..weights.load import StartingWeights, open_starting_weights
 from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
 from .folder import FREE_KEYS, RUN_FILES
-from .model import build, fit_classes, load_trained, prepare_for_training
+from .model import fit_classes, load_trained, prepare_for_training
 from .plan import plan
 from .results import report
 from .scoring import best_of
 from .task import DetectionTask
-from .testing import check_ensemble
-from .weight_keys import WEIGHT_KEYS
-from .weights import StartingWeights, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 

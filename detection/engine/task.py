@@ -24,11 +24,13 @@ from backbone.engine.task import Task
 from ..data.proposals import Proposals
 from ..data.samples import TrainingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
-from .datasets import Sets, TestSet, repeats_of, test_mapper, training_mapper, used_for_training
-from .inference import run_on_set
+from ..inference.cost import cost_line
+from ..inference.methods import as_tested
+from ..inference.run import run_on_set
+from ..inference.transform import TestMapper, TestTransform
+from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import evaluation_pictures, training_picture
 from .scoring import figures_line, score
-from .testing import ViewMapper, as_tested, cost_line
 
 log = logging.getLogger(LOGGER)
 
@@ -111,7 +113,7 @@ class DetectionTask(Task):
         return distributed.share(results)
 
     def _evaluate_set(self, test: TestSet, final: bool) -> dict[str, CocoMetrics | VocMetrics]:
-        mapper = ViewMapper(test_mapper(test.images, self.config), self.config)
+        mapper = TestMapper(test.images, TestTransform(self.config))
         began = time.monotonic()
         title = f"evaluating {test.images.name}"
         # An evaluation on the way must not end a training; the figures that it ends with are those of the whole set.

@@ -9,16 +9,17 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from backbone import ExportError
-from backbone.common.images import read_image, resize_image
+from backbone.common.images import read_image
 from backbone.exporting.metadata import project
 from backbone.exporting.onnx_file import onnx_session, session_metadata, write_model
 from backbone.exporting.quiet import last_line, require
 from backbone.exporting.whole import put_in_place, temporary_folder
 
-from ..data.mapper import Resize, to_tensor
-from ..engine.predict import Detector
+from ..inference.detector import Detector
+from ..inference.transform import TestTransform
 from .compare import Agreement, agreement
 from .graph import IMAGE, MASKS, DetectorGraph
 
@@ -66,8 +67,8 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
-    if detector.config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT:
-        raise ExportError(f"{path}: a detector with MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT cannot be written as one graph")
+    if isinstance(detector.model.roi_heads.box_predictor, nn.ModuleList):
+        raise ExportError(f"{path}: a cascade of box heads cannot be written as one graph")
     require(("onnx", "onnxruntime"), f"{path}: ONNX")
     graph = DetectorGraph(detector.model)
     metadata = _metadata(detector, graph)
@@ -148,11 +149,7 @@ def _drawn() -> dict[str, np.ndarray]:
 
 
 def _compare(detector: Detector, graph: DetectorGraph, session: Any, image: np.ndarray, where: str) -> Agreement:
-    config = detector.config
-    resize = Resize((config.INPUT.MIN_SIZE_TEST,), config.INPUT.MAX_SIZE_TEST)
-    height, width = image.shape[:2]
-    resized = resize_image(image, *resize.target(width, height, resize.draw(None)))
-    pixels = to_tensor(resized, config.INPUT.FORMAT).float()
+    pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()
     expected = of_detector(detector, pixels)
     try:
         values = session.run(list(graph.outputs), {IMAGE: pixels.numpy()})

@@ -6,11 +6,12 @@ import copy
 from typing import Any
 
 import torch
-from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..modeling.layers import layers_of
 
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
@@ -27,6 +28,7 @@ class DetectorGraph(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
+        self.layers = layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
         self.eval()
 
@@ -62,10 +64,13 @@ class DetectorGraph(nn.Module):
 
     def _classify(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> Instances:
         heads = self.model.roi_heads
-        if isinstance(heads, Res5ROIHeads):
-            inputs = self._res5(features, proposals).mean(dim=(2, 3))
-        else:
-            inputs = heads.box_head(heads.box_pooler([features[f] for f in heads.box_in_features], [proposals]))
+        pool = self.layers.region_features
+        inputs = pool(heads, features, [proposals])
+        if getattr(heads, "global_context", False):
+            height, width = size
+            whole = torch.stack([_as_tensor(value).to(inputs) for value in (0, 0, width, height)])
+            context = pool(heads, features, [Boxes(whole[None])])
+            inputs = torch.cat([inputs, context.expand(inputs.shape[0], -1)], dim=1)
         predictor = heads.box_predictor
         scores, deltas = predictor(inputs)
         found, _ = fast_rcnn_inference_single_image(
@@ -80,18 +85,11 @@ class DetectorGraph(nn.Module):
 
     def _masks(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
         heads = self.model.roi_heads
-        if isinstance(heads, Res5ROIHeads):
-            inputs = self._res5(features, Boxes(boxes))
-        else:
-            inputs = heads.mask_pooler([features[f] for f in heads.mask_in_features], [Boxes(boxes)])
+        inputs = self.layers.mask_features(heads, features, [Boxes(boxes)])
         logits = heads.mask_head.layers(inputs)
         if logits.shape[1] > 1:
             logits = logits[torch.arange(classes.shape[0]), classes][:, None]
         return logits.sigmoid()
-
-    def _res5(self, features: dict[str, Tensor], boxes: Boxes) -> Tensor:
-        heads = self.model.roi_heads
-        return heads.res5(heads.pooler([features[f] for f in heads.in_features], [boxes]))
 
 
 def _as_tensor(value: int | Tensor) -> Tensor:

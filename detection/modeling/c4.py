@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage
 
+from .layers import LastStageLayers
 from .names import NORM_NAMES, architecture_of
 from .regions import ContextMixin, with_context
 
 
-class C4ROIHeads(ContextMixin, Res5ROIHeads):
+class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
     """detectron2's Res5ROIHeads with our last stage: fused frozen BN, any depth, the backbone's stride placement.
 
     Appendix A of the paper: RoI pooling before conv5_1, conv5_x on every region in the role of VGG-16's fc layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from backbone import ConfigError
 from backbone.networks.vgg import FC_WIDTH, make_fc_layers
 
-from .regions import ContextMixin, pool_regions, with_context
+from .layers import Part, PooledLayers
+from .regions import ContextMixin, with_context
 
 FC6_SIDE = 7  # cells of the pooled region that fc6 takes
 
 
-class RegionROIHeads(ContextMixin, StandardROIHeads):
+class RegionROIHeads(PooledLayers, ContextMixin, StandardROIHeads):
     """detectron2's StandardROIHeads, its tensors named alike, with global context where the config asks for it.
 
     With MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT the whole image is pooled as one more region, and the sibling layers see its
@@ -33,7 +35,7 @@ class RegionROIHeads(ContextMixin, StandardROIHeads):
             return super()._forward_box(features, proposals)
         boxes = [image.proposal_boxes for image in proposals]
         sizes = [image.image_size for image in proposals]
-        regions = with_context(self, features, pool_regions(self, features, boxes), boxes, sizes)
+        regions = with_context(self, features, self.region_features(features, boxes), boxes, sizes)
         predictions = self.box_predictor(regions)
         if self.training:
             return self.box_predictor.losses(predictions, proposals)
@@ -82,3 +84,8 @@ class VGGROIHeads(RegionROIHeads):
             "box_head": box_head,
             "box_predictor": FastRCNNOutputLayers(cfg, box_head.output_shape),
         }
+
+    def pretrained_parts(self, tensors: Mapping[str, Tensor], last_stage: str) -> list[Part]:
+        """Return fc6 and fc7, see `PooledLayers.pretrained_parts`."""
+        own = self.box_head.state_dict()
+        return [(self.box_head, {key: value for key, value in tensors.items() if key in own})]

@@ -1,4 +1,4 @@
-"""Features of regions, as a head computes them before its two sibling layers, and the global context beside them.
+"""The global context beside the features of regions.
 
 Global context (Appendix B of the paper): the whole image is one more region; pooled and put through the same layers,
 its feature is concatenated with that of each region of the image. It is trained end to end.
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, Res5ROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
@@ -44,17 +44,6 @@ def context_predictor(config: CfgNode, plain: FastRCNNOutputLayers) -> FastRCNNO
     return FastRCNNOutputLayers(config, ShapeSpec(channels=2 * plain.cls_score.in_features))
 
 
-def pool_regions(head: nn.Module, features: dict[str, Tensor], boxes: Sequence[Boxes]) -> Tensor:
-    """Return the features (R, D) of all images' boxes, without context: pooled, then through the per-region layers.
-
-    A pyramid's level follows from the box's size (Eq. 1 of FPN); the whole image is pooled from the coarsest.
-    """
-    if isinstance(head, Res5ROIHeads):
-        return head._shared_roi_transform([features[name] for name in head.in_features], boxes).mean(dim=[2, 3])
-    pooled = head.box_pooler([features[name] for name in head.box_in_features], boxes)
-    return head.box_head(pooled).flatten(1)
-
-
 def whole_images(sizes: Sequence[tuple[int, int]], like: Tensor) -> list[Boxes]:
     """Return one box for each image of size (height, width), its padding left out, on the device of `like`."""
     return [Boxes(like.new_tensor([[0.0, 0.0, width, height]])) for height, width in sizes]
@@ -74,5 +63,5 @@ def with_context(
     sizes: Sequence[tuple[int, int]],
 ) -> Tensor:
     """Pool the whole images, of size (height, width), and append their features to those of their boxes."""
-    context = pool_regions(head, features, whole_images(sizes, regions))
+    context = head.region_features(features, whole_images(sizes, regions))
     return append_context(regions, context, [len(found) for found in boxes])

@@ -155,7 +155,8 @@ def test_the_score_decides_what_is_drawn_not_what_is_written(predict, photos, tm
 
 def test_masks_are_drawn(trained, photos):
     """The inside of a mask is tinted, not its frame alone."""
-    from detection.engine.predict import draw, load_trained_detector
+    from detection.inference.detector import load_trained_detector
+    from detection.inference.predict import draw
 
     detector = load_trained_detector(trained / "model_final.pth", "cpu")
     image = cv2.imread(str(photos / "a.jpg"))

@@ -17,9 +17,10 @@ from backbone.engine.loading import make_loader, settle_workers, until_error
 from ...data.proposals import Proposals, pack
 from ...data.samples import EvaluationSamples
 from ...data.sets import DetectionSet
-from ..datasets import test_mapper, used_for_training
-from ..model import build
-from ..weights import load_detector
+from ...inference.transform import TestMapper, TestTransform
+from ...modeling.build import build
+from ...weights.load import load_detector
+from ..datasets import used_for_training
 
 RECALL_AT = 0.5  # IoU
 
@@ -57,7 +58,7 @@ def propose(model: nn.Module, images: DetectionSet, config: CfgNode, *, title: s
     mine = used_for_training(images, config)[distributed.rank() :: distributed.world_size()].tolist()
     workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     # An image that cannot be read gets none; the training names it, and takes another.
-    samples = EvaluationSamples(test_mapper(images, config), mine, lenient=True)
+    samples = EvaluationSamples(TestMapper(images, TestTransform(config, views=False)), mine, lenient=True)
     loader = until_error(make_loader(samples, workers=workers if len(mine) > 8 else 0, pin_memory=False))
     found, covered, objects = [], 0, 0
     with ImageProgress(len(mine) * distributed.world_size(), title, visible=True) as progress:

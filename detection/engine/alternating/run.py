@@ -22,14 +22,15 @@ from backbone.engine.session import Request, check_unchanged, checkpoint_to_resu
 from backbone.engine.trainer import State
 
 from ...data.proposals import Proposals, load_proposals, save_proposals
+from ...modeling.build import build
+from ...weights.load import StartingWeights, open_starting_weights
 from ..datasets import Sets
 from ..folder import ALL_FREE_KEYS, FREE_KEYS, RUN_FILES
-from ..model import build, prepare_for_training
+from ..model import prepare_for_training
 from ..plan import plan, schedule_line
 from ..results import report
 from ..scoring import best_of
 from ..task import DetectionTask
-from ..weights import StartingWeights, open_starting_weights
 from .detector import StepRCNN
 from .propose import propose, proposer
 from .steps import STEPS, Step, config_of

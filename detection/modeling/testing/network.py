@@ -9,7 +9,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
-from ..regions import pool_regions
+from ..layers import layers_of
 from .predictions import Predictions
 
 
@@ -54,7 +54,8 @@ class Network(nn.Module):
 
     def pool(self, maps: Maps, boxes: Tensor) -> Tensor:
         """Return the features (R, D) of boxes (R, 4): pooled and through the per-region layers, without context."""
-        return pool_regions(self.model.roi_heads, maps.features, [Boxes(boxes)])
+        heads = self.model.roi_heads
+        return layers_of(heads).region_features(heads, maps.features, [Boxes(boxes)])
 
     def predict(self, regions: Tensor, boxes: Tensor) -> Predictions:
         """Run the sibling layers on the features of boxes (R, 4), the context appended where there is one."""

@@ -17,9 +17,11 @@ import torch
 from backbone.common.errors import DataError
 from backbone.engine import loading
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, until_error
+from detection.config import default_config
 from detection.data.mapper import Mapper, Resize
 from detection.data.samples import EvaluationSamples, TrainingSamples, aspect_groups
 from detection.data.sets import DetectionSet, build_set
+from detection.inference.transform import TestMapper, TestTransform
 
 NUMBER = 11
 SIZES = [(24, 20) if index % 3 else (20, 28) for index in range(NUMBER)]
@@ -44,7 +46,7 @@ def images(tmp_path_factory) -> DetectionSet:
 
 
 def mapper(images: DetectionSet) -> Mapper:
-    return Mapper(images, resize=Resize((16, 20, 24), 40), channel_order="RGB", training=True)
+    return Mapper(images, resize=Resize((16, 20, 24), 40), channel_order="RGB")
 
 
 def batches(*, seed: int = 3, size: int = 4, indices: int = NUMBER, **keywords) -> BatchSampler:
@@ -140,7 +142,7 @@ def test_samples_of_a_resumed_run(images, workers):
 
 
 def test_test_images_come_in_order(images):
-    mapper = Mapper(images, resize=Resize((16,), 40), channel_order="BGR", training=False)
+    mapper = TestMapper(images, TestTransform(default_config(), resize=Resize((16,), 40)))
     source = EvaluationSamples(mapper, [3, 1, 4, 1, 5])
     for workers in (0, 2):
         found = [batch[0] for batch in make_loader(source, workers=workers, pin_memory=False)]

@@ -16,8 +16,10 @@ from pycocotools import mask as coco_mask
 
 from backbone.common.errors import DataError
 from backbone.common.images import resize_image
+from detection.config import default_config
 from detection.data.mapper import Mapper, Resize, resize_and_flip, to_tensor
 from detection.data.sets import DetectionSet, build_set
+from detection.inference.transform import TestMapper, TestTransform
 
 FLIPS = ("none", "horizontal", "vertical")
 # detectron2 hands an array of Pillow's to torch; nothing writes to it.
@@ -69,7 +71,7 @@ def detectron2_sample(
 
 
 def make_mapper(images: DetectionSet, *, shorter: int = 40, longest: int = 1333, **keywords) -> Mapper:
-    keywords = {"channel_order": "RGB", "training": True, **keywords}
+    keywords = {"channel_order": "RGB", **keywords}
     return Mapper(images, resize=Resize((shorter,), longest), **keywords)
 
 
@@ -269,13 +271,13 @@ def test_half_of_the_samples_are_flipped(tmp_path):
 
 def test_test_images_are_neither_flipped_nor_drawn_at_random(tmp_path):
     images, _ = scene([SQUARE], tmp_path)
-    mapper = Mapper(images, resize=Resize((30, 50), 1000), channel_order="RGB", training=False)
-    for rng in (None, ALWAYS):
-        sample = mapper(0, rng)
-        assert sample["image"].shape == (3, 30, 45)
-        assert "instances" not in sample
-        assert (sample["height"], sample["width"], sample["image_id"]) == (40, 60, 1)
-        assert sample["file_name"] == str(images.path(0))
+    config = default_config()
+    transform = TestTransform(config, resize=Resize((30, 50), 1000))
+    sample = TestMapper(images, transform)(0)
+    assert sample["image"].shape == (3, 30, 45)
+    assert "instances" not in sample
+    assert (sample["height"], sample["width"], sample["image_id"]) == (40, 60, 1)
+    assert sample["file_name"] == str(images.path(0))
 
 
 def test_record_with_a_wrong_size(tmp_path):

@@ -113,9 +113,7 @@ class Coin:
 
 @pytest.mark.parametrize("flip", ["none", "horizontal", "vertical"])
 def test_samples_hold_the_proposals_as_detectron2_places_them(flip, images, proposals):
-    mapper = Mapper(
-        images, resize=Resize((80,), 240), channel_order="RGB", training=True, flip=flip, proposals=proposals
-    )
+    mapper = Mapper(images, resize=Resize((80,), 240), channel_order="RGB", flip=flip, proposals=proposals)
     for index in range(4):
         sample = mapper(index, Coin(0.0))
         height, width = sample["image"].shape[1:]
@@ -134,5 +132,5 @@ def test_samples_hold_the_proposals_as_detectron2_places_them(flip, images, prop
 
 
 def test_samples_without_given_proposals_have_none(images):
-    mapper = Mapper(images, resize=Resize((80,), 240), channel_order="RGB", training=True)
+    mapper = Mapper(images, resize=Resize((80,), 240), channel_order="RGB")
     assert "proposals" not in mapper(0)

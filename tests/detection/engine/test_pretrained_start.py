@@ -18,7 +18,7 @@ from backbone.common.images import read_image
 from backbone.common.mini_set import mini_set_root, write_mini_set
 from backbone.engine.config import read_yaml
 from backbone.weights import files
-from detection.engine.weights import open_starting_weights
+from detection.weights.load import open_starting_weights
 
 SIDE = 64  # of the pictures around single objects
 

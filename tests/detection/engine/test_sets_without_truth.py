@@ -29,8 +29,7 @@ class FakeSet:
 def task(monkeypatch) -> DetectionTask:
     sets = SimpleNamespace(test=[FakeSet("val", True), FakeSet("test-dev", False)], classes=["a"])
     task = DetectionTask(nn.Identity(), sets, default_config())
-    monkeypatch.setattr(module, "test_mapper", lambda images, config: images)
-    monkeypatch.setattr(module, "ViewMapper", lambda mapper, config: mapper)
+    monkeypatch.setattr(module, "TestMapper", lambda images, transform: images)
     monkeypatch.setattr(module, "run_on_set", lambda model, mapper, **_: [mapper.name])
     monkeypatch.setattr(module, "score", lambda *_: {})
     return task

@@ -17,7 +17,8 @@ from detection.engine import datasets
 from detection.engine.alternating.detector import StepRCNN
 from detection.engine.alternating.propose import propose, proposer
 from detection.engine.alternating.steps import STEPS, Step
-from detection.engine.model import build
+from detection.inference.transform import TestMapper, TestTransform
+from detection.modeling.build import build
 
 SMALL = (
     "MODEL.DEVICE",
@@ -119,7 +120,7 @@ def test_proposals_are_those_of_detectron2(images, tmp_path):
     many.MODEL.RPN.POST_NMS_TOPK_TEST = 40
     peer = ProposalNetwork(many).eval()
     peer.load_state_dict({name: source.state_dict()[name] for name in peer.state_dict()})
-    mapper = datasets.test_mapper(images, settings)
+    mapper = TestMapper(images, TestTransform(settings))
     used = images.trainable()
     for index in used[:5]:
         with torch.no_grad():

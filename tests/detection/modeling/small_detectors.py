@@ -9,8 +9,8 @@ from peers import config
 from randomize import randomize
 from torch import Tensor, nn
 
-from detection.engine.model import build
 from detection.modeling.backbone import network_of
+from detection.modeling.build import build
 
 SMALL = {
     "MODEL__RPN__PRE_NMS_TOPK_TEST": 60,

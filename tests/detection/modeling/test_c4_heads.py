@@ -14,9 +14,9 @@ from torch import nn
 
 import backbone
 from backbone.networks.norm import FrozenBatchNorm2d
-from detection.engine.model import build
-from detection.engine.weights import load_initial, open_starting_weights
+from detection.modeling.build import build
 from detection.modeling.c4 import C4ROIHeads
+from detection.weights.load import load_initial, open_starting_weights
 
 RES4 = {"res4": ShapeSpec(channels=1024, stride=16)}
 HEIGHT, WIDTH = 160, 240

@@ -14,9 +14,9 @@ from randomize import randomize
 from torch import Tensor, nn
 
 from backbone.networks.norm import FrozenBatchNorm2d
-from detection.engine.inference import detect, to_coco
-from detection.engine.model import build
+from detection.inference.run import detect, to_coco
 from detection.modeling.backbone import network_of
+from detection.modeling.build import build
 from detection.modeling.c4 import C4ROIHeads
 
 SMALL = {

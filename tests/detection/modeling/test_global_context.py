@@ -11,7 +11,7 @@ from small_detectors import detector, plain_regions, sample_of, settings_of
 from torch import nn
 
 from backbone import ConfigError
-from detection.engine.model import build
+from detection.modeling.build import build
 from detection.modeling.regions import with_context
 
 KINDS = ("c4", "fpn")

@@ -13,9 +13,9 @@ from torchvision.ops import roi_pool
 
 import backbone
 from backbone import ConfigError, WeightsError
-from detection.engine.model import build
-from detection.engine.weights import load_initial, open_starting_weights
+from detection.modeling.build import build
 from detection.modeling.fast_rcnn import VGGROIHeads
+from detection.weights.load import load_initial, open_starting_weights
 
 SETTINGS = config("voc_paper_vgg16_07.yaml", **{**SMALL, **KINDS["vgg"][1]})
 

@@ -6,100 +6,28 @@ import glob
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.config import CfgNode
 from detectron2.structures import Instances
-from torch import nn
 from tqdm import tqdm
 
-from backbone import DataError, WeightsError
+from backbone import DataError
 from backbone.common.files import write_json, write_whole
 from backbone.common.images import find_images as images_below
-from backbone.common.images import read_image, resize_image
-from backbone.engine import checkpoint
-from backbone.engine.config import merge, merge_overrides, parse_yaml
+from backbone.common.images import read_image
 from backbone.engine.record import LOGGER
-from backbone.engine.solver import check_device
 
-from ..config import check, default_config
-from ..data.mapper import Resize, to_tensor
 from ..visualization import draw_objects
-from .inference import detect, to_coco
+from .detector import Detector
 from .listed import read_ids
-from .model import build
-from .testing import add_views, as_tested, check_ensemble
-from .weight_keys import WEIGHT_KEYS
-from .weights import load_detector
+from .run import to_coco
 
 log = logging.getLogger(LOGGER)
 PICTURE = "_detections.jpg"
-
-
-@dataclass(frozen=True)
-class Detector:
-    """A trained detector with all that belongs to it.
-
-    Attributes:
-        classes: names by class index; category_ids: the ids that predictions carry.
-        tested: the model as its config tests it: itself, or with the methods of Appendix B around it.
-    """
-
-    model: nn.Module
-    config: CfgNode
-    classes: list[str]
-    category_ids: list[int]
-    tested: nn.Module
-
-    def __call__(self, image: np.ndarray) -> Instances:
-        """Detect on a BGR uint8 image (H, W, 3); boxes come in its pixels."""
-        height, width = image.shape[:2]
-        resize = Resize((self.config.INPUT.MIN_SIZE_TEST,), self.config.INPUT.MAX_SIZE_TEST)
-        resized = resize_image(image, *resize.target(width, height, resize.draw(None)))
-        sample = {"image": to_tensor(resized, self.config.INPUT.FORMAT), "height": height, "width": width}
-        return detect(self.tested, [add_views(sample, lambda: image, self.config)])[0]
-
-
-def load_trained_detector(path: str | Path, device: str | None = None, overrides: Sequence[object] = ()) -> Detector:
-    """Build the detector that a checkpoint of this project holds; its config is in it.
-
-    Args:
-        device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
-        overrides: KEY, VALUE, ... of the config's TEST section and its like; they are checked as for a training.
-
-    Raises:
-        WeightsError: no such checkpoint, or it carries no config and classes.
-        ConfigError: its config is none of ours, or an override is wrong or not what the weights were trained with.
-        RunError: the device is not there.
-    """
-    content = checkpoint.load(path)
-    metadata = content.get("metadata", {})
-    if not isinstance(content.get("config"), str) or not metadata.get("classes"):
-        raise WeightsError(f"{path}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
-    config = default_config()
-    merge(config, parse_yaml(content["config"], f"{path}, its config"), str(path))
-    names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
-    if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
-    trained = config.clone()
-    config.MODEL.DEVICE = default_config().MODEL.DEVICE
-    given = set(merge_overrides(config, overrides))
-    if device is not None:
-        config.MODEL.DEVICE = device
-    check(config, trained, given, "command line")
-    WEIGHT_KEYS.adopt(config, WEIGHT_KEYS.of_checkpoint(content, str(path)), str(path), given)
-    check_device(config.MODEL.DEVICE)
-    check_ensemble(config)
-    config.freeze()
-    model = build(config)
-    load_detector(model, str(path))
-    model.eval()
-    return Detector(model, config, names, ids, as_tested(model, config, names))
 
 
 def find_images(pattern: str, output: Path) -> list[Path]:

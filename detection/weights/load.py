@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from detectron2.config import CfgNode
-from detectron2.modeling.roi_heads import Res5ROIHeads
 from torch import Tensor, nn
 
 from backbone import LoadReport, WeightsError
@@ -14,14 +13,11 @@ from backbone.common.text import count
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
 from backbone.weights import match
-from backbone.weights.layouts.base import renamed
-from backbone.weights.layouts.detectron2 import WRITE
 
 from ..modeling.backbone import network_of
-from ..modeling.c4 import C4ROIHeads
-from ..modeling.fast_rcnn import VGGROIHeads
+from ..modeling.layers import layers_of
 from .classes import map_classes, map_heads
-from .weight_keys import WEIGHT_KEYS
+from .keys import WEIGHT_KEYS
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
@@ -75,17 +71,10 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
         return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}{mapped}"
     network = network_of(model)
     wanted, rest = _split(weights.tensors, network)
-    head = getattr(model, "roi_heads", None)
     parts = [(network, wanted)]
-    if isinstance(head, Res5ROIHeads):
-        last_stage = f"layer{len(network.stage_names)}."
-        in_head = {key: value for key, value in rest.items() if key.startswith(last_stage)}
-        if not isinstance(head, C4ROIHeads):  # detectron2's own stage, by its own names
-            last_stage = "res5."
-            in_head = renamed(in_head, WRITE)
-        parts.append((head.res5, {key.removeprefix(last_stage): value for key, value in in_head.items()}))
-    elif isinstance(head, VGGROIHeads):
-        parts.append((head.box_head, {key: value for key, value in rest.items() if key in head.box_head.state_dict()}))
+    heads = getattr(model, "roi_heads", None)
+    if heads is not None:
+        parts += layers_of(heads).pretrained_parts(heads, rest, f"layer{len(network.stage_names)}")
     reports = [match(module, tensors, source) for module, tensors in parts]
     for report in reports:
         if not report.fits:

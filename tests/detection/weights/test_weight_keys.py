@@ -12,8 +12,8 @@ import backbone
 import detection
 from backbone import ConfigError, Preprocessing, Traits
 from backbone.engine.config import read_yaml
-from detection.engine.weight_keys import WEIGHT_KEYS
-from detection.engine.weights import open_starting_weights
+from detection.weights.keys import WEIGHT_KEYS
+from detection.weights.load import open_starting_weights
 
 BGR = Preprocessing("BGR", 255, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0))
 
@@ -135,7 +135,7 @@ def test_evaluation_follows_the_checkpoint(trained, tmp_path):
 
 
 def test_pooling_of_the_detector_is_that_of_the_weights(trained):
-    from detection.engine.predict import load_trained_detector
+    from detection.inference.detector import load_trained_detector
 
     detection.register()
     folder, _ = trained

@@ -10,9 +10,9 @@ import torch
 import detection
 from backbone import WeightsError
 from detection.data.voc import VOC_CLASSES
-from detection.engine.classes import map_classes
-from detection.engine.model import build
-from detection.engine.weights import StartingWeights, load_initial
+from detection.modeling.build import build
+from detection.weights.classes import map_classes
+from detection.weights.load import StartingWeights, load_initial
 
 COCO = ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "bird", "cat", "dog")
 COCO += ("horse", "sheep", "cow", "bottle", "chair", "couch", "potted plant", "dining table", "tv", "laptop", "vase")

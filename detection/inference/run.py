@@ -16,8 +16,8 @@ from backbone.engine.image_progress import ImageProgress
 from backbone.engine.loading import make_loader, until_error
 from backbone.engine.record import LOGGER
 
-from ..data.mapper import Mapper
 from ..data.samples import EvaluationSamples
+from .transform import TestMapper
 
 log = logging.getLogger(LOGGER)
 
@@ -53,7 +53,7 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def run_on_set(
-    model: nn.Module, mapper: Mapper, *, workers: int, title: str, lenient: bool = False
+    model: nn.Module, mapper: TestMapper, *, workers: int, title: str, lenient: bool = False
 ) -> list[dict[str, Any]]:
     """Detect on every image of the mapper's set. Processes share the images; the main one gets all records.
 
@@ -81,7 +81,7 @@ def run_on_set(
     return [record for _, records in by_image for record in records]
 
 
-def _samples(mapper: Mapper, indices: list[int], workers: int, lenient: bool) -> Iterator[dict[str, Any] | str]:
+def _samples(mapper: TestMapper, indices: list[int], workers: int, lenient: bool) -> Iterator[dict[str, Any] | str]:
     loader = make_loader(
         EvaluationSamples(mapper, indices, lenient=lenient),
         workers=workers if len(indices) > 8 else 0,

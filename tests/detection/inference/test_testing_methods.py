@@ -20,10 +20,13 @@ from backbone.engine.session import Request
 
 detection.register()
 
-from detection.engine import datasets, testing  # noqa: E402
-from detection.engine.model import build  # noqa: E402
-from detection.engine.predict import load_trained_detector  # noqa: E402
+from detection.engine import datasets  # noqa: E402
 from detection.engine.session import run_process  # noqa: E402
+from detection.inference import methods as testing  # noqa: E402
+from detection.inference import transform  # noqa: E402
+from detection.inference.detector import load_trained_detector  # noqa: E402
+from detection.inference.transform import TestMapper, TestTransform  # noqa: E402
+from detection.modeling.build import build  # noqa: E402
 
 IMAGES = 4
 ALL = {
@@ -100,16 +103,22 @@ def test_without_methods_the_model_runs_as_it_is(few_images):
     config = settings(**few_images)
     model = build(config)
     assert testing.as_tested(model, config, []) is model
-    mapper = datasets.test_mapper(datasets.load_sets(config, training=False).any, config)
-    sample = testing.ViewMapper(mapper, config)(0)
-    assert sample.keys() == mapper(0).keys()
-    assert torch.equal(sample["image"], mapper(0)["image"])
+    images = datasets.load_sets(config, training=False).any
+    sample = TestMapper(images, TestTransform(config))(0)
+    assert "views" not in sample
+    # A picture that a caller has decoded, in the other channel order, comes out the same.
+    again = TestTransform(config)(read_image(images.path(0)))
+    assert torch.equal(sample["image"], again["image"])
+    assert (sample["height"], sample["width"]) == (again["height"], again["width"]) == images.size(0)[::-1]
 
 
-def test_views_have_their_sizes_and_are_made_of_the_file(few_images):
+def test_views_have_their_sizes_and_are_made_of_the_file(few_images, monkeypatch):
     config = settings(**few_images, **ALL)
     images = datasets.load_sets(config, training=False).any
-    sample = testing.ViewMapper(datasets.test_mapper(images, config), config)(0)
+    decoded = []
+    monkeypatch.setattr(transform, "read_image", lambda *args, **kw: decoded.append(1) or read_image(*args, **kw))
+    sample = TestMapper(images, TestTransform(config))(0)
+    assert len(decoded) == 1
     width, height = images.size(0)
     assert list(sample["views"]) == [48, 64, 96]
     for side, view in sample["views"].items():
@@ -124,7 +133,7 @@ def test_views_have_their_sizes_and_are_made_of_the_file(few_images):
 
 
 def test_the_longer_side_keeps_its_limit_in_proportion():
-    sizes = testing.resizes(detection.get_config("coco_paper_r101_multiscale.yaml", ["MODEL.DEVICE", "cpu"]))
+    sizes = TestTransform(detection.get_config("coco_paper_r101_multiscale.yaml", ["MODEL.DEVICE", "cpu"])).views
     assert {side: size.longest for side, size in sizes.items()} == {
         200: 333,
         400: 667,
@@ -133,7 +142,7 @@ def test_the_longer_side_keeps_its_limit_in_proportion():
         1000: 1667,
     }
     union = detection.get_config("coco_paper_r101.yaml", ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", (500, 700)])
-    assert {side: size.longest for side, size in testing.resizes(union).items()} == {500: 4000, 700: 4000}
+    assert {side: size.longest for side, size in TestTransform(union).views.items()} == {500: 4000, 700: 4000}
 
 
 def test_a_network_of_the_ensemble_is_built_from_its_own_config(few_images, checkpoints):

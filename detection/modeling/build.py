@@ -1,0 +1,50 @@
+"""The model of a config."""
+
+from __future__ import annotations
+
+import traceback
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from backbone import ConfigError
+from backbone.engine.config import get
+
+from ..config.keys import FEATURE_KEYS
+
+
+def _source_line(error: Exception) -> str:
+    return traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
+
+
+def _what_is_missing(error: KeyError, config: CfgNode) -> str:
+    name = error.args[0]
+    wanting = [key for key in FEATURE_KEYS if name in get(config, key)]
+    if wanting:
+        return f"{wanting[0]} has {name!r}, which is no feature of {config.MODEL.BACKBONE.NAME}"
+    return f"its keys do not fit together: no {name!r} in {_source_line(error)}"
+
+
+def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Module:
+    """Build the model on its device, in its memory layout.
+
+    Args:
+        architecture: by default the one of MODEL.META_ARCHITECTURE.
+
+    Raises:
+        ConfigError: keys of the config do not fit together.
+    """
+    try:
+        model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
+    except KeyError as error:
+        raise ConfigError(f"MODEL: {_what_is_missing(error, config)}") from None
+    except AssertionError as error:
+        # How detectron2 checks that lengths and channels of its keys agree.
+        raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
+    if config.MODEL.CHANNELS_LAST:
+        for module in model.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                module.to(memory_format=torch.channels_last)
+    return model
