@@ -82,8 +82,6 @@ def _add_model(model: CfgNode) -> None:
     model.NUM_CLASSES = 0
     # With weights of a classifier of other classes: its last layer begins anew, all else as the weights have it.
     model.NEW_CLASSIFIER = False
-    # "A", "B" or "C" of the paper, "" for the network's own.
-    model.SHORTCUT = ""
     # torch.compile of the training step's network.
     model.COMPILE = False
     # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting

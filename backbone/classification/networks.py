@@ -13,29 +13,29 @@ from ..common.errors import ConfigError, WeightsError
 from ..common.text import nearest
 from ..engine.solver import device_of
 from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
-from ..networks import ARCHITECTURES, Backbone, create, keywords_of
+from ..networks import Backbone, create, find_architecture, keywords_of
 from ..networks.blocks import ResidualBlock
 from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, open_weights
 from ..weights.load import NEW_CLASSIFIER_HINT
-from ..weights.traits import traits_of
+from ..weights.traits import stride_doubt
 from .data import ImagesInMemory, LabelledImages
 
 
 def _matters(config: Any, key: str) -> bool:
     """Whether the network heeds a key; a mean image stands in for the mean a channel."""
-    if key in IMAGE_KEYS:
-        return not config.MODEL.MEAN_IMAGE
-    return key != WEIGHT_KEYS.flags["stride_in_1x1"] or ARCHITECTURES[config.MODEL.NAME].block == "bottleneck"
+    return key not in IMAGE_KEYS or not config.MODEL.MEAN_IMAGE
 
 
 WEIGHT_KEYS = WeightKeys(
-    # No config has the last one: the weights set it on the network.
     flags={
         "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
         "average_down": "MODEL.AVERAGE_DOWN",
+        # No config has this one: the weights set it on the network.
         "ceil_pool": "MODEL.CEIL_POOL",
+        "shortcut": "MODEL.SHORTCUT",
     },
     stem="MODEL.STEM",
+    architecture=lambda config: find_architecture(config.MODEL.NAME),
     matters=_matters,
 )
 
@@ -160,9 +160,9 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
         WeightsError: it cannot be read, or does not fit.
     """
     weights = open_weights(weights) if isinstance(weights, str) else weights
-    path = weights.source
+    path, known = weights.source, weights.traits.preprocessing
     try:
-        load_weights(network, weights, new_classifier=bool(new_classifier))
+        report = load_weights(network, weights, new_classifier=bool(new_classifier))
     except MisfitError as error:
         if error.hint != NEW_CLASSIFIER_HINT:
             raise
@@ -173,11 +173,11 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
     image = weights.metadata.get("mean_image")
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")
-    doubt = ""
-    if weights.traits.stride_in_1x1 is None and traits_of(network)["stride_in_1x1"]:
-        doubt = "the file does not say where the stride stands: in the 1x1 here, torchvision's own weights want "
-        doubt += "MODEL.STRIDE_IN_1X1 False"
-    return Trained(image, weights.traits.preprocessing, _class_names(weights), doubt)
+    # In a training, `fit_weights` has said it of weights whose preprocessing is assumed.
+    told = new_classifier is not None and known is not None and known.assumed
+    as_key = {stride_doubt("stride_in_1x1"): "" if told else stride_doubt(WEIGHT_KEYS.flags["stride_in_1x1"])}
+    notes = filter(None, (as_key.get(note, note) for note in report.notes))
+    return Trained(image, known, _class_names(weights), "; ".join(notes))
 
 
 def classes_of(path: str) -> list[str]:

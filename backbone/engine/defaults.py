@@ -74,6 +74,8 @@ def add_network_keys(model: Any) -> None:
     model.STRIDE_IN_1X1 = False
     # "conv7", or "deep" for three 3x3 convolutions (ResNet-C and -D).
     model.STEM = "conv7"
+    # "A", "B" or "C" of the paper, "" for the network's own.
+    model.SHORTCUT = ""
     # Average pooling before the 1x1 convolution of a shortcut, instead of a stride in it (ResNet-D).
     model.AVERAGE_DOWN = False
     # Recompute each block in the backward pass: less memory, more time.

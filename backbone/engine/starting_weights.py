@@ -10,7 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import ConfigError
+from ..networks import Architecture
 from ..weights import Traits, WeightsFile, find_state_dict, interpret, read_file
+from ..weights.identify import shortcut_of
+from ..weights.traits import stride_doubt
 from .config import get, parse_yaml, put, read_yaml
 from .record import CONFIG
 
@@ -27,11 +30,13 @@ class WeightKeys:
     Attributes:
         flags: the config's key of each keyword of `backbone.create`.
         stem: the key of the stem, "deep" or "conv7".
-        matters: whether the config's network heeds a key.
+        architecture: returns the table's entry of the config's network.
+        matters: whether the config's network heeds a key, beside what follows from its architecture.
     """
 
     flags: Mapping[str, str]
     stem: str
+    architecture: Callable[[Any], Architecture]
     matters: Callable[[Any, str], bool] = lambda config, key: True
 
     @property
@@ -44,7 +49,10 @@ class WeightKeys:
         if traits.preprocessing is not None:
             numbers = traits.preprocessing.converted(value_range=255)
             wanted |= dict(zip(IMAGE_KEYS, (numbers.channel_order, list(numbers.mean), list(numbers.std))))
-        wanted |= {self.flags[name]: value for name, value in traits.keywords().items()}
+        known = traits.keywords()
+        if any(name.startswith("layer2.") for name in tensors):
+            known["shortcut"] = shortcut_of(tensors)
+        wanted |= {self.flags[name]: value for name, value in known.items() if name in self.flags}
         if any(name.startswith("conv1.") for name in tensors):
             wanted[self.stem] = "deep" if "conv1.0.weight" in tensors else "conv7"
         return wanted
@@ -88,7 +96,7 @@ class WeightKeys:
         different = {
             key: value
             for key, value in wanted.items()
-            if _has(config, key) and not _same(key, get(config, key), value) and self.matters(config, key)
+            if _has(config, key) and self._heeds(config, key) and not self._same(config, key, value)
         }
         notes = []
         if assumed:
@@ -96,8 +104,8 @@ class WeightKeys:
             for key in kept:
                 notes.append(f"{key} {get(config, key)} kept; weights of this layout usually want {different.pop(key)}")
             stride = self.flags["stride_in_1x1"]
-            if stride not in (*wanted, *given) and get(config, stride) and self.matters(config, stride):
-                notes.append(f"{stride} True kept; the file does not say, torchvision's own weights want False")
+            if stride not in (*wanted, *given) and get(config, stride) and self._heeds(config, stride):
+                notes.append(stride_doubt(stride))
         for key, value in different.items():
             if key in given:
                 raise ConfigError(
@@ -113,6 +121,20 @@ class WeightKeys:
         adopted.freeze()
         shown = ", ".join(f"{key} {_show(get(config, key))} -> {_show(value)}" for key, value in different.items())
         return adopted, [f"set as the weights ask: {shown}", *notes]
+
+    def _heeds(self, config: Any, key: str) -> bool:
+        """Blocks of two 3x3 convolutions have no 1x1 for a stride, plain nets no shortcuts."""
+        table = self.architecture(config)
+        if key == self.flags["stride_in_1x1"]:
+            return table.block == "bottleneck"
+        return (table.shortcut is not None or key != self.flags["shortcut"]) and self.matters(config, key)
+
+    def _same(self, config: Any, key: str, value: Any) -> bool:
+        """Whether the config's value is `value`; "" stands for the network's own option of its shortcuts."""
+        if key == self.flags["shortcut"]:
+            own = self.architecture(config).shortcut
+            return (get(config, key) or own) == (value or own)
+        return _same(key, get(config, key), value)
 
 
 @dataclass(frozen=True)
@@ -188,4 +210,6 @@ def _same(key: str, a: Any, b: Any) -> bool:
 
 
 def _show(value: Any) -> str:
-    return str([round(float(x), 3) for x in value]) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, (list, tuple)):
+        return str([round(float(x), 3) for x in value])
+    return str(value) or "''"

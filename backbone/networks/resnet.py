@@ -124,7 +124,7 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        table = _with_shortcut(name, find_architecture(name), shortcut)
+        table = with_shortcut(name, find_architecture(name), shortcut)
         self._check(name, table, output_stride, dilation_style, stem)
         default = (*table.stages, *(() if num_classes is None else ("logits",)))
         out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
@@ -132,9 +132,10 @@ class ResNet(Backbone):
         self.stride_in_1x1 = stride_in_1x1 and table.block == "bottleneck"
         self.ceil_pool = ceil_pool
         self.average_down = average_down
-        self.output_stride = output_stride
         self.dilation_style = dilation_style
-        self.stem = stem
+        self.shortcut = table.shortcut
+        # A CIFAR network has neither.
+        self.stem, self.output_stride = (None, None) if table.stem == "conv3" else (stem, output_stride)
         self.table = table
         width = stem_width(table)
         self._make_stem(table, stem, norm)
@@ -279,7 +280,12 @@ class PreActResNet(ResNet):
         return self.maxpool(x) if hasattr(self, "maxpool") else x
 
 
-def _with_shortcut(name: str, table: Architecture, shortcut: str | None) -> Architecture:
+def with_shortcut(name: str, table: Architecture, shortcut: str | None) -> Architecture:
+    """Return the table's entry `name` with another of the paper's options; None leaves it as it is.
+
+    Raises:
+        ArchitectureError: no such option, or a plain net.
+    """
     if shortcut is None:
         return table
     if shortcut not in SHORTCUTS:

@@ -22,13 +22,14 @@ from ..engine.defaults import (
     check_steps,
 )
 from ..networks import ARCHITECTURES
-from ..networks.resnet import DILATION_STYLES, STEMS
+from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 CHOICES = {
     **SHARED_CHOICES,
     "MODEL.NAME": sorted(ARCHITECTURES),
     "MODEL.NORM": ("bn", "frozen_bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
+    "MODEL.SHORTCUT": ("", *SHORTCUTS),
     "MODEL.OUTPUT_STRIDE": (8, 16, 32),
     "MODEL.DILATION_STYLE": DILATION_STYLES,
     "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),

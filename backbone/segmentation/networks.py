@@ -100,6 +100,7 @@ def _build_backbone(config: Any) -> Backbone:
         stride_in_1x1=model.STRIDE_IN_1X1,
         ceil_pool=model.CEIL_POOL,
         stem=model.STEM,
+        shortcut=model.SHORTCUT or None,
         average_down=model.AVERAGE_DOWN,
         checkpointing=model.CHECKPOINTING,
     )

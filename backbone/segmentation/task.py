@@ -19,6 +19,7 @@ from ..engine.image_progress import ImageProgress
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..weights import Preprocessing
+from ..weights.traits import traits_of
 from .data import SegmentationSet
 from .data.batches import Batch, training_batches, whole_images
 from .data.labels import write_label
@@ -101,6 +102,7 @@ class SegmentationTask(Task):
         return {
             "classes": self.test.classes,
             "architecture": model.NAME,
+            **traits_of(self.model.backbone),
             "head": model.HEAD.NAME,
             "output_stride": model.OUTPUT_STRIDE,
             "atrous_rates": list(atrous_rates(self.config)) if model.HEAD.NAME == "deeplabv3" else [],

@@ -12,6 +12,7 @@ from ..common.text import count
 from ..engine import starting_weights
 from ..engine.config import get, put
 from ..engine.starting_weights import StartingWeights, WeightKeys
+from ..networks import find_architecture
 from ..weights import load_weights, match
 from .config import CHOICES
 from .networks import SegmentationNetwork, atrous_rates
@@ -21,8 +22,11 @@ WEIGHT_KEYS = WeightKeys(
         "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
         "average_down": "MODEL.AVERAGE_DOWN",
         "ceil_pool": "MODEL.CEIL_POOL",
+        "shortcut": "MODEL.SHORTCUT",
+        "dilation_style": "MODEL.DILATION_STYLE",
     },
     stem="MODEL.STEM",
+    architecture=lambda config: find_architecture(config.MODEL.NAME),
 )
 HEADS = ("classifier.", "aux_classifier.")
 

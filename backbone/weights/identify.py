@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -36,15 +37,16 @@ def build(weights: WeightsFile, name: str) -> nn.Module:
 
     known = inspect.signature(network_class(name)).parameters
     keywords = keywords_for(weights)
-    usual, found = ARCHITECTURES[name].shortcut, _shortcut(weights)
+    usual, found = ARCHITECTURES[name].shortcut, shortcut_of(weights.tensors)
+    keywords.pop("shortcut", None)
     if usual not in (None, found):
         keywords["shortcut"] = found
     return create(name, **{key: value for key, value in keywords.items() if key in known})
 
 
-def _shortcut(weights: WeightsFile) -> str:
+def shortcut_of(names: Iterable[str]) -> str:
     """Return the paper's option: projections in every block (C), where sizes change (B), nowhere (A)."""
-    projections = [name for name in weights.tensors if name.endswith(".downsample.0.weight")]
+    projections = [name for name in names if name.endswith(".downsample.0.weight")]
     if any(re.match(r"layer\d\.[1-9]", name) for name in projections):
         return "C"
     return "B" if projections else "A"

@@ -10,10 +10,10 @@ from torch import nn
 from ..common.errors import WeightsError
 from ..common.text import count
 from .content import WeightsFile, open_weights
-from .identify import find_backbones
+from .identify import find_backbones, shortcut_of
 from .names import wrapper_prefixes
 from .report import LoadReport, MisfitError, match
-from .traits import check, set_pooling
+from .traits import check, doubts, set_pooling, traits_of
 
 NEW_CLASSIFIER_HINT = "new_classifier=True loads the rest and initialises the classifier anew"
 
@@ -51,7 +51,7 @@ def load_weights(
     if new_classifier:
         classifier_of(network)[1].reset_parameters()
         report.notes.append("classifier initialised anew")
-    report.notes += filter(None, [set_pooling(network, weights.traits)])
+    report.notes += [*filter(None, [set_pooling(network, weights.traits)]), *doubts(network, weights.traits)]
     network.preprocessing = weights.traits.preprocessing
     return report
 
@@ -114,6 +114,9 @@ def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
     stem = next((mend for name, mend in deep.items() if name in report.unexpected), None)
     if stem:
         return f"create the network with {stem}"
+    own, theirs = traits_of(network)["shortcut"], shortcut_of(weights.tensors)
+    if theirs != own and own is not None and all(".downsample." in name for name in (*wrong, *report.unexpected)):
+        return f'create the network with shortcut="{theirs}"'
     fitting = [name for name in find_backbones(weights) if name != getattr(network, "architecture", None)]
     if fitting:
         return f"the {count(len(weights.tensors), 'tensor')} in the file are those of {' or '.join(fitting)}"

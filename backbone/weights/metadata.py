@@ -11,11 +11,10 @@ from torch import nn
 from ..common.errors import WeightsError
 from ..common.preprocessing import Preprocessing
 from .names import innermost
-from .traits import Traits, traits_of
+from .traits import KEYWORDS, Traits, traits_of
 
 # The key in safetensors' text metadata and in npz files; an attribute of the dict in torch files.
 KEY = "backbone_metadata"
-FLAGS = ("stride_in_1x1", "ceil_pool", "average_down")
 
 
 def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -> str:
@@ -29,6 +28,7 @@ def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -
         "architecture": getattr(network, "architecture", None),
         "layout": layout,
         "norm": norm_of(network),
+        "num_classes": _classes_of(network),
         **traits_of(network),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
     }
@@ -36,6 +36,11 @@ def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -
         return json.dumps({name: value for name, value in values.items() if value is not None} | dict(extra or {}))
     except (TypeError, ValueError) as error:
         raise WeightsError(f"metadata must be plain data (text, numbers, lists, dicts): {error}") from None
+
+
+def _classes_of(network: nn.Module) -> int | None:
+    logits = getattr(network, "feature_info", {}).get("logits")
+    return logits.channels if logits else None
 
 
 def norm_of(network: nn.Module) -> str | None:
@@ -85,13 +90,14 @@ def traits_in(metadata: Mapping[str, Any], source: str) -> Traits:
     Raises:
         WeightsError: a value is of another kind than `save_weights` writes.
     """
-    flags = {name: metadata[name] for name in FLAGS if metadata.get(name) is not None}
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise WeightsError(f"{source}: metadata {name} must be true or false, not {str(value)[:40]!r}")
+    known = {name: metadata[name] for name in KEYWORDS if metadata.get(name) is not None}
+    for name, value in known.items():
+        if not any(type(value) is type(choice) and value == choice for choice in KEYWORDS[name]):
+            choices = "true or false" if KEYWORDS[name] == (True, False) else f"one of {KEYWORDS[name]}"
+            raise WeightsError(f"{source}: metadata {name} must be {choices}, not {str(value)[:40]!r}")
     preprocessing = metadata.get("preprocessing")
     try:
         preprocessing = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
     except WeightsError as error:
         raise WeightsError(f"{source}: metadata: {error}") from None
-    return Traits(preprocessing=preprocessing, **flags)
+    return Traits(preprocessing=preprocessing, **known)

@@ -17,7 +17,7 @@ from backbone.engine.defaults import (
     check_numbers,
     check_steps,
 )
-from backbone.networks.resnet import DILATION_STYLES, STEMS
+from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 from ..evaluation import ENGINES
 from ..modeling.names import NORM_NAMES, architecture_of
@@ -40,6 +40,7 @@ CHOICES = {
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
     "MODEL.BACKBONE.DILATION_STYLE": DILATION_STYLES,
     "MODEL.BACKBONE.STEM": STEMS,
+    "MODEL.BACKBONE.SHORTCUT": ("", *SHORTCUTS),
     "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),

@@ -19,6 +19,8 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.DILATION_STYLE = "torchvision"
     # "conv7", or "deep" for three 3x3 convolutions (ResNet-C and -D).
     model.BACKBONE.STEM = "conv7"
+    # "A", "B" or "C" of the paper, "" for the network's own.
+    model.BACKBONE.SHORTCUT = ""
     # Average pooling before the 1x1 convolution of a shortcut, instead of a stride in it (ResNet-D).
     model.BACKBONE.AVERAGE_DOWN = False
     # Pooling that rounds its output up and does not pad, as Caffe's; the authors' released weights ask for it.

@@ -27,6 +27,7 @@ OWN_KEYS = {
     "output_stride": "OUTPUT_STRIDE",
     "dilation_style": "DILATION_STYLE",
     "stem": "STEM",
+    "shortcut": "SHORTCUT",
     "average_down": "AVERAGE_DOWN",
     "ceil_pool": "CEIL_POOL",
     "checkpointing": "CHECKPOINTING",
@@ -60,7 +61,7 @@ def network_keywords(config: CfgNode) -> dict[str, object]:
         "norm": NORM_NAMES[resnets.NORM],
         "freeze_at": own.FREEZE_AT,
         "stride_in_1x1": resnets.STRIDE_IN_1X1,
-        **{keyword: own[key] for keyword, key in OWN_KEYS.items() if key in own},
+        **{keyword: own[key] for keyword, key in OWN_KEYS.items() if key in own and own[key] != ""},
     }
     known = keywords_of(architecture_of(config)[0])
     return {key: value for key, value in keywords.items() if key in known}

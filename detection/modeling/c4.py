@@ -9,7 +9,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from backbone.networks.initialise import initialise
-from backbone.networks.resnet import make_stage
+from backbone.networks.resnet import make_stage, with_shortcut
 
 from .layers import LastStageLayers
 from .names import NORM_NAMES, architecture_of
@@ -27,7 +27,8 @@ class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
 
     @classmethod
     def _build_res5_block(cls, cfg: CfgNode) -> tuple[nn.Sequential, int]:
-        _, table = architecture_of(cfg)
+        name, table = architecture_of(cfg)
+        table = with_shortcut(name, table, cfg.MODEL.BACKBONE.get("SHORTCUT") or None)
         last = len(table.stages) - 1
         stage = make_stage(
             table,

@@ -40,6 +40,7 @@ def test_every_kind_comes_back_with_its_metadata(suffix, layout, tmp_path):
     assert (weights.kind, weights.layout) == (KINDS.get(suffix, "torch"), layout)
     expected = {"architecture": "resnet50", "layout": layout, "norm": "frozen_bn", "epochs": 90, "top1": 75.3}
     expected |= {"stride_in_1x1": True, "ceil_pool": True, "average_down": False, "preprocessing": BGR.to_dict()}
+    expected |= {"stem": "conv7", "shortcut": "B", "output_stride": 32}
     assert weights.metadata == expected
     assert weights.architecture == "resnet50"
     target = empty(lambda: backbone.create("resnet50", out_features=("res2",), stride_in_1x1=True))

@@ -45,6 +45,58 @@ def test_stride_in_the_metadata(stride_in_1x1, tmp_path):
     refused(other, path, strict=False)
 
 
+@pytest.mark.parametrize(
+    ("made", "wanted", "said"),
+    [
+        ({"dilation_style": "mmdetection", "output_stride": 16}, {"output_stride": 16}, "MMDetection's"),
+        ({"output_stride": 16}, {"dilation_style": "mmdetection", "output_stride": 8}, "torchvision's"),
+        ({"output_stride": 16}, {"output_stride": 8}, ["trained with output_stride=16 (dilated), the network has 8"]),
+        ({"output_stride": 16}, {}, ["trained with output_stride=16 (dilated), the network has 32"]),
+        ({"output_stride": 16}, {"output_stride": 16}, []),
+        # A network that is not dilated serves either.
+        ({"dilation_style": "mmdetection"}, {"output_stride": 16}, []),
+        ({}, {"dilation_style": "mmdetection", "output_stride": 16}, []),
+    ],
+)
+def test_dilation_in_the_metadata(made, wanted, said, tmp_path):
+    path = save(tmp_path / "a.safetensors", out_features=("res5",), **made)
+    network = backbone.create("resnet50", out_features=("res5",), **wanted)
+    if isinstance(said, list):
+        assert backbone.load_weights(network, path).notes == said
+    else:
+        assert f"the weights are of blocks with dilation as {said}" in refused(network, path)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"shortcut": "A"},
+        {"stem": "deep", "average_down": True, "output_stride": 8, "dilation_style": "mmdetection"},
+        {"shortcut": "C", "norm": "gn", "ceil_pool": True},
+    ],
+)
+def test_every_keyword_that_shapes_the_network_is_in_the_file(keywords, tmp_path):
+    """The network that is built from the file alone computes the same."""
+    path = save(tmp_path / "a.pth", "resnet18", num_classes=7, **keywords)
+    metadata = open_weights(path).metadata
+    assert {key: metadata[key] for key in keywords} == keywords and metadata["num_classes"] == 7
+    made, again = backbone.create("resnet18", num_classes=7, **keywords), build(open_weights(path), "resnet18")
+    for network in (made, again):
+        assert backbone.load_weights(network.eval(), path).notes == []
+    images = torch.randn(1, 3, 45, 38)
+    for stage, value in made(images).items():
+        assert torch.equal(again(images)[stage], value)
+
+
+@pytest.mark.parametrize(("made", "wanted"), [("A", "B"), ("B", "A"), ("B", "C"), ("C", "B")])
+@pytest.mark.parametrize("own", [True, False])
+def test_another_option_of_the_shortcuts_is_named(made, wanted, own, tmp_path):
+    network = backbone.create("resnet18", shortcut=made)
+    save_weights(network, tmp_path / "a.pth") if own else torch.save(network.state_dict(), tmp_path / "a.pth")
+    message = refused(backbone.create("resnet18", shortcut=wanted), tmp_path / "a.pth")
+    assert message.endswith(f'; create the network with shortcut="{made}"')
+
+
 def test_nothing_is_said_of_what_is_not_known(tmp_path):
     """The same names serve both placements: detectron2's MSRA weights in torchvision's names, for one."""
     state = backbone.create("resnet50", out_features=("res2",)).state_dict()
@@ -54,7 +106,9 @@ def test_nothing_is_said_of_what_is_not_known(tmp_path):
             keywords = {"stride_in_1x1": stride_in_1x1, "ceil_pool": ceil_pool}
             network = backbone.create("resnet50", out_features=("res2",), **keywords)
             report = backbone.load_weights(network, tmp_path / "a.pth")
-            assert report.notes == [] and network.ceil_pool is ceil_pool
+            assert len(report.notes) == stride_in_1x1 and network.ceil_pool is ceil_pool
+            # Torchvision's own weights would give other features, and nothing in the file tells.
+            assert all("stride_in_1x1 True kept; the file does not say" in note for note in report.notes)
     assert read_traits(tmp_path / "a.pth") == Traits(preprocessing=IMAGENET)
 
 

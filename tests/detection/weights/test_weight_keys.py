@@ -12,9 +12,11 @@ import backbone
 import detection
 from backbone import ConfigError, Preprocessing, Traits
 from backbone.engine.config import read_yaml
+from detection.modeling.build import build
 from detection.weights.keys import WEIGHT_KEYS
-from detection.weights.load import open_starting_weights
+from detection.weights.load import load_initial, open_starting_weights
 
+C4 = "coco_faster_rcnn_r50.yaml"
 BGR = Preprocessing("BGR", 255, (103.06, 115.90, 123.15), (1.0, 1.0, 1.0))
 
 
@@ -91,6 +93,36 @@ def test_deep_stem_and_average_down_are_built(tmp_path):
     assert adopted.MODEL.BACKBONE.STEM == "deep" and adopted.MODEL.BACKBONE.AVERAGE_DOWN
     built = detection.modeling.backbone.build_network(adopted)
     assert built.average_down and "conv1.0.weight" in built.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("said", "name"), [(True, "mini_faster_rcnn_r18.yaml"), (False, "mini_faster_rcnn_r18.yaml"), (True, C4)]
+)
+def test_shortcuts_of_option_a_are_built(said, name, tmp_path):
+    """What tools/pretrain.py makes of imagenet_resnet18.yaml, with and without its metadata."""
+    network = backbone.create("resnet18", shortcut="A", num_classes=5)
+    backbone.save_weights(network, tmp_path / "a.pth") if said else torch.save(network.state_dict(), tmp_path / "a.pth")
+    weights = open_starting_weights(str(tmp_path / "a.pth"))
+    begun = detection.get_config(name, ["MODEL.DEVICE", "cpu", *(("MODEL.BACKBONE.NAME", "resnet18") * (name == C4))])
+    adopted, notes = WEIGHT_KEYS.adopt(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
+    assert "set as the weights ask: MODEL.BACKBONE.SHORTCUT '' -> A" in notes[0]
+    assert "backbone, " in load_initial(build(adopted), weights, adopted)
+    # The reverse: torchvision's weights are of option B.
+    key = "MODEL.BACKBONE.SHORTCUT"
+    torch.save(backbone.create("resnet18").state_dict(), tmp_path / "b.pth")
+    weights = open_starting_weights(str(tmp_path / "b.pth"))
+    assert WEIGHT_KEYS.adopt(config(), weights.wants, weights.source, set(), assumed=True)[1] == []
+    with pytest.raises(ConfigError, match=f"{key} is A on the command line, but the weights .* network with B"):
+        WEIGHT_KEYS.adopt(config(key, "A"), weights.wants, weights.source, {key})
+
+
+def test_dilation_follows_the_weights(tmp_path):
+    network = backbone.create("resnet50", output_stride=16, dilation_style="mmdetection")
+    backbone.save_weights(network, tmp_path / "d.pth")
+    weights = open_starting_weights(str(tmp_path / "d.pth"))
+    begun = config("MODEL.BACKBONE.NAME", "resnet50_fpn", "MODEL.BACKBONE.OUTPUT_STRIDE", 16)
+    adopted, notes = WEIGHT_KEYS.adopt(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
+    assert adopted.MODEL.BACKBONE.DILATION_STYLE == "mmdetection" and "DILATION_STYLE torchvision -> mmdet" in notes[0]
 
 
 @pytest.fixture(scope="module")
