@@ -22,6 +22,7 @@ from ..engine.defaults import (
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_pixels,
     check_steps,
 )
 from ..networks import ARCHITECTURES
@@ -209,6 +210,7 @@ def check_values(config: CfgNode, source: str) -> None:
     choices = {**CHOICES, "MODEL.NAME": sorted(ARCHITECTURES), "TEST.PROTOCOL": PROTOCOLS}
     check_choices(config, choices, source)
     check_steps(config, source)
+    check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, shares=SHARES, at_most=AT_MOST)
     _check_model(config, source)
     _check_protocols(config, source)

@@ -46,7 +46,9 @@ class Preprocessing:
             values = tuple(float(value) for value in getattr(self, name))
         except (TypeError, ValueError):
             values = ()
-        if len(values) != 3 or not all(math.isfinite(value) for value in values):
+        if len(values) == 3 and not all(math.isfinite(value) for value in values):
+            raise WeightsError(f"preprocessing: {name} must be finite, not {list(values)}")
+        if len(values) != 3:
             raise WeightsError(f"preprocessing: {name} must be three numbers, not {getattr(self, name)!r}")
         return values
 

@@ -152,3 +152,13 @@ def check_numbers(
     for key, most in (at_most or {}).items():
         if not all(number <= most for number in leaves(get(config, key))):
             raise ConfigError(f"{source}: {key} must be at most {most:,}, not {brief(get(config, key))}")
+
+
+def check_pixels(config: Any, source: str) -> None:
+    """Raise ConfigError where (pixel - MODEL.PIXEL_MEAN) / MODEL.PIXEL_STD would not be finite."""
+    for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        values = list(get(config, key))
+        if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+            raise ConfigError(f"{source}: {key} must hold finite numbers, not {values}")
+        if key.endswith("STD") and not all(value > 0 for value in values):
+            raise ConfigError(f"{source}: {key} divides the pixels, each must be above 0, not {values}")

@@ -19,6 +19,7 @@ from ..engine.defaults import (
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_pixels,
     check_steps,
 )
 from ..networks import ARCHITECTURES
@@ -199,4 +200,5 @@ def check_values(config: CfgNode, source: str) -> None:
     if not all(isinstance(rate, int) and rate > 0 for rate in rates):
         raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")
     check_steps(config, source)
+    check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)

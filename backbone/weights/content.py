@@ -14,6 +14,7 @@ from .files import file_kind, read_file
 from .layouts import find_layout
 from .metadata import find_metadata, traits_in
 from .names import find_state_dict, strip_prefixes, wrapper_prefixes
+from .openmmlab_config import traits_of_openmmlab
 from .traits import Traits
 
 
@@ -88,7 +89,7 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
     traits = traits_in(metadata, source)
     if layout is not None:
         try:
-            traits = layout.traits(tensors, facts).updated(traits)
+            traits = layout.traits(tensors, facts).updated(traits_of_openmmlab(content)).updated(traits)
             tensors = layout.to_ours(tensors, facts)
         except WeightsError as error:
             raise WeightsError(f"{source}: {error}") from None

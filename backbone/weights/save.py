@@ -19,7 +19,7 @@ from ..networks.contract import Backbone
 from ..networks.conv_norm import FoldedConv
 from .layouts import writable_layout
 from .metadata import KEY, describe
-from .traits import traits_of
+from .reader_notes import reader_notes
 
 AUTHOR = "resnet-detection"
 
@@ -73,22 +73,7 @@ def converted(network: nn.Module, layout: str) -> tuple[dict[str, Tensor], list[
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
     target.check(network, state)
     tensors = target.from_ours(state, network)
-    return {name: value.contiguous() for name, value in tensors.items()}, _notes(network, layout)
-
-
-def _notes(network: nn.Module, layout: str) -> list[str]:
-    has = traits_of(network)
-    settings = {
-        "torchvision": "torchvision's own networks have the stride in the 3x3: only a reader of this project places it",
-        "mmdet": "build MMDetection's ResNet with style='caffe'",
-        "mmpretrain": "build MMPretrain's ResNet with style='caffe'",
-        "detectron2": "set MODEL.RESNETS.STRIDE_IN_1X1 to True",
-        "huggingface": "build transformers' ResNet with downsample_in_bottleneck=True",
-    }
-    notes = [settings[layout]] if has["stride_in_1x1"] and layout in settings else []
-    if has["ceil_pool"]:
-        notes.append(f"this network pools without padding and rounds up, {layout}'s pads: features differ a little")
-    return notes
+    return {name: value.contiguous() for name, value in tensors.items()}, reader_notes(network, layout, state)
 
 
 Writer = Callable[[Path, Mapping[str, Tensor], str, "str | None"], None]

@@ -15,6 +15,7 @@ from backbone.engine.defaults import (
     SIDE,
     check_choices,
     check_numbers,
+    check_pixels,
     check_steps,
 )
 from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
@@ -69,6 +70,7 @@ def check_values(config: CfgNode, source: str) -> None:
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
     check_choices(config, choices, source)
     check_steps(config, source)
+    check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)
     _check_sizes(config, source)
     _check_scheme(config, source)

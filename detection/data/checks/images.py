@@ -36,6 +36,7 @@ class ImageFacts:
         orientation: of EXIF, 1 to 8.
         channels: 1, 3 or 4 (CMYK).
         bits: of a sample.
+        used_bits: that the largest sample has, of images of more than 8 bits.
         fault: the kind that makes the file useless, or None.
         detail: what is wrong, or what the decoder said of an image that it decoded.
     """
@@ -45,6 +46,7 @@ class ImageFacts:
     orientation: int = 1
     channels: int = 3
     bits: int = 8
+    used_bits: int = 8
     fault: str | None = None
     detail: str = ""
 
@@ -67,7 +69,8 @@ def inspect_image(path: Path) -> ImageFacts:
         return ImageFacts(fault="broken-image" if known else "not-an-image", detail=detail)
     bits = header.bits or 8 * pixels.dtype.itemsize
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, header.orientation, header.channels or 3, bits)
+    used = int(pixels.max()).bit_length() if pixels.dtype == np.uint16 else 8
+    return ImageFacts(width, height, header.orientation, header.channels or 3, bits, used)
 
 
 def _decode(content: bytes) -> np.ndarray | None:
@@ -155,6 +158,8 @@ def _compare(record: dict, name: str, facts: ImageFacts, findings: Findings, sou
         findings.add_one("exif-rotated", f"{name}: orientation {facts.orientation}")
     if facts.channels != 3:
         findings.add_one("grayscale-image" if facts.channels == 1 else "cmyk-image", name)
+    if facts.bits > 8 and 0 < facts.used_bits <= 12:
+        findings.add_one("dark-sixteen-bit-image", f"{name}: {facts.bits} bits, {facts.used_bits} in use")
     if facts.bits > 8:
         findings.add_one("sixteen-bit-image", f"{name}: {facts.bits} bits")
 

@@ -120,6 +120,9 @@ KINDS: dict[str, Kind] = {
     "category-id-zero": Kind(NOTICE, False, "nothing to do: the ids are mapped to 0..N-1 and back"),
     "grayscale-image": Kind(NOTICE, False, "nothing to do: they are read as three equal channels"),
     "cmyk-image": Kind(NOTICE, False, "nothing to do; colours may differ between decoders, RGB files would not"),
+    "dark-sixteen-bit-image": Kind(
+        WARNING, False, "data of 12 bits or fewer is read as nearly black; scale the values to all 16 bits"
+    ),
     "sixteen-bit-image": Kind(NOTICE, False, "nothing to do; they are read with 8 bits"),
     "exif-rotated": Kind(NOTICE, False, "see that the boxes were drawn on the rotated image, as it is shown"),
 }

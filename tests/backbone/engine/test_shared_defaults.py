@@ -15,6 +15,7 @@ from backbone.engine.defaults import (
     add_shared_defaults,
     check_choices,
     check_numbers,
+    check_pixels,
     check_steps,
 )
 
@@ -32,6 +33,7 @@ def a_task() -> CfgNode:
 def check(config: CfgNode) -> None:
     check_choices(config, SHARED_CHOICES, "a.yaml")
     check_steps(config, "a.yaml")
+    check_pixels(config, "a.yaml")
     numbers = {"positive": SHARED_POSITIVE, "not_negative": SHARED_NOT_NEGATIVE, "at_most": SHARED_AT_MOST}
     check_numbers(config, "a.yaml", **numbers)
 
@@ -63,6 +65,14 @@ def test_what_a_section_holds_beside_them_stays() -> None:
         ("SOLVER.BASE_LR", float("inf"), "a.yaml: SOLVER.BASE_LR must be above 0, not inf"),
         ("SOLVER.STEPS", ("a", "b"), "a.yaml: SOLVER.STEPS must hold whole numbers, not ('a', 'b')"),
         ("SOLVER.STEPS", (1.5,), "a.yaml: SOLVER.STEPS must hold whole numbers, not (1.5,)"),
+        (
+            *("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]),
+            "a.yaml: MODEL.PIXEL_STD divides the pixels, each must be above 0, not [1.0, 0.0, 1.0]",
+        ),
+        (
+            *("MODEL.PIXEL_MEAN", [float("inf"), 0.0, 0.0]),
+            "a.yaml: MODEL.PIXEL_MEAN must hold finite numbers, not [inf, 0.0, 0.0]",
+        ),
         ("DATALOADER.NUM_WORKERS", 10**18, f"a.yaml: DATALOADER.NUM_WORKERS must be at most 1,024, not {10**18}"),
         ("SOLVER.IMS_PER_BATCH", 10**9, f"a.yaml: SOLVER.IMS_PER_BATCH must be at most 1,048,576, not {10**9}"),
     ],

@@ -15,6 +15,7 @@ from torch import nn
 import backbone
 from backbone.weights import Preprocessing, open_weights, read_file, read_traits, save_weights
 from backbone.weights.metadata import KEY
+from backbone.weights.save import converted
 
 SUFFIXES = [".pth", ".pt", ".th", ".safetensors", ".pkl", ".npz"]
 KINDS = {".safetensors": "safetensors", ".pkl": "pickle", ".npz": "npz"}
@@ -107,6 +108,33 @@ def test_notes_for_the_reader(tmp_path):
     assert "MODEL.RESNETS.STRIDE_IN_1X1" in notes[0] and "pools without padding" in notes[1]
     assert "style='caffe'" in save_weights(source, tmp_path / "a.pth", layout="mmdet")[0]
     assert save_weights(network(), tmp_path / "a.pth", layout="timm") == []
+
+
+DC5 = {"output_stride": 16, "dilation_style": "mmdetection"}
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "layout", "said"),
+    [
+        ("resnet50", {"stem": "deep", "average_down": True}, "mmdet", "ResNet with deep_stem=True, avg_down=True"),
+        ("resnet50", {"norm": "gn"}, "mmdet", "ResNet with norm_cfg=dict(type='GN', num_groups=32)"),
+        ("resnext101_32x8d", {}, "mmdet", "MMDetection's ResNeXt with groups=32, base_width=8"),
+        ("resnext101_32x8d", {}, "mmpretrain", "MMPretrain's ResNeXt with groups=32, width_per_group=8"),
+        ("resnet50", DC5, "mmdet", "ResNet with strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2)"),
+        ("resnet50", {**DC5, "output_stride": 8}, "mmdet", "strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)"),
+        ("resnet50", {"output_stride": 16}, "mmdet", "dilates as dilation_style='mmdetection', this network as 'torch"),
+        ("resnext101_32x8d", DC5, "detectron2", "NUM_GROUPS to 32, WIDTH_PER_GROUP to 8, RES5_DILATION to 2"),
+        ("resnet50", {"norm": "gn"}, "detectron2", "set MODEL.RESNETS.NORM to GN"),
+        ("resnet50", {**DC5, "output_stride": 8}, "detectron2", "no network of output stride 8"),
+        ("resnet50", {"output_stride": 8}, "torchvision", "replace_stride_with_dilation=[False, True, True]"),
+        ("resnet50", {"output_stride": 16}, "timm", "output_stride=16"),
+        ("resnet50", DC5, "timm", "this network as 'mmdetection': features differ"),
+    ],
+)
+def test_notes_name_every_option_of_the_reader(name, keywords, layout, said):
+    with torch.device("meta"):
+        source = backbone.create(name, **keywords)
+    assert said in "; ".join(converted(source.to_empty(device="cpu"), layout)[1])
 
 
 # -- mistakes, and disks

@@ -187,6 +187,20 @@ def test_preprocessing_of_pixels():
     assert torch.allclose(IMAGENET.converted(value_range=255)(images), IMAGENET(images), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        ((0, 0, float("inf")), (1, 1, 1), "mean must be finite"),
+        ((0, 0, 0), (1, 1, float("nan")), "std must be finite"),
+        ((0, 0, 0), (1, 0, 1), "std must be above 0"),
+        ((0, 0), (1, 1, 1), "mean must be three numbers"),
+    ],
+)
+def test_numbers_that_are_no_preprocessing(mean, std, said):
+    with pytest.raises(backbone.WeightsError, match=said):
+        Preprocessing("RGB", 1, mean, std)
+
+
 def test_preprocessing_that_agrees():
     bytes_ = IMAGENET.converted(value_range=255)
     assert bytes_.mean == pytest.approx((123.675, 116.28, 103.53)) and bytes_ != IMAGENET

@@ -271,4 +271,5 @@ BAD_IMAGES: list[tuple[str, Callable[[], bytes]]] = [
     ("exif-rotated", lambda: with_exif(jpeg(), 3)),
     ("grayscale-image", lambda: jpeg(gray=True)),
     ("sixteen-bit-image", lambda: png(np.uint16)),
+    ("dark-sixteen-bit-image", lambda: png(np.uint16)),
 ]
