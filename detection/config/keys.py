@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from detectron2.config import CfgNode
 
 from backbone import ConfigError
+from backbone.engine.config import get
 
 # A key, or a section with a dot behind its name, that nothing here reads, and what stands in for it.
 UNUSED = {
@@ -119,3 +120,21 @@ def refuse_unused(config: CfgNode, before: CfgNode, source: str) -> None:
             f"{source}: DATALOADER.REPEAT_THRESHOLD {loader.REPEAT_THRESHOLD} needs "
             "DATALOADER.SAMPLER_TRAIN RepeatFactorTrainingSampler"
         )
+
+
+def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
+    """Return a line for each key of the command line that has no effect while another is as it is."""
+    needs = {
+        "MODEL.ROI_MASK_HEAD.": ("MODEL.MASK_ON", config.MODEL.MASK_ON),
+        "MODEL.ROI_BOX_CASCADE_HEAD.": ("MODEL.ROI_HEADS.NAME", config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"),
+        "MODEL.FPN.": ("MODEL.BACKBONE.NAME", "_fpn" in config.MODEL.BACKBONE.NAME),
+    }
+    for key, value in flat(config):
+        if key.endswith(".ENABLED"):
+            needs[key.removesuffix("ENABLED")] = (key, value)
+    found = []
+    for key in sorted(given):
+        switch = next((of for section, of in needs.items() if key.startswith(section) and key != of[0]), None)
+        if switch is not None and not switch[1]:
+            found.append(f"{key} has no effect with {switch[0]} {get(config, switch[0])}")
+    return found

@@ -15,6 +15,7 @@ from backbone.engine.record import CONFIG, LOGGER, start_logging
 from backbone.engine.scale import scale_schedule
 from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
 
+from ..config.keys import idle_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
 from ..weights.keys import WEIGHT_KEYS
@@ -57,6 +58,7 @@ def run_process(request: Request) -> None:
     sets = load_sets(config, training=not request.eval_only)
     config = fit_classes(config, sets.classes, set(request.given))
     config, weights, notes = settle_weights(config, request)
+    notes = [*notes, *idle_keys(config, request.given)]
     if request.eval_only:
         evaluate_only(config, sets, weights, notes, began)
         return

@@ -17,7 +17,7 @@ from backbone.engine.solver import make_settings
 from backbone.segmentation.config import default_config as segmentation_config
 from detection.config import default_config
 from detection.config.checks import DERIVED
-from detection.config.keys import flat, instead_of
+from detection.config.keys import flat, idle_keys, instead_of
 from detection.engine.session import run
 
 MINI = "mini_faster_rcnn_r18.yaml"
@@ -144,6 +144,17 @@ def test_values_that_the_trainer_cannot_train(pairs, said):
     with pytest.raises(ConfigError) as caught:
         detection.get_config(MINI, pairs)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_keys_of_the_command_line_that_wait_for_another():
+    pairs = {"MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "TEST.SOFT_NMS.SIGMA": 0.4, "MODEL.FPN.OUT_CHANNELS": 16}
+    pairs |= {"SOLVER.AMP.ENABLED": False, "SOLVER.AMP.DTYPE": "float16"}
+    config = detection.get_config(MINI, [item for pair in pairs.items() for item in pair])
+    assert idle_keys(config, set(pairs)) == [
+        "MODEL.ROI_MASK_HEAD.CONV_DIM has no effect with MODEL.MASK_ON False",
+        "SOLVER.AMP.DTYPE has no effect with SOLVER.AMP.ENABLED False",
+        "TEST.SOFT_NMS.SIGMA has no effect with TEST.SOFT_NMS.ENABLED False",
+    ]
 
 
 def test_parts_that_others_have_registered_are_theirs():
