@@ -65,7 +65,7 @@ NOT_NEGATIVE = (
 
 def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value outside its choices, with the nearest one that exists."""
-    choices = {**CHOICES, **choices_of(config)}
+    choices = {**CHOICES, **choices_of(config, source)}
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
     choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
     check_choices(config, choices, source)

@@ -72,8 +72,12 @@ CHOICES = {
 }
 
 
-def choices_of(config: CfgNode) -> dict[str, tuple[str, ...]]:
-    """Return the choices of detectron2's keys; of names in its registries, those that can be trained here."""
+def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
+    """Return the choices of detectron2's keys; of names in its registries, those that can be trained here.
+
+    Raises:
+        ConfigError: the config names another of them.
+    """
     from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
     from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
     from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
@@ -85,6 +89,11 @@ def choices_of(config: CfgNode) -> dict[str, tuple[str, ...]]:
     for (key, names), registry in zip(SUPPORTED.items(), registries):
         own = [name for name, part in registry if not part.__module__.startswith("detectron2.")]
         found[key] = (*names, *own)
+        value = get(config, key)
+        if value in registry and value not in found[key]:
+            raise ConfigError(
+                f"{source}: {key} is {value!r}, which cannot be trained here; one of {', '.join(found[key])}"
+            )
     found["MODEL.RPN.HEAD_NAME"] = tuple(name for name, _ in RPN_HEAD_REGISTRY)
     if config.MODEL.ROI_HEADS.NAME in HEADS_WITH_BOX_HEAD:
         found["MODEL.ROI_BOX_HEAD.NAME"] = tuple(name for name, _ in ROI_BOX_HEAD_REGISTRY)

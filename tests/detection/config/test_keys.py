@@ -120,11 +120,15 @@ def test_a_key_that_nothing_reads_is_refused(key):
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
-        (("MODEL.META_ARCHITECTURE", "RetinaNet"), "META_ARCHITECTURE is 'RetinaNet'; one of GeneralizedRCNN"),
+        (
+            ("MODEL.META_ARCHITECTURE", "RetinaNet"),
+            "is 'RetinaNet', which cannot be trained here; one of GeneralizedRCNN",
+        ),
         (("MODEL.META_ARCHITECTURE", "PanopticFPN"), "PanopticFPN"),
         (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), "SemanticSegmentor"),
         (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "ProposalNetwork"),
-        (("MODEL.ROI_HEADS.NAME", "RROIHeads"), "RROIHeads"),
+        (("MODEL.ROI_HEADS.NAME", "RROIHeads"), "cannot be trained here; one of StandardROIHeads, Res5ROIHeads"),
+        (("MODEL.ROI_HEADS.NAME", "StandardROIHead"), "did you mean 'StandardROIHeads'?"),
         (("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "one of RPN"),
         (("MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"), "one of RPN"),
         (("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), "one of DefaultAnchorGenerator"),
