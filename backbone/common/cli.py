@@ -11,7 +11,9 @@ from typing import NoReturn
 from .commands import as_typed, how_to_install
 from .errors import UserError
 from .output import patient_output
-from .text import nearest
+from .text import nearest, printable
+
+LONGEST_LINE = 2000  # characters of an error
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,8 +36,7 @@ class Parser(argparse.ArgumentParser):
             flags = [flag for action in self._actions for flag in action.option_strings]
             first = message[len(prefix) :].split()[0]
             message = f"unknown argument {first!r}" + (nearest(first, flags) if first.startswith("-") else "")
-        print(as_typed(f"{self.prog}: error: {message} (--help shows the usage)"), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_mistake(as_typed(f"{message} (--help shows the usage)"), self.prog))
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -53,14 +54,20 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if mend is None:
             raise
         status = _mistake(mend)
+    except OSError as error:
+        # Of a file that only this user's disk knows: a name too long, no permission, a disk that went away.
+        if error.filename is None or not error.strerror:
+            raise
+        status = _mistake(f"{os.fsdecode(error.filename)}: {error.strerror}")
     except KeyboardInterrupt:
         print(f"{_program()}: interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
 
 
-def _mistake(message: str) -> int:
-    print(f"{_program()}: error: {' '.join(message.split())}", file=sys.stderr)
+def _mistake(message: str, program: str | None = None) -> int:
+    line = f"{program or _program()}: error: {' '.join(message.split())}"
+    print(printable(line, LONGEST_LINE), file=sys.stderr)
     return 2
 
 

@@ -8,9 +8,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from .text import printable
+
 
 class PatientOutput:
-    """Standard output that outlives its reader: when that goes away (head, less), the work goes on without it."""
+    """Standard output that outlives its reader: when that goes away (head, less), the work goes on without it.
+
+    Names come from files of all kinds: what a terminal would obey in them is shown instead, see `printable`.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -20,7 +25,7 @@ class PatientOutput:
 
     def write(self, text: str) -> int:
         try:
-            return self._stream.write(text)
+            return self._stream.write(printable(text))
         except BrokenPipeError:
             self._turn_away()
             return len(text)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
+
+CELL = 100  # characters in a table's cell
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -14,6 +17,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if matches:
         return f"; did you mean {by_lower[matches[0]]!r}?"
     return f"; known: {', '.join(sorted(known)[:20])}" if known else ""
+
+
+# What a terminal obeys instead of showing it: control characters but tab and newline, turns of the writing's direction,
+# and half characters, which no file takes.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """Return a text that a terminal only shows: what it would obey becomes visible, as \\x1b for the escape character.
+
+    Args:
+        limit: characters a line; a longer line loses its middle, for what is wrong stands first and the remedy last.
+    """
+    clean = _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    if limit is None or len(clean) <= limit:
+        return clean
+    return "\n".join(
+        line if len(line) <= limit else f"{line[: limit * 2 // 3]} ... {line[len(line) - limit // 3 + 5 :]}"
+        for line in clean.split("\n")
+    )
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
@@ -29,6 +52,7 @@ def some(names: Sequence[object], shown: int = 5) -> str:
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str], *, digits: int = 2) -> str:
     """Return an aligned Markdown table; numbers stand to the right, floats with `digits` decimals."""
+    header = [_cell(name, digits) for name in header]
     cells = [[_cell(value, digits) for value in row] for row in rows]
     right = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
     widths = [
@@ -53,4 +77,5 @@ def _cell(value: object, digits: int) -> str:
         return "-"
     if isinstance(value, float):
         return "-" if value != value else f"{value:.{digits}f}"
-    return str(value)
+    # Names come from files: a bar would end the cell, the others would become code, a link or HTML on a page.
+    return re.sub(r"[|<`\[]", r"\\\g<0>", printable(" ".join(str(value).split()), CELL))

@@ -17,8 +17,10 @@ from ..common.errors import DataError, RunError
 from ..common.files import write_text, writing
 from ..common.output import PatientOutput
 from ..common.reading import read_bytes
+from ..common.text import printable
 
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
+LONGEST_LINE = 4000  # characters in the log
 LOGGER = "backbone"
 
 
@@ -34,6 +36,13 @@ class _LogFile(logging.FileHandler):
             raise error
 
 
+class _Formatter(logging.Formatter):
+    """Shows what a terminal would obey in the names that a line holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), LONGEST_LINE)
+
+
 def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger:
     """Send the project's log to the terminal and, with a folder, to log.txt in it; return the logger."""
     logger = logging.getLogger(LOGGER)
@@ -45,7 +54,7 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
         with contextlib.suppress(OSError):
             handler.close()
     terminal = logging.StreamHandler(PatientOutput(sys.stdout))
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(_Formatter("%(message)s"))
     terminal.addFilter(lambda record: not getattr(record, "file_only", False))
     terminal.setLevel(logging.WARNING if quiet else logging.INFO)
     logger.addHandler(terminal)
@@ -55,7 +64,7 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
             file = _LogFile(folder / LOG, encoding="utf-8")
         except OSError as error:
             raise RunError(f"{folder}: the output folder cannot be written: {error.strerror or error}") from None
-        file.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         file.addFilter(lambda record: not getattr(record, "terminal_only", False))
         logger.addHandler(file)
     return logger
