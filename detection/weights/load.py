@@ -23,7 +23,11 @@ DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
 
 
 def is_detector(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the tensors are a whole detector's, as our and detectron2's checkpoints hold them."""
+    """Whether some names are those of a backbone and some those of RoI heads in our and detectron2's checkpoints.
+
+    Nothing else is looked at: a checkpoint with half of the tensors is one too, a RetinaNet, which has no RoI heads, is
+    none.
+    """
     return any(name.startswith("roi_heads.") for name in tensors) and any(
         name.startswith("backbone.") for name in tensors
     )
