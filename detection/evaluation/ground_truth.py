@@ -12,7 +12,7 @@ import numpy as np
 from backbone.common.errors import DataError
 
 from ..coco_json.masks import Segmentation, Size, areas_and_boxes, check_segmentations, drawn, to_run_lengths
-from ..coco_json.records import MEND, Records, is_absent, read_source, refuse_repeated_ids, unique_ids
+from ..coco_json.records import MEND, Records, is_absent, no_collection, read_source, refuse_repeated_ids, unique_ids
 
 KEYPOINTS = 17
 """Keypoints of a COCO person; the widths of pycocotools's object keypoint similarity are theirs."""
@@ -58,6 +58,7 @@ class GroundTruth:
     labelled_keypoints: np.ndarray | None = None
 
 
+@no_collection()
 def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox") -> GroundTruth:
     """Read and check ground truth. The given dict stays as it is.
 

@@ -11,7 +11,7 @@ import numpy as np
 from backbone.common.errors import DataError
 
 from ..coco_json.masks import Size, areas_and_boxes, check_segmentations, to_run_lengths
-from ..coco_json.records import Records, is_absent, read_source
+from ..coco_json.records import Records, is_absent, no_collection, read_source
 from .ground_truth import KEYPOINTS, GroundTruth
 
 MEND = "write the predictions again"
@@ -40,6 +40,7 @@ class Predictions:
     keypoints: np.ndarray | None = None
 
 
+@no_collection()
 def load_predictions(
     source: str | Path | list[dict[str, Any]], ground_truth: GroundTruth, iou_type: str = "bbox"
 ) -> Predictions:
