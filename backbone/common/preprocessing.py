@@ -64,14 +64,6 @@ class Preprocessing:
         mean, std = ([value * factor for value in values][::step] for values in (self.mean, self.std))
         return Preprocessing(order, value_range or self.value_range, tuple(mean), tuple(std), self.assumed)
 
-    def agrees_with(self, other: Preprocessing) -> bool:
-        """Whether a network cannot tell the two apart: same order, means within 2 of 255 levels, std within 2 %."""
-        if self.channel_order != other.channel_order:
-            return False
-        a, b = self.converted(value_range=255), other.converted(value_range=255)
-        means = all(abs(x - y) <= 2 for x, y in zip(a.mean, b.mean))
-        return means and all(abs(x - y) <= 0.02 * y for x, y in zip(a.std, b.std))
-
     def __call__(self, images: Tensor) -> Tensor:
         """Preprocess images.
 

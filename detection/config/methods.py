@@ -10,14 +10,25 @@ from backbone.engine.config import get
 # Heads that know global context, and detectron2's that do not; ours stands in for its StandardROIHeads.
 CONTEXT_HEADS = ("C4ROIHeads", "VGGROIHeads", "RegionROIHeads")
 PLAIN_HEADS = ("StandardROIHeads", "Res5ROIHeads")
+# Methods of testing (Appendix B of the paper, and what is usual today beside it): the key that turns each on, and those
+# that say how. They change what a trained detector finds, and nothing of its training.
+METHODS = {
+    "TEST.BOX_REFINEMENT.ENABLED": ("TEST.BOX_REFINEMENT.NMS",),
+    "TEST.BOX_VOTING.ENABLED": ("TEST.BOX_VOTING.IOU",),
+    "TEST.MULTI_SCALE.ENABLED": ("TEST.MULTI_SCALE.SIDES",),
+    "TEST.SOFT_NMS.ENABLED": ("TEST.SOFT_NMS.METHOD", "TEST.SOFT_NMS.SIGMA", "TEST.SOFT_NMS.LEAST_SCORE"),
+    "TEST.AUG.ENABLED": ("TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP"),
+    "TEST.FLIP": (),
+    "TEST.ENSEMBLE": (),
+}
+METHOD_KEYS = tuple(key for switch, further in METHODS.items() for key in (switch, *further))
 FRACTIONS = ("TEST.BOX_REFINEMENT.NMS", "TEST.BOX_VOTING.IOU", "TEST.SOFT_NMS.SIGMA")
 FIGURES = ("a table", "a row", "the data", "a metric", "the paper's figure")
 
 
 def methods_on(config: CfgNode) -> list[str]:
     """Return the keys of the methods of testing that are on."""
-    keys = [f"TEST.{name}.ENABLED" for name in ("BOX_REFINEMENT", "BOX_VOTING", "MULTI_SCALE", "SOFT_NMS", "AUG")]
-    return [key for key in (*keys, "TEST.FLIP", "TEST.ENSEMBLE") if get(config, key)]
+    return [key for key in METHODS if get(config, key)]
 
 
 def check_methods(config: CfgNode, source: str) -> None:

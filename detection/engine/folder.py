@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backbone.engine import session
 
-from ..modeling.testing import METHOD_KEYS
+from ..config.methods import METHOD_KEYS
 from .alternating.steps import STEP_FILES
 from .results import PICTURES, SHEET, TABLE
 

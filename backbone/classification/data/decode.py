@@ -86,7 +86,7 @@ def training_crop(content: np.ndarray, random: np.random.Generator, spec: CropSp
         data = content.tobytes()
         frame = read_frame(data)
         if frame is None:
-            crop = _crop_decoded(_decode_upright(content), random, spec)
+            crop = _crop_decoded(decode_upright(content), random, spec)
         else:
             orientation = read_header(data).orientation if frame.exif else 1
             crop = _crop_jpeg(content, frame, orientation, random, spec)
@@ -182,26 +182,7 @@ def resize(image: np.ndarray, width: int, height: int, *, antialias: bool = True
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def evaluation_image(content: np.ndarray, shorter_side: int) -> np.ndarray:
-    """Decode an image in full and resize it as torchvision's Resize does a Pillow image.
-
-    Args:
-        content: as in `training_crop`.
-        shorter_side: in pixels; the longer side is rounded down.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        DataError: empty, cut off or no image.
-    """
-    image = content if content.ndim == 3 else _decode_upright(content)
-    height, width = image.shape[:2]
-    shorter = min(height, width)
-    return resize_image(image, shorter_side * width // shorter, shorter_side * height // shorter)
-
-
-def _decode_upright(content: np.ndarray) -> np.ndarray:
+def decode_upright(content: np.ndarray) -> np.ndarray:
     """Decode a file of any common kind: (H, W, 3) uint8 RGB, EXIF's orientation applied."""
     if not content.size:
         raise DataError("the image file is empty (0 bytes); replace or remove it")

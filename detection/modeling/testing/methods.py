@@ -6,14 +6,6 @@ from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 
-# Config keys that change what a trained detector finds, and nothing of its training.
-METHOD_KEYS = (
-    *("TEST.BOX_REFINEMENT.ENABLED", "TEST.BOX_REFINEMENT.NMS", "TEST.BOX_VOTING.ENABLED", "TEST.BOX_VOTING.IOU"),
-    *("TEST.MULTI_SCALE.ENABLED", "TEST.MULTI_SCALE.SIDES", "TEST.FLIP", "TEST.ENSEMBLE"),
-    *("TEST.SOFT_NMS.ENABLED", "TEST.SOFT_NMS.METHOD", "TEST.SOFT_NMS.SIGMA", "TEST.SOFT_NMS.LEAST_SCORE"),
-    *("TEST.AUG.ENABLED", "TEST.AUG.MIN_SIZES", "TEST.AUG.MAX_SIZE", "TEST.AUG.FLIP"),
-)
-
 
 @dataclass(frozen=True)
 class Methods:

@@ -14,14 +14,23 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from backbone.classification.data import decode
-from backbone.classification.data.decode import CropSpec, draw_box, evaluation_image, training_crop
+from backbone.classification.data.decode import CropSpec, decode_upright, draw_box, training_crop
 from backbone.classification.data.jpeg import Box, decode_region, read_frame
 from backbone.common.errors import ConfigError, DataError
+from backbone.common.images import resize_image
 
 ORIENTATION = 0x0112  # the EXIF tag
 WIDTH, HEIGHT = 200, 140
 KINDS = ("shorter_side", "area")
 SMALL = {kind: CropSpec(kind, size=48, shorter_side=(56, 96), flip=False) for kind in KINDS}
+
+
+def evaluation_image(content: np.ndarray, shorter_side: int) -> np.ndarray:
+    """Decode an image in full and resize it as torchvision's Resize does a Pillow image."""
+    image = content if content.ndim == 3 else decode_upright(content)
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    return resize_image(image, shorter_side * width // shorter, shorter_side * height // shorter)
 
 
 @pytest.fixture(scope="module")
