@@ -39,7 +39,11 @@ def mend_annotations(
     masks = [record.get("segmentation") for record in kept]
     for index in suspects(masks):
         _mend_mask(kept[index], sizes[kept[index]["image_id"]], actions)
-    kept = _mend_boxes(kept, sizes, actions)
+    before = None
+    while before != len(kept):
+        # What is dropped may have hidden what the other boxes have in common: corners, or shares of the image.
+        before = len(kept)
+        kept = _mend_boxes(kept, sizes, actions)
     _mend_areas(kept, actions)
     for record in kept:
         _mend_flag(record, actions)
