@@ -17,6 +17,12 @@ from ..weights import read_file
 POINTER = "last_checkpoint"
 BEST = "model_best.pth"
 FINAL = "model_final.pth"
+# What a checkpoint's values are, where it has them.
+KINDS = {
+    **dict.fromkeys(("model", "metadata", "optimizer", "scaler", "schedule", "task"), (dict, "dict")),
+    **dict.fromkeys(("best", "rng"), (list, "list")),
+    "iteration": (int, "whole number"),
+}
 PATTERN = re.compile(r"model_(\d{7,})\.pth")
 
 
@@ -39,8 +45,17 @@ def load(path: str | Path) -> dict[str, Any]:
     content, _ = read_file(path)
     if not isinstance(content, dict) or "model" not in content:
         raise WeightsError(f"{path}: not a checkpoint of this project (it has no `model`)")
-    if not isinstance(content.get("metadata", {}), dict):
-        raise WeightsError(f"{path}: not a checkpoint of this project (its `metadata` is no dict)")
+    for key, (kind, words) in KINDS.items():
+        if not isinstance(content.get(key, kind()), kind):
+            raise WeightsError(f"{path}: not a checkpoint of this project (its `{key}` is no {words})")
+    best, metadata = content.get("best", [0, 0]), content.get("metadata", {})
+    wrong = [
+        *(["best"] if not (len(best) == 2 and all(isinstance(value, (int, float)) for value in best)) else []),
+        *(["model"] if not all(isinstance(name, str) for name in content["model"]) else []),
+        *(key for key in ("classes", "category_ids") if not isinstance(metadata.get(key) or [], (list, tuple))),
+    ]
+    if wrong:
+        raise WeightsError(f"{path}: not a checkpoint of this project (what its `{wrong[0]}` holds is of another type)")
     return content
 
 
@@ -79,14 +94,21 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    """Put back what `rng_state` returned.
+
+    Raises:
+        RunError: it is of another form.
+    """
+    try:
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        name, keys, position, has_gauss, cached = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        version, internal, gauss = state["python"]
+        random.setstate((version, tuple(internal), gauss))
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError, OverflowError) as error:
+        raise RunError(f"the checkpoint's `rng` is no state of random generators: {error}") from None
 
 
 def seed_everything(seed: int) -> None:

@@ -138,7 +138,7 @@ class Trainer:
             self.task.load_state_dict(content.get("task", {}))
             if content.get("schedule"):
                 self.schedule.load_state_dict(content["schedule"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from None
         self.scaler.load_state_dict(content["scaler"])
         self.state = State(content["iteration"], *content["best"], evaluation_due=content["evaluation_due"])

@@ -49,6 +49,36 @@ def test_round_trip(tmp_path):
     assert names(tmp_path / "new") == ["model.pth"]
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": [1]},
+        {"model": {1: torch.ones(1)}},
+        {"metadata": "text"},
+        {"metadata": {"classes": 5}},
+        {"metadata": {"classes": ["a"], "category_ids": "1"}},
+        {"optimizer": None},
+        {"iteration": "7"},
+        {"best": [1.0]},
+        {"best": ["a", None]},
+        {"rng": {}},
+        {"schedule": [1]},
+    ],
+    ids=str,
+)
+def test_values_of_other_types_are_named(tmp_path, wrong):
+    checkpoint.save(tmp_path / "model.pth", {**content(), **wrong})
+    place = rf"model\.pth: not a checkpoint of this project \(.*({list(wrong)[0]}|classes|category_ids)"
+    with pytest.raises(WeightsError, match=place):
+        checkpoint.load(tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"torch": 1, "cuda": None}, {**checkpoint.rng_state(), "python": [1]}])
+def test_random_states_of_other_types_are_named(wrong):
+    with pytest.raises(RunError, match="`rng` is no state of random generators"):
+        checkpoint.set_rng_state(wrong)
+
+
 def test_the_former_file_stands_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     path.write_text("former")
@@ -295,11 +325,11 @@ def draws() -> list[float]:
 def test_generators_go_on_where_they_were(tmp_path):
     checkpoint.seed_everything(3)
     draws()  # leaves half a pair of normal numbers in Python's and numpy's generators
-    checkpoint.save(tmp_path / "model.pth", {"model": {}, "rng": checkpoint.rng_state()})
+    checkpoint.save(tmp_path / "model.pth", {"model": {}, "rng": [checkpoint.rng_state()]})
     expected = [draws() for _ in range(3)]
     checkpoint.seed_everything(4)
     assert draws() != expected[0]
-    checkpoint.set_rng_state(checkpoint.load(tmp_path / "model.pth")["rng"])
+    checkpoint.set_rng_state(checkpoint.load(tmp_path / "model.pth")["rng"][0])
     assert [draws() for _ in range(3)] == expected
 
 
