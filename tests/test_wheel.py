@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 import zipfile
 from pathlib import Path
@@ -68,9 +67,9 @@ def install(wheel: Path, folder: Path) -> Path:
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     bin_folder = folder / ("Scripts" if os.name == "nt" else "bin")
     pip("--python", bin_folder / "python", "install", wheel)
-    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "installed_base": str(folder)}))
+    packages = next(folder.rglob("site-packages"))
     # Folders on a .pth line are not searched for further .pth files: the checkout's editable install is not seen.
-    ours = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    ours = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
     (packages / "tested.pth").write_text("\n".join(ours) + "\n")
     return bin_folder
 
