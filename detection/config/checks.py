@@ -21,9 +21,9 @@ from backbone.engine.defaults import (
 from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 from ..evaluation import ENGINES
-from ..modeling.names import NORM_NAMES, architecture_of
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, settle_context_head
+from .names import NORM_NAMES, architecture_of
 
 AT_MOST = {
     **SHARED_AT_MOST,

@@ -9,8 +9,8 @@ from backbone.common.text import count, some
 from backbone.engine import plan as page
 from backbone.engine.loading import settle_workers
 
+from ..config.names import architecture_of
 from ..data.sets import DetectionSet
-from ..modeling.names import architecture_of
 from .datasets import Sets, repeats_of, used_for_training
 
 

@@ -20,7 +20,7 @@ import backbone
 from backbone import ConfigError, list_backbones, network_class
 from backbone.networks import keywords_of
 
-from .names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
+from ..config.names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
 
 # Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
 OWN_KEYS = {

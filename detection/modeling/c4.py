@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage, with_shortcut
 
+from ..config.names import NORM_NAMES, architecture_of
 from .layers import LastStageLayers
-from .names import NORM_NAMES, architecture_of
 from .regions import ContextMixin, with_context
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backbone.engine.starting_weights import WeightKeys
 
-from ..modeling.names import architecture_of
+from ..config.names import architecture_of
 
 WEIGHT_KEYS = WeightKeys(
     flags={
