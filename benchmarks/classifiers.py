@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from backbone.classification.config import load_config
 from backbone.classification.data import ImagesInMemory
 from backbone.classification.data.augment import normalise
-from backbone.classification.data.batches import Batch
 from backbone.classification.networks import build
 from backbone.classification.optimizer import make_optimizer
 from backbone.classification.task import ClassificationTask
 from backbone.engine.averages import Averages
+from backbone.engine.loading import Batch
 from backbone.engine.solver import make_schedule, make_settings
 from backbone.engine.trainer import Trainer
 

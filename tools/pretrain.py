@@ -25,7 +25,7 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.classification.request import make_request
+    from backbone.classification.session import make_request
     from backbone.classification.session import run as train
 
     request = make_request(arguments)

@@ -32,7 +32,7 @@ def main() -> None:
     import detection
 
     detection.register()
-    from detection.engine.request import make_request
+    from detection.engine.session import make_request
     from detection.engine.session import run as train
 
     request = make_request(arguments)

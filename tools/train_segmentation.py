@@ -24,7 +24,7 @@ def make_parser() -> Parser:
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.segmentation.request import make_request
+    from backbone.segmentation.session import make_request
     from backbone.segmentation.session import run as train
 
     request = make_request(arguments)

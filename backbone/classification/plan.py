@@ -9,7 +9,6 @@ from torch import nn
 
 from ..common.text import count
 from ..engine import plan as page
-from ..engine.loading import settle_workers
 from .data import ImagesInMemory, LabelledImages
 
 
@@ -20,23 +19,27 @@ def plan(
     config: Any,
     *,
     weights: str,
-    processes: int,
     notes: list[str],
 ) -> str:
     """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder."""
+    classes = count(len(test.classes), "class", "classes")
     rows = [
-        ("network", _network(network, test, config)),
+        ("network", f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {page.trained(network)}"),
         *(("paper", paper_row(row)) for row in config.PAPER.ROWS),
         ("weights", weights),
-        *([("train", _set(train))] if train is not None else []),
-        ("test", f"{_set(test)}; {config.TEST.PROTOCOL}"),
-        *(_training(train, config, processes) if train is not None else []),
-        *(("", note) for note in [*(page.schedule_notes(config, len(train)) if train is not None else []), *notes]),
-        ("device", page.device(config, processes)),
-        ("precision", _precision(config)),
-        ("output", config.OUTPUT_DIR),
     ]
-    return page.layout(rows)
+    if train is not None:
+        rows.append(("train", _set(train)))
+    rows.append(("test", f"{_set(test)}; {config.TEST.PROTOCOL}"))
+    if train is not None:
+        loaders = "" if isinstance(train, ImagesInMemory) else f"; {page.loaders(config)}"
+        rows += [
+            ("batch", f"{page.batch(config)}{loaders}"),
+            ("images", _augmentation(config)),
+            ("schedule", _schedule(train, config)),
+        ]
+        notes = [*page.schedule_notes(config, len(train)), *notes]
+    return page.page(config, rows, notes)
 
 
 def paper_row(row: Sequence[Any]) -> str:
@@ -48,22 +51,9 @@ def paper_row(row: Sequence[Any]) -> str:
     return f"{where}, {name}, {protocol}: {', '.join(errors) + ' error' if errors else 'a curve, no figure'}"
 
 
-def _network(network: nn.Module, test: LabelledImages, config: Any) -> str:
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    classes = count(len(test.classes), "class", "classes")
-    return f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {parameters / 1e6:.2f} M parameters trained"
-
-
 def _set(images: LabelledImages) -> str:
     where = "in memory" if isinstance(images, ImagesInMemory) else "read from files"
     return f"{images.name}: {count(len(images), 'image')}, {where}{images.note and f'; {images.note}'}"
-
-
-def _training(train: LabelledImages, config: Any, processes: int) -> list[tuple[str, str]]:
-    batch = page.batch(config, processes)
-    if not isinstance(train, ImagesInMemory):
-        batch += f"; {count(settle_workers(config.DATALOADER.NUM_WORKERS, processes), 'loader worker')} each"
-    return [("batch", batch), ("images", _augmentation(config)), ("schedule", _schedule(train, config))]
 
 
 def _augmentation(config: Any) -> str:
@@ -90,10 +80,3 @@ def _schedule(train: LabelledImages, config: Any) -> str:
         f"{page.length(config, len(train))}; lr {solver.BASE_LR:.4g}, {course}; "
         f"weight decay {solver.WEIGHT_DECAY:g}{average}"
     )
-
-
-def _precision(config: Any) -> str:
-    if not config.MODEL.COMPILE:
-        return page.precision(config)
-    mode = config.MODEL.COMPILE_MODE
-    return f"{page.precision(config)}, {'compiled' if mode == 'default' else f'compiled ({mode})'}"

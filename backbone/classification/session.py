@@ -1,35 +1,36 @@
-"""From a config to a trained and tested classifier in a run folder."""
+"""From the command line and a config to a trained and tested classifier in a run folder."""
 
 from __future__ import annotations
 
 import logging
-import time
+from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..common.errors import DataError
-from ..engine import checkpoint, distributed
-from ..engine.progress import duration
-from ..engine.record import LOGGER, start_logging
-from ..engine.scale import scale_schedule
+from ..common.errors import ConfigError, DataError
+from ..engine import distributed
+from ..engine.arguments import overrides_of, request_of
+from ..engine.record import LOGGER
+from ..engine.results import BACKBONE, TABLE
 from ..engine.schedule import Plateau, WarmUp, WarmUpByError
-from ..engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
+from ..engine.session import Request
 from ..engine.solver import make_schedule
+from ..engine.task_run import RANDOM, TaskRun, start
 from ..networks import Backbone
-from ..weights import WeightsFile
+from .config import PROTOCOLS, check_tests, load_config
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
 from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, settle_classes
 from .optimizer import make_optimizer
 from .plan import plan
-from .results import BACKBONE, TABLE, report, write_backbone
+from .results import report, write_classifier
 from .task import ClassificationTask, test_networks
 
 log = logging.getLogger(LOGGER)
-# Keys of pretraining that a resumed run may have otherwise.
+# Keys of classification that a resumed run may have otherwise.
 FREE_KEYS = {
     "PAPER.ROWS",
     "DATA.ROOT",
@@ -38,60 +39,128 @@ FREE_KEYS = {
     "TEST.FINAL_PROTOCOLS",
     "TEST.DENSE_SIDES",
 }
-# What pretraining writes into a run folder.
-RUN_FILES = (TABLE, BACKBONE)
+
+
+def make_request(arguments: Namespace) -> Request:
+    """Return the request of tools/pretrain.py's arguments.
+
+    Raises:
+        ConfigError: config, overrides or flags do not fit together.
+    """
+    overrides = overrides_of(arguments, root_key="DATA.ROOT")
+    if arguments.ensemble:
+        if not arguments.eval_only:
+            raise ConfigError("--ensemble is for --eval-only: it averages trained networks")
+        overrides += ["MODEL.ENSEMBLE", tuple(arguments.ensemble)]
+    config = load_config(arguments.config, overrides)
+    if config.MODEL.NEW_CLASSIFIER and arguments.eval_only:
+        raise ConfigError("MODEL.NEW_CLASSIFIER begins a training; --eval-only tests a classifier that is trained")
+    tests = _protocols(arguments.protocol or [], config)
+    # Not after the training, whose results would be lost.
+    check_tests(config, tests, "--protocol")
+    return request_of(arguments, config, tests=tests)
+
+
+def _protocols(names: list[str], config: object) -> tuple[str, ...]:
+    if "all" not in names:
+        return tuple(dict.fromkeys(names))
+    # Images as small as CIFAR's are tested as they are, and no other way.
+    return ("single",) if config.TEST.PROTOCOL == "single" else tuple(name for name in PROTOCOLS if name != "single")
 
 
 def run(request: Request, setup: distributed.Launch) -> None:
-    """Train (or test) in all processes of `setup`.
-
-    Raises:
-        UserError: something in the request, the data or the machine is wrong; nothing was changed.
-    """
-    launch(run_process, request, setup, "a trained classifier")
+    """Train (or test) in all processes of `setup`; see `start`."""
+    start(ClassificationRun, request, setup)
 
 
-def run_process(request: Request) -> None:
-    """Run one process of a training or a test."""
-    began = time.monotonic()
-    config = request.config
-    start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
-    # All processes build the same network; later each draws for itself.
-    checkpoint.seed_everything(config.SEED)
-    if config.MODEL.DEVICE == "cuda":
-        # Images of a few sizes alone: the fastest convolutions are worth finding.
-        torch.backends.cudnn.benchmark = True
-    trained = classes_of(config.MODEL.WEIGHTS) if request.eval_only else []
-    train_set, test_set = open_sets(config, training=not request.eval_only, classes=trained)
-    config = settle_classes(config, test_set.classes, set(request.given))
-    if request.eval_only:
-        test_only(config, test_set, request, began)
-        return
-    config, notes = scale_schedule(config, request.given)
-    train(config, train_set, test_set, request, notes, began)
+class ClassificationRun(TaskRun):
+    """See `TaskRun`. Several networks can be tested together."""
 
+    trained = "a trained classifier"
+    weight_keys = WEIGHT_KEYS
+    free_keys = FREE_KEYS
+    files = (TABLE, BACKBONE)
 
-def test_only(config: Any, images: LabelledImages, request: Request, began: float) -> None:
-    """Test MODEL.WEIGHTS, alone or in an ensemble with MODEL.ENSEMBLE, and write the results."""
-    networks, prepare, lines = [], [], []
-    for path in (config.MODEL.WEIGHTS, *config.MODEL.ENSEMBLE):
-        own, file, _ = fit_weights(config, path, request.given, images=False)
-        network = build(own)
-        trained = load_into(network, file)
-        _check_classes(trained, images, path)
-        networks.append(network.eval())
-        prepare.append(prepare_for(trained, config))
-        lines.append(f"{path}: {trained}")
-    weights = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
-    processes = distributed.world_size()
-    log.info(plan(networks[0], None, images, config, weights=weights, processes=processes, notes=[]))
-    protocols = request.tests or config.TEST.FINAL_PROTOCOLS or (config.TEST.PROTOCOL,)
-    results = test_networks(networks, prepare, images, config, protocols)
-    if distributed.is_main():
-        seconds = time.monotonic() - began
+    def open(self) -> None:
+        if self.config.MODEL.DEVICE == "cuda":
+            # Images of a few sizes alone: the fastest convolutions are worth finding.
+            torch.backends.cudnn.benchmark = True
+        testing = self.request.eval_only
+        known = classes_of(self.config.MODEL.WEIGHTS) if testing else []
+        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
+        self.config = settle_classes(self.config, self.test_set.classes, set(self.request.given))
+        if not testing:
+            # A test settles the weights of each of its networks.
+            self.settle_weights()
+
+    @property
+    def best(self) -> str:
+        return f"{self.config.TEST.PROTOCOL}/top1_accuracy"
+
+    def best_figure(self, value: float) -> dict[str, float]:
+        return {"top1_error": 1 - value}
+
+    def read_weights(self):
+        return fit_weights(self.config, self.config.MODEL.WEIGHTS, self.request.given, images=True)
+
+    def build(self) -> Backbone:
+        return build(self.config)
+
+    def load_first(self, network: Backbone) -> str:
+        if self.weights is None:
+            return RANDOM
+        anew = self.config.MODEL.NEW_CLASSIFIER
+        trained = load_into(network, self.weights, new_classifier=anew)
+        said = f"{self.config.MODEL.WEIGHTS}: {trained}"
+        if anew:
+            return f"{said}; the classifier begins anew"
+        other = [pair for pair in zip(trained.classes, self.test_set.classes) if pair[0] != pair[1]]
+        if other:
+            said += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
+            said += "trains a new classifier"
+        return said
+
+    def make_task(self, network: Backbone) -> ClassificationTask:
+        image = mean_image(self.train_set) if self.config.MODEL.MEAN_IMAGE else None
+        return ClassificationTask(network, self.train_set, self.test_set, self.config, image)
+
+    def make_optimizer(self, network: Backbone) -> torch.optim.Optimizer:
+        return make_optimizer(network, self.config)
+
+    def make_schedule(self) -> Any:
+        return schedule_of(self.config)
+
+    def plan(self, network: Backbone, weights: str, notes: list[str]) -> str:
+        return plan(network, self.train_set, self.test_set, self.config, weights=weights, notes=notes)
+
+    def last_tests(self, task: ClassificationTask, results: dict[str, Any]) -> dict[str, Any]:
+        wanted = self.request.tests or tuple(self.config.TEST.FINAL_PROTOCOLS)
+        return {**results, **task.test_with([name for name in wanted if name not in results])}
+
+    def write_weights(self, task: ClassificationTask, results: dict[str, Any]) -> None:
+        write_classifier(task, results, self.config)
+
+    def report(self, task: ClassificationTask | None, results: dict[str, Any], extra: dict[str, Any]) -> None:
+        report(results, self.config, extra=extra)
+
+    def test(self) -> None:
+        """Test MODEL.WEIGHTS, alone or in an ensemble with MODEL.ENSEMBLE, and write the results."""
+        config, images = self.config, self.test_set
         files = [config.MODEL.WEIGHTS, *config.MODEL.ENSEMBLE]
-        report(results, config, extra={"weights": files, "seconds": round(seconds, 1)})
-        log.info("took %s", duration(seconds))
+        networks, prepare, lines = [], [], []
+        for path in files:
+            own, weights, _ = fit_weights(config, path, self.request.given, images=False)
+            network = build(own)
+            trained = load_into(network, weights)
+            _check_classes(trained, images, path)
+            networks.append(network.eval())
+            prepare.append(prepare_for(trained, config))
+            lines.append(f"{path}: {trained}")
+        said = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
+        log.info(self.plan(networks[0], said, self.notes))
+        protocols = self.request.tests or config.TEST.FINAL_PROTOCOLS or (config.TEST.PROTOCOL,)
+        results = test_networks(networks, prepare, images, config, protocols)
+        self.finish(None, results, {"weights": files})
 
 
 def _check_classes(trained: Trained, images: LabelledImages, path: str) -> None:
@@ -117,71 +186,6 @@ def prepare_for(trained: Trained, config: Any) -> Callable[[Tensor], Tensor]:
         return normalise(images, image if image is not None else mean, std, channels_last=layout)
 
     return prepare
-
-
-def train(
-    config: Any,
-    train_set: LabelledImages,
-    test_set: LabelledImages,
-    request: Request,
-    notes: list[str],
-    began: float,
-) -> None:
-    """Train, with the tests on the way, and write results and the backbone file."""
-    config, weights, adopted = _settle_weights(config, request)
-    notes = [*adopted, *notes]
-    saved, resumed = checkpoint_to_resume(request, config, FREE_KEYS)
-    image = mean_image(train_set) if config.MODEL.MEAN_IMAGE else None
-    network = build(config)
-    network.train()
-    first = f"resumed from {saved}" if saved else _first_weights(network, weights, test_set, config)
-    task = ClassificationTask(network, train_set, test_set, config, image)
-    processes = distributed.world_size()
-    shown = plan(network, train_set, test_set, config, weights=first, processes=processes, notes=[*notes, *resumed])
-    open_folder(request, config, shown, RUN_FILES)
-    state = train_task(
-        task,
-        make_optimizer(network, config),
-        config,
-        best=f"{config.TEST.PROTOCOL}/top1_accuracy",
-        saved=saved,
-        schedule=schedule_of(config),
-    )
-    results = dict(state.results)
-    wanted = request.tests or tuple(config.TEST.FINAL_PROTOCOLS)
-    results.update(task.test_with([name for name in wanted if name not in results]))
-    write_backbone(task, results, config)
-    if distributed.is_main():
-        seconds = time.monotonic() - began
-        best = {"top1_error": 1 - state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
-        extra = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
-        report(results, config, extra={**extra, "broken_images": len(task.source.broken.messages)})
-        log.info("took %s", duration(seconds))
-
-
-def _settle_weights(config: Any, request: Request) -> tuple[Any, WeightsFile | None, list[str]]:
-    """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with."""
-    if request.resume and checkpoint.newest(request.folder) is not None:
-        kept = {key: value for key, value in WEIGHT_KEYS.of_run(request.folder).items() if key not in request.given}
-        return WEIGHT_KEYS.adopt(config, kept, str(request.folder), request.given)[0], None, []
-    if not config.MODEL.WEIGHTS:
-        return config, None, []
-    return fit_weights(config, config.MODEL.WEIGHTS, request.given, images=True)
-
-
-def _first_weights(network: Backbone, weights: WeightsFile | None, images: LabelledImages, config: Any) -> str:
-    if weights is None:
-        return "none: random weights (He et al., 2015)"
-    anew = config.MODEL.NEW_CLASSIFIER
-    trained = load_into(network, weights, new_classifier=anew)
-    said = f"{config.MODEL.WEIGHTS}: {trained}"
-    if anew:
-        return f"{said}; the classifier begins anew"
-    other = [pair for pair in zip(trained.classes, images.classes) if pair[0] != pair[1]]
-    if other:
-        said += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
-        said += "trains a new classifier"
-    return said
 
 
 def schedule_of(config: Any) -> Any:

@@ -15,8 +15,9 @@ from torch.nn import functional as F
 
 from ..common.text import count
 from ..engine import distributed
+from ..engine.broken import BrokenImages
 from ..engine.image_progress import ImageProgress
-from ..engine.loading import settle_workers
+from ..engine.loading import Batch, settle_workers
 from ..engine.record import LOGGER
 from ..engine.share import Share
 from ..engine.solver import device_of
@@ -28,7 +29,7 @@ from ..weights.traits import traits_of
 from .average import MovingAverage
 from .data import LabelledImages
 from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
-from .data.batches import Batch, make_batches, size_at
+from .data.batches import make_batches, size_at
 from .testing import Protocol, evaluate
 
 log = logging.getLogger(LOGGER)
@@ -57,6 +58,7 @@ class ClassificationTask(Task):
         self.config = config
         self.device = device_of(config)
         self.source = make_batches(train, config, self.device) if train is not None else None
+        self.broken = self.source.broken if self.source is not None else BrokenImages()
         self.classes = test.classes
         self.mean_image = mean_image
         # Moved once: a copy in every step would make it wait for the device.
@@ -137,11 +139,11 @@ class ClassificationTask(Task):
     # -- what is kept
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"broken": self.source.broken.messages, "precise": self._precise}
+        state: dict[str, Any] = {"broken": self.broken.messages, "precise": self._precise}
         return {**state, **({"average": self.average.state_dict()} if self.average else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.source.broken.messages[:] = state.get("broken", [])
+        self.broken.messages[:] = state.get("broken", [])
         self._precise = state.get("precise", {})
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..common.cli import Parser
 from .config import check_pairs
 
 if TYPE_CHECKING:
     from .distributed import Launch
+    from .session import Request
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -69,6 +70,14 @@ def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
         overrides += ["MODEL.DEVICE", "cuda"]
     folder = arguments.output_dir or default_output(arguments.config, eval_only=arguments.eval_only)
     return overrides + ["OUTPUT_DIR", folder]
+
+
+def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
+    """Return the request of the shared flags; `more` are fields that the tool has beside them."""
+    from .session import Request
+
+    flags = {name: getattr(arguments, name) for name in ("resume", "eval_only", "force", "overwrite")}
+    return Request(config=config, given=given_keys(arguments), **flags, **more)
 
 
 def launch_of(arguments: Namespace, device: str) -> Launch:

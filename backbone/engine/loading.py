@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,22 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..common.errors import DataError
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A process's share of one step: images with labels.
+
+    Attributes:
+        images: (N, 3, H, W) uint8, RGB.
+        labels: int64; (N,) the classes of images, or (N, H, W) those of pixels.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
 class EpochSampler:

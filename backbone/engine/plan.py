@@ -6,22 +6,37 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..common.environment import device_name
 from ..common.text import count
+from . import distributed
+from .loading import settle_workers
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
 MANY_EPOCHS = 1000
 
 
-def layout(rows: Iterable[tuple[str, str]]) -> str:
-    """Return the page: a line for each (name, text)."""
+def page(config: Any, rows: Iterable[tuple[str, str]], notes: Iterable[str]) -> str:
+    """Return the plan of a run, a line each.
+
+    Args:
+        rows: (name, text) of what the task says: network, weights, data and, for a training, batch and schedule.
+        notes: what was set or noticed.
+    """
+    rows = [
+        *rows,
+        *(("", note) for note in notes),
+        ("device", device(config)),
+        ("precision", precision(config)),
+        ("output", config.OUTPUT_DIR),
+    ]
     return "\n".join(["Plan", *(f"  {name:<10} {text}" for name, text in rows)])
 
 
-def device(config: Any, processes: int) -> str:
+def device(config: Any) -> str:
     """Return the device's name, and how many of it."""
-    name = device_name(torch.device(config.MODEL.DEVICE))
+    name, processes = device_name(torch.device(config.MODEL.DEVICE)), distributed.world_size()
     return name if processes == 1 else f"{processes} x {name}"
 
 
@@ -29,13 +44,28 @@ def precision(config: Any) -> str:
     """Return number type and memory layout."""
     amp = config.SOLVER.AMP
     text = f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"
-    return f"{text}, channels_last" if config.MODEL.CHANNELS_LAST else text
+    text += ", channels_last" if config.MODEL.CHANNELS_LAST else ""
+    if not config.MODEL.get("COMPILE", False):
+        return text
+    mode = config.MODEL.COMPILE_MODE
+    return text + (", compiled" if mode == "default" else f", compiled ({mode})")
 
 
-def batch(config: Any, processes: int) -> str:
+def batch(config: Any) -> str:
     """Return the images of a step, and of each process."""
-    total = config.SOLVER.IMS_PER_BATCH
+    total, processes = config.SOLVER.IMS_PER_BATCH, distributed.world_size()
     return f"{count(total, 'image')} a step, {total // processes} in each of {count(processes, 'process', 'processes')}"
+
+
+def loaders(config: Any) -> str:
+    """Return the loader workers of each process."""
+    return f"{count(settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()), 'loader worker')} each"
+
+
+def trained(network: nn.Module) -> str:
+    """Return the parameters that are trained."""
+    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    return f"{parameters / 1e6:.2f} M parameters trained"
 
 
 def length(config: Any, images: int) -> str:

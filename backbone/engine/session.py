@@ -47,6 +47,8 @@ class Request:
         force: resume although the config has changed.
         overwrite: throw away a former run in the folder.
         tests: what an evaluation computes beyond its default, by names that the kind of run knows.
+        predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
+        json: file for a copy of results.json; None for none.
     """
 
     config: Any
@@ -56,6 +58,8 @@ class Request:
     force: bool = False
     overwrite: bool = False
     tests: tuple[str, ...] = ()
+    predictions: Path | None = None
+    json: Path | None = None
 
     @property
     def folder(self) -> Path:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from .broken import BrokenImages
+
 
 class Schedule(Protocol):
     """The learning rate as a multiple of the base one.
@@ -25,9 +27,11 @@ class Task(ABC):
 
     Attributes:
         model: the network, on its device.
+        broken: the training images of this process that could not be read and were replaced.
     """
 
     model: nn.Module
+    broken: BrokenImages
 
     @abstractmethod
     def batches(self, start: int, end: int) -> Iterable[Any]:

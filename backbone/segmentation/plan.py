@@ -6,7 +6,6 @@ from typing import Any
 
 from ..common.text import count
 from ..engine import plan as page
-from ..engine.loading import settle_workers
 from .data import SegmentationSet
 from .networks import SegmentationNetwork, atrous_rates
 
@@ -18,23 +17,22 @@ def plan(
     config: Any,
     *,
     weights: str,
-    processes: int,
     notes: list[str],
 ) -> str:
     """Return the plan: network, weights, data, batch, images, schedule, tests, device, precision and output folder."""
     truth = "" if test.has_truth else ", without labels: no figures"
-    rows = [
-        ("network", _network(network, test, config)),
-        ("weights", weights),
-        *([("train", f"{train.name}: {count(len(train), 'image')}")] if train is not None else []),
-        ("test", f"{test.name}: {count(len(test), 'image')}{truth}; {_inference(config)}"),
-        *(_training(train, config, processes) if train is not None else []),
-        *(("", note) for note in [*(page.schedule_notes(config, len(train)) if train is not None else []), *notes]),
-        ("device", page.device(config, processes)),
-        ("precision", page.precision(config)),
-        ("output", config.OUTPUT_DIR),
-    ]
-    return page.layout(rows)
+    rows = [("network", _network(network, test, config)), ("weights", weights)]
+    if train is not None:
+        rows.append(("train", f"{train.name}: {count(len(train), 'image')}"))
+    rows.append(("test", f"{test.name}: {count(len(test), 'image')}{truth}; {_inference(config)}"))
+    if train is not None:
+        rows += [
+            ("batch", f"{page.batch(config)}; {page.loaders(config)}"),
+            ("images", _view(config)),
+            ("schedule", _schedule(train, config)),
+        ]
+        notes = [*page.schedule_notes(config, len(train)), *notes]
+    return page.page(config, rows, notes)
 
 
 def _network(network: SegmentationNetwork, test: SegmentationSet, config: Any) -> str:
@@ -43,11 +41,10 @@ def _network(network: SegmentationNetwork, test: SegmentationSet, config: Any) -
     if head == "deeplabv3":
         head += f" (rates {', '.join(map(str, atrous_rates(config)))})"
     auxiliary = f", auxiliary head x{model.HEAD.AUX_WEIGHT:g}" if model.HEAD.AUX_WEIGHT else ""
-    parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
     frozen = f", {model.FREEZE_AT} stages frozen" if model.FREEZE_AT else ""
     return (
         f"{model.NAME}, {model.NORM}, output stride {model.OUTPUT_STRIDE}{frozen}; {head}{auxiliary}; "
-        f"{count(len(test.classes), 'class', 'classes')}; {parameters / 1e6:.2f} M parameters trained"
+        f"{count(len(test.classes), 'class', 'classes')}; {page.trained(network)}"
     )
 
 
@@ -58,16 +55,10 @@ def _inference(config: Any) -> str:
     return f"{size}{scales}{', flip' if test.FLIP else ''}"
 
 
-def _training(train: SegmentationSet, config: Any, processes: int) -> list[tuple[str, str]]:
+def _view(config: Any) -> str:
     node = config.INPUT
-    workers = count(settle_workers(config.DATALOADER.NUM_WORKERS, processes), "loader worker")
     base = f"of shorter side {node.SHORTER_SIDE}" if node.SHORTER_SIDE else "of the image"
-    view = f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}, crop {node.TRAIN_SIZE}{', flip' if node.FLIP else ''}"
-    return [
-        ("batch", f"{page.batch(config, processes)}; {workers} each"),
-        ("images", view),
-        ("schedule", _schedule(train, config)),
-    ]
+    return f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}, crop {node.TRAIN_SIZE}{', flip' if node.FLIP else ''}"
 
 
 def _schedule(train: SegmentationSet, config: Any) -> str:

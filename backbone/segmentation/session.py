@@ -1,44 +1,47 @@
-"""From a config to a trained and tested segmentation network in a run folder."""
+"""From the command line and a config to a trained and tested segmentation network in a run folder."""
 
 from __future__ import annotations
 
-import logging
-import time
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
-from ..engine import checkpoint, distributed
-from ..engine.progress import duration
-from ..engine.record import LOGGER, start_logging
-from ..engine.scale import scale_schedule
-from ..engine.session import checkpoint_to_resume, launch, open_folder, train_task
-from .data import SegmentationSet, open_sets
+from ..engine import distributed
+from ..engine.arguments import overrides_of, request_of
+from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
+from ..engine.session import Request
+from ..engine.task_run import RANDOM, TaskRun, start
+from .config import load_config
+from .data import open_sets
 from .data.check import check_set
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer
 from .plan import plan
-from .request import SegmentationRequest
-from .results import BACKBONE, PICTURES, SHEET, TABLE, report, write_backbone
+from .results import SHEET, report
 from .task import KIND, SegmentationTask
-from .weights import WEIGHT_KEYS, StartingWeights, fit_head, load_initial, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, fit_head, load_initial, load_whole, open_starting_weights
 
-log = logging.getLogger(LOGGER)
 # Keys of segmentation that a resumed run may have otherwise.
 FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
-# What segmentation writes into a run folder.
-RUN_FILES = (TABLE, BACKBONE, PICTURES, SHEET)
-BEST = f"{KIND}/mIoU"
 
 
-def run(request: SegmentationRequest, setup: distributed.Launch) -> None:
-    """Train (or test) in all processes of `setup`.
+def make_request(arguments: Namespace) -> Request:
+    """Return the request of tools/train_segmentation.py's arguments.
 
     Raises:
-        UserError: something in the request, the data or the machine is wrong; nothing was changed.
+        ConfigError: config, overrides or flags do not fit together.
     """
+    config = load_config(arguments.config, overrides_of(arguments, root_key="DATA.ROOT"))
+    files = {"predictions": arguments.save_predictions, "json": arguments.json}
+    return request_of(arguments, config, **{name: Path(path) if path else None for name, path in files.items()})
+
+
+def run(request: Request, setup: distributed.Launch) -> None:
+    """Train (or test) in all processes of `setup`; see `start`."""
     if not request.eval_only:
         check_batch(request.config, setup.world_size)
-    launch(run_process, request, setup, "a trained segmentation network")
+    start(SegmentationRun, request, setup)
 
 
 def check_batch(config: Any, processes: int) -> None:
@@ -52,94 +55,57 @@ def check_batch(config: Any, processes: int) -> None:
         )
 
 
-def run_process(request: SegmentationRequest) -> None:
-    """Run one process of a training or a test."""
-    began = time.monotonic()
-    start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
-    # All processes build the same network; later each draws for itself.
-    checkpoint.seed_everything(request.config.SEED)
-    config, weights, notes = settle(request)
-    known = weights.classes if weights is not None and request.eval_only else ()
-    train_set, test_set = open_sets(config, training=not request.eval_only, classes=known)
-    if request.eval_only:
-        notes += check_set(test_set, config, training=False)
-        test_only(config, weights, test_set, request, notes, began)
-        return
-    notes += [*check_set(train_set, config, training=True), *check_set(test_set, config, training=False)]
-    config, scaled = scale_schedule(config, request.given)
-    train(config, weights, (train_set, test_set), request, [*notes, *scaled], began)
+class SegmentationRun(TaskRun):
+    """See `TaskRun`."""
 
+    trained = "a trained segmentation network"
+    weight_keys = WEIGHT_KEYS
+    free_keys = FREE_KEYS
+    files = (TABLE, BACKBONE, PICTURES, SHEET)
+    best = f"{KIND}/mIoU"
 
-def settle(request: SegmentationRequest) -> tuple[Any, StartingWeights | None, list[str]]:
-    """Return the config with what the weights ask for, the weights where they are read, and notes for the plan.
+    def open(self) -> None:
+        self.settle_weights()
+        testing = self.request.eval_only
+        known = self.weights.classes if testing else ()
+        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
+        if not testing:
+            self.notes += check_set(self.train_set, self.config, training=True)
+        self.notes += check_set(self.test_set, self.config, training=False)
 
-    A run that is resumed keeps what was settled when it began.
-    """
-    config = request.config
-    if request.resume and checkpoint.newest(request.folder) is not None:
-        config, _ = WEIGHT_KEYS.adopt(config, WEIGHT_KEYS.of_run(request.folder), str(request.folder), request.given)
-        return config, None, []
-    if not config.MODEL.WEIGHTS:
-        return config, None, []
-    weights = open_starting_weights(config.MODEL.WEIGHTS)
-    config, notes = WEIGHT_KEYS.adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
-    config, compared = fit_head(config, weights, request.given, testing=request.eval_only)
-    return config, weights, [*notes, *compared]
+    def read_weights(self):
+        weights = open_starting_weights(self.config.MODEL.WEIGHTS)
+        given = self.request.given
+        config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
+        config, compared = fit_head(config, weights, given, testing=self.request.eval_only)
+        return config, weights, [*notes, *compared]
 
+    def build(self) -> SegmentationNetwork:
+        return build(self.config, len(self.test_set.classes))
 
-def test_only(
-    config: Any,
-    weights: StartingWeights,
-    images: SegmentationSet,
-    request: SegmentationRequest,
-    notes: list[str],
-    began: float,
-) -> None:
-    """Test MODEL.WEIGHTS and write the results."""
-    network = build(config, len(images.classes))
-    loaded = load_whole(network, weights, images.classes)
-    processes = distributed.world_size()
-    log.info(plan(network, None, images, config, weights=loaded, processes=processes, notes=notes))
-    task = SegmentationTask(network, None, images, config, predictions=request.predictions)
-    task.evaluate()
-    if distributed.is_main():
-        seconds = time.monotonic() - began
-        extra = {"weights": config.MODEL.WEIGHTS, "seconds": round(seconds, 1)}
-        report(task, config, extra=extra, json=request.json)
-        log.info("took %s", duration(seconds))
+    def load_first(self, network: SegmentationNetwork) -> str:
+        if self.weights is None:
+            return RANDOM
+        classes, anew = self.test_set.classes, self.config.MODEL.NEW_CLASSIFIER
+        return load_initial(network, self.weights, classes, new_classifier=anew)
 
+    def load_trained(self, network: SegmentationNetwork) -> str:
+        return load_whole(network, self.weights, self.test_set.classes)
 
-def train(
-    config: Any,
-    weights: StartingWeights | None,
-    sets: tuple[SegmentationSet, SegmentationSet],
-    request: SegmentationRequest,
-    notes: list[str],
-    began: float,
-) -> None:
-    """Train, with the tests on the way, and write results, pictures and the backbone file."""
-    train_set, test_set = sets
-    saved, resumed = checkpoint_to_resume(request, config, FREE_KEYS)
-    network = build(config, len(test_set.classes))
-    network.train()
-    first = f"resumed from {saved}" if saved else _first_weights(network, weights, test_set, config)
-    task = SegmentationTask(network, train_set, test_set, config, predictions=request.predictions)
-    processes = distributed.world_size()
-    shown = plan(network, train_set, test_set, config, weights=first, processes=processes, notes=[*notes, *resumed])
-    open_folder(request, config, shown, RUN_FILES)
-    state = train_task(task, make_optimizer(network, config), config, best=BEST, saved=saved)
-    if distributed.is_main():
-        write_backbone(task, config)
-        seconds = time.monotonic() - began
-        best = {"mIoU": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
-        extra = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
-        report(task, config, extra=extra, json=request.json)
-        log.info("took %s", duration(seconds))
+    def make_task(self, network: SegmentationNetwork) -> SegmentationTask:
+        sets = (self.train_set, self.test_set)
+        return SegmentationTask(network, *sets, self.config, predictions=self.request.predictions)
 
+    def make_optimizer(self, network: SegmentationNetwork):
+        return make_optimizer(network, self.config)
 
-def _first_weights(
-    network: SegmentationNetwork, weights: StartingWeights | None, images: SegmentationSet, config: Any
-) -> str:
-    if weights is None:
-        return "none: random weights (He et al., 2015)"
-    return load_initial(network, weights, images.classes, new_classifier=config.MODEL.NEW_CLASSIFIER)
+    def plan(self, network: SegmentationNetwork, weights: str, notes: list[str]) -> str:
+        return plan(network, self.train_set, self.test_set, self.config, weights=weights, notes=notes)
+
+    def write_weights(self, task: SegmentationTask, results: dict[str, Any]) -> None:
+        network = task.model.backbone
+        network.preprocessing = task.preprocessing
+        write_backbone(network, self.config, {"trained_on": task.train.name})
+
+    def report(self, task: SegmentationTask, results: dict[str, Any], extra: dict[str, Any]) -> None:
+        report(task, self.config, extra=extra, json=self.request.json)

@@ -16,12 +16,13 @@ from ..common.images import montage
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.image_progress import ImageProgress
+from ..engine.loading import Batch
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..weights import Preprocessing
 from ..weights.traits import traits_of
 from .data import SegmentationSet
-from .data.batches import Batch, training_batches, whole_images
+from .data.batches import training_batches, whole_images
 from .data.labels import write_label
 from .evaluation import VOID, Confusion, metrics
 from .inference import Inference, predict

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from backbone.engine import session
+from backbone.engine.results import PICTURES, TABLE
 
 from ..config.methods import METHOD_KEYS
 from .alternating.steps import STEP_FILES
-from .results import PICTURES, SHEET, TABLE
+from .results import SHEET
 
 # Keys of detection that a resumed run may have otherwise.
 FREE_KEYS = {

@@ -7,40 +7,29 @@ from torch import nn
 
 from backbone.common.text import count, some
 from backbone.engine import plan as page
-from backbone.engine.loading import settle_workers
 
 from ..config.names import architecture_of
 from ..data.sets import DetectionSet
 from .datasets import Sets, repeats_of, used_for_training
 
 
-def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, processes: int, notes: list[str]) -> str:
+def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: list[str]) -> str:
     """Return the plan: model, weights, data, batch, schedule, device, precision and output folder."""
-    strange = page.schedule_notes(config, _used(sets.train, config)) if sets.train is not None else []
-    rows = [
-        ("model", _model(model, config)),
-        ("weights", weights),
-        *(_rows_of("train", sets.train, labelled=True) if sets.train is not None else []),
-        *(row for test in sets.test for row in _rows_of("test", test.images, labelled=test.has_truth)),
-        *(
-            [
-                ("batch", _batch(config, processes)),
-                *_sampling(sets.train, config),
-                ("schedule", schedule_line(config, sets.train)),
-            ]
-            if sets.train is not None
-            else []
-        ),
-        *(("", note) for note in [*strange, *notes]),
-        ("device", page.device(config, processes)),
-        ("precision", page.precision(config)),
-        ("output", config.OUTPUT_DIR),
-    ]
-    return page.layout(rows)
+    rows = [("model", _model(model, config)), ("weights", weights)]
+    if sets.train is not None:
+        rows += _rows_of("train", sets.train, labelled=True)
+    rows += [row for test in sets.test for row in _rows_of("test", test.images, labelled=test.has_truth)]
+    if sets.train is not None:
+        rows += [
+            ("batch", _batch(config)),
+            *_sampling(sets.train, config),
+            ("schedule", schedule_line(config, sets.train)),
+        ]
+        notes = [*page.schedule_notes(config, _used(sets.train, config)), *notes]
+    return page.page(config, rows, notes)
 
 
 def _model(model: nn.Module, config: CfgNode) -> str:
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     kind = "Mask R-CNN" if config.MODEL.MASK_ON else "Faster R-CNN"
     head = config.MODEL.ROI_HEADS.NAME
@@ -49,7 +38,7 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     classes = count(config.MODEL.ROI_HEADS.NUM_CLASSES, "class", "classes")
     return (
         f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {norm}, {classes}; "
-        f"{trained / 1e6:.2f} M parameters trained, "
+        f"{page.trained(model)}, "
         f"{frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
     )
 
@@ -76,12 +65,11 @@ def _set(images: DetectionSet) -> str:
     return ", ".join(parts)
 
 
-def _batch(config: CfgNode, processes: int) -> str:
+def _batch(config: CfgNode) -> str:
     sides = config.INPUT.MIN_SIZE_TRAIN
     shown = f"{min(sides)}..{max(sides)}" if len(sides) > 1 else str(sides[0])
-    workers = settle_workers(config.DATALOADER.NUM_WORKERS, processes)
     size = f"shorter side {shown}, longer at most {config.INPUT.MAX_SIZE_TRAIN}"
-    return f"{page.batch(config, processes)}; {size}; {count(workers, 'loader worker')} each"
+    return f"{page.batch(config)}; {size}; {page.loaders(config)}"
 
 
 def _sampling(images: DetectionSet, config: CfgNode) -> list[tuple[str, str]]:

@@ -1,27 +1,30 @@
-"""From a config to a trained and evaluated detector in a run folder."""
+"""From the command line and a config to a trained and evaluated detector in a run folder."""
 
 from __future__ import annotations
 
-import logging
-import time
+from argparse import Namespace
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
+from torch import nn
 
-from backbone.engine import checkpoint, distributed
-from backbone.engine.progress import duration
-from backbone.engine.record import CONFIG, LOGGER, start_logging
-from backbone.engine.scale import scale_schedule
-from backbone.engine.session import Request, checkpoint_to_resume, launch, open_folder, train_task
+import detection
+from backbone import ConfigError
+from backbone.engine import distributed
+from backbone.engine.arguments import overrides_of, request_of
+from backbone.engine.record import CONFIG
+from backbone.engine.session import Request
+from backbone.engine.task_run import TaskRun, start
 
 from ..config.keys import idle_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
 from ..weights.keys import WEIGHT_KEYS
-from ..weights.load import StartingWeights, open_starting_weights
+from ..weights.load import open_starting_weights
 from .alternating.run import train_alternating
-from .datasets import Sets, load_sets
+from .datasets import load_sets
 from .folder import FREE_KEYS, RUN_FILES
 from .model import fit_classes, load_trained, prepare_for_training
 from .plan import plan
@@ -29,42 +32,108 @@ from .results import report
 from .scoring import best_of
 from .task import DetectionTask
 
-log = logging.getLogger(LOGGER)
+CUSTOM = {"train": "TRAIN", "val": "TEST"}
+
+
+def make_request(arguments: Namespace) -> Request:
+    """Return the request of tools/train_net.py's arguments.
+
+    Raises:
+        ConfigError: config, overrides or flags do not fit together.
+    """
+    overrides = [*overrides_of(arguments, root_key="DATASETS.ROOT"), *_own_data(arguments)]
+    if arguments.scheme is not None:
+        overrides += ["SOLVER.SCHEME", arguments.scheme]
+    return request_of(arguments, detection.get_config(arguments.config, overrides))
+
+
+def _own_data(arguments: Namespace) -> list[object]:
+    overrides: list[object] = []
+    for split, section in CUSTOM.items():
+        json_file, folder = getattr(arguments, f"{split}_json"), getattr(arguments, f"{split}_images")
+        if (json_file is None) != (folder is None):
+            missing = "images" if folder is None else "json"
+            raise ConfigError(f"--{split}-json and --{split}-images belong together; --{split}-{missing} is missing")
+        if json_file is None:
+            continue
+        name = split.upper()
+        overrides += [f"DATASETS.{section}", (f"custom_{split}",)]
+        overrides += [f"DATASETS.CUSTOM.{name}_JSON", json_file, f"DATASETS.CUSTOM.{name}_IMAGES", folder]
+    if arguments.train_json is not None and arguments.val_json is None:
+        # The config's own test set has other classes.
+        overrides += ["DATASETS.TEST", ()]
+    return overrides
 
 
 def run(request: Request, setup: distributed.Launch) -> None:
-    """Train (or evaluate) in all processes of `setup`.
-
-    Raises:
-        UserError: something in the request, the data or the machine is wrong; nothing was changed.
-    """
-    launch(run_process, request, setup, "the checkpoint of a trained detector")
+    """Train (or evaluate) in all processes of `setup`; see `start`."""
+    start(DetectionRun, request, setup)
 
 
-def run_process(request: Request) -> None:
-    """Run one process of a training or an evaluation."""
-    # Forked or spawned, each process has its own registries.
-    from .. import register
+class DetectionRun(TaskRun):
+    """See `TaskRun`. With SOLVER.SCHEME alternating, it trains in four steps."""
 
-    register()
-    began = time.monotonic()
-    config = request.config
-    start_logging(request.folder if distributed.is_main() else None, quiet=not distributed.is_main())
-    # All processes build the same model; later each draws for itself.
-    checkpoint.seed_everything(config.SEED)
-    set_backends(config)
-    check_ensemble(config)
+    trained = "the checkpoint of a trained detector"
+    weight_keys = WEIGHT_KEYS
+    free_keys = FREE_KEYS
+    files = RUN_FILES
 
-    sets = load_sets(config, training=not request.eval_only)
-    config = fit_classes(config, sets.classes, set(request.given))
-    config, weights, notes = settle_weights(config, request)
-    notes = [*notes, *idle_keys(config, request.given)]
-    if request.eval_only:
-        evaluate_only(config, sets, weights, notes, began)
-        return
-    config, scaled = scale_schedule(config, request.given)
-    train_by_scheme = train_alternating if config.SOLVER.SCHEME == "alternating" else train
-    train_by_scheme(config, sets, weights, request, [*notes, *scaled], began)
+    def open(self) -> None:
+        # Forked or spawned, each process has its own registries.
+        detection.register()
+        set_backends(self.config)
+        check_ensemble(self.config)
+        self.sets = load_sets(self.config, training=not self.request.eval_only)
+        self.config = fit_classes(self.config, self.sets.classes, set(self.request.given))
+        self.settle_weights()
+        self.notes += idle_keys(self.config, self.request.given)
+
+    @property
+    def best(self) -> str:
+        return best_of(self.sets.test)
+
+    def best_figure(self, value: float) -> dict[str, float]:
+        return {"AP": value}
+
+    def has_begun(self) -> bool:
+        if self.config.SOLVER.SCHEME == "alternating":
+            # Its checkpoints lie in the folders of its steps, which read the weights where they need them.
+            return (self.request.folder / CONFIG).is_file()
+        return super().has_begun()
+
+    def read_weights(self):
+        weights = open_starting_weights(self.config.MODEL.WEIGHTS)
+        given = self.request.given
+        config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
+        return config, weights, notes
+
+    def build(self) -> nn.Module:
+        return build(self.config)
+
+    def load_first(self, network: nn.Module) -> str:
+        return prepare_for_training(network, self.config, self.sets.train, self.weights)
+
+    def load_trained(self, network: nn.Module) -> str:
+        return load_trained(network, self.weights, self.sets.classes)
+
+    def make_task(self, network: nn.Module) -> DetectionTask:
+        return DetectionTask(network, self.sets, self.config)
+
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(self.config, network)
+
+    def plan(self, network: nn.Module, weights: str, notes: list[str]) -> str:
+        return plan(network, self.sets, self.config, weights=weights, notes=notes)
+
+    def train(self) -> None:
+        """See `TaskRun.train`."""
+        if self.config.SOLVER.SCHEME == "alternating":
+            train_alternating(self.config, self.sets, self.weights, self.request, self.notes, self.began)
+        else:
+            super().train()
+
+    def report(self, task: DetectionTask, results: dict[str, Any], extra: dict[str, Any]) -> None:
+        report(task, results, self.config, extra=extra)
 
 
 def set_backends(config: CfgNode) -> None:
@@ -74,66 +143,3 @@ def set_backends(config: CfgNode) -> None:
     if precision:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = precision != "highest"
-
-
-def settle_weights(config: CfgNode, request: Request) -> tuple[CfgNode, StartingWeights | None, list[str]]:
-    """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with.
-
-    Returns:
-        The config, the weights (None without any, or where a checkpoint takes their place), and notes for the plan.
-    """
-    if request.resume and _has_begun(request):
-        kept = {key: value for key, value in WEIGHT_KEYS.of_run(request.folder).items() if key not in request.given}
-        return WEIGHT_KEYS.adopt(config, kept, str(request.folder), request.given)[0], None, []
-    if not config.MODEL.WEIGHTS:
-        return config, None, []
-    weights = open_starting_weights(config.MODEL.WEIGHTS)
-    config, notes = WEIGHT_KEYS.adopt(config, weights.wants, weights.source, request.given, assumed=weights.assumed)
-    return config, weights, notes
-
-
-def _has_begun(request: Request) -> bool:
-    if request.config.SOLVER.SCHEME == "alternating":
-        # Its checkpoints lie in the folders of its steps, which read the weights where they need them.
-        return (request.folder / CONFIG).is_file()
-    return checkpoint.newest(request.folder) is not None
-
-
-def evaluate_only(config: CfgNode, sets: Sets, weights: StartingWeights, notes: list[str], began: float) -> None:
-    """Evaluate a trained detector and write the results."""
-    model = build(config)
-    loaded = load_trained(model, weights, sets.classes)
-    processes = distributed.world_size()
-    log.info(plan(model, sets, config, weights=loaded, processes=processes, notes=notes))
-    model.eval()
-    task = DetectionTask(model, sets, config)
-    results = task.evaluate()
-    if distributed.is_main():
-        report(task, results, config, extra={"weights": config.MODEL.WEIGHTS})
-        log.info("took %s", duration(time.monotonic() - began))
-
-
-def train(
-    config: CfgNode,
-    sets: Sets,
-    weights: StartingWeights | None,
-    request: Request,
-    notes: list[str],
-    began: float,
-) -> None:
-    """Train, with the evaluations on the way, and write the results."""
-    saved, resumed = checkpoint_to_resume(request, config, FREE_KEYS)
-    model = build(config)
-    model.train()
-    first = f"resumed from {saved}" if saved else prepare_for_training(model, config, sets.train, weights)
-    shown = plan(model, sets, config, weights=first, processes=distributed.world_size(), notes=[*notes, *resumed])
-    open_folder(request, config, shown, RUN_FILES)
-    task = DetectionTask(model, sets, config)
-    state = train_task(task, build_optimizer(config, model), config, best=best_of(sets.test), saved=saved)
-    if distributed.is_main():
-        best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
-        seconds = time.monotonic() - began
-        extra = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
-        extra["broken_images"] = len(task.broken.messages)
-        report(task, state.results, config, extra=extra)
-        log.info("took %s", duration(seconds))

@@ -194,7 +194,8 @@ def folders(tmp_path_factory) -> Path:
 
 def test_the_papers_recipe_on_files(folders, tmp_path):
     printed = run(tmp_path / "run", folders, config="imagenet_resnet18.yaml", **SMALL)
-    assert "Table 2, ResNet-18, 10crop: top-1 27.88 % error" in printed and "on plateau" in printed
+    # Of ten classes, the figures of the paper say nothing.
+    assert "on plateau" in printed and "Table 2" not in printed and "27.88" not in printed
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"1crop", "10crop", "dense"} <= set(results) and results["broken_images"] == 0
 

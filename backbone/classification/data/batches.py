@@ -6,7 +6,7 @@ Order and random draws follow from the seed and the position alone (see `backbon
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,25 +17,18 @@ from torch.utils.data import Dataset
 from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
-from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, to_device, until_error
+from ...engine.loading import (
+    Batch,
+    BatchSampler,
+    EpochSampler,
+    Item,
+    make_loader,
+    settle_workers,
+    to_device,
+    until_error,
+)
 from .decode import CropSpec, training_crop
 from .sets import ImagesInMemory, LabelledImages
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A process's share of one step.
-
-    Attributes:
-        images: (N, 3, H, W) uint8, RGB.
-        labels: (N,) int64.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def make_sampler(images: LabelledImages, config: Any, start: int, end: int) -> BatchSampler:

@@ -1,6 +1,6 @@
 """Images with label images for segmentation: where they come from, and how they become batches."""
 
-from .sets import CocoImages, ImageFiles, SegmentationSet
+from .sets import CocoImages, LabelledFiles, SegmentationSet
 from .sources import open_sets
 
-__all__ = ["CocoImages", "ImageFiles", "SegmentationSet", "open_sets"]
+__all__ = ["CocoImages", "LabelledFiles", "SegmentationSet", "open_sets"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -15,25 +14,12 @@ from torch.utils.data import Dataset
 from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
-from ...engine.loading import BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
+from ...engine.loading import Batch, BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
 from .augment import View, training_view
 from .sets import SegmentationSet
 
 # Stream of random numbers, apart from the order's.
 VIEWS = 1
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A process's share of one step.
-
-    Attributes:
-        images: (N, 3, size, size) uint8, RGB.
-        labels: (N, size, size) int64.
-    """
-
-    images: Tensor
-    labels: Tensor
 
 
 def view_of(config: Any) -> View:

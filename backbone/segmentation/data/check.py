@@ -17,7 +17,7 @@ from ...engine.broken import check_left_out
 from ...engine.image_progress import ImageProgress
 from ...engine.loading import make_loader, settle_workers, until_error
 from ..evaluation import VOID
-from .sets import ImageFiles, SegmentationSet
+from .sets import LabelledFiles, SegmentationSet
 
 # Images that a loader process is worth starting for.
 IMAGES_A_WORKER = 64
@@ -165,5 +165,5 @@ def _classes(images: SegmentationSet, found: Findings, *, training: bool) -> lis
     shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
     text = f"{images.name}: no pixel of {shown} ({len(absent)} of {count(len(images.classes), 'class', 'classes')})"
     # Of the numbers in files, those at the ends tell a list of names that is one off.
-    ends = isinstance(images, ImageFiles) and {images.own_classes[0], images.own_classes[-1]} & set(absent)
+    ends = isinstance(images, LabelledFiles) and {images.own_classes[0], images.own_classes[-1]} & set(absent)
     return [text + ("; labels count from 0: are the names shifted by one?" if ends else "")]

@@ -128,7 +128,7 @@ class SegmentationSet(ABC):
         """Return the labels as the set numbers them; see `label`."""
 
 
-class ImageFiles(SegmentationSet):
+class LabelledFiles(SegmentationSet):
     """Records are (image file, label file or None)."""
 
     def path(self, index: int) -> Path:

@@ -16,7 +16,7 @@ from ...common.text import nearest
 from ...engine.roots import data_root
 from ..evaluation import VOID
 from .coco import BACKGROUND, open_coco
-from .sets import ImageFiles, SegmentationSet
+from .sets import LabelledFiles, SegmentationSet
 
 
 def open_sets(
@@ -70,7 +70,7 @@ def _open(config: Any, split: str, *, training: bool, classes: Sequence[str] = (
     return _open_folders(root, split, data.CLASSES, classes)
 
 
-def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
+def _open_voc(root: Path, split: str, *, year: str, labels: str) -> LabelledFiles:
     """Open VOC<year>; the split `test` has no labels."""
     places = [root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}", root]
     folder = next((place for place in places if (place / "JPEGImages").is_dir()), None)
@@ -90,10 +90,10 @@ def _open_voc(root: Path, split: str, *, year: str, labels: str) -> ImageFiles:
         for stem in stems
     ]
     _check_files(records)
-    return ImageFiles(f"VOC{year} {split}", (BACKGROUND, *VOC_CLASSES), records, has_truth=has_truth)
+    return LabelledFiles(f"VOC{year} {split}", (BACKGROUND, *VOC_CLASSES), records, has_truth=has_truth)
 
 
-def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str]) -> ImageFiles:
+def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str]) -> LabelledFiles:
     """Open images/<split> and labels/<split>, or images and labels with the list of names <split>.txt.
 
     Args:
@@ -127,7 +127,7 @@ def _open_folders(root: Path, split: str, class_file: str, known: Sequence[str])
         raise DataError(f"{list_file}: names {missing[0]!r}, of which {images} has no image")
     records = [(found[stem], labels / f"{stem}.png") for stem in (found if wanted is None else wanted)]
     _check_files(records)
-    return ImageFiles(f"{root.name} {split}", classes, records)
+    return LabelledFiles(f"{root.name} {split}", classes, records)
 
 
 def _check_files(records: list[tuple[Path, Path | None]]) -> None:

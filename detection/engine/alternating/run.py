@@ -94,7 +94,7 @@ def _run_step(
         saved, notes = checkpoint_to_resume(mine, own, FREE_KEYS | {"MODEL.WEIGHTS"})
     first = f"resumed from {saved}" if saved else _start_from(model, own, sets, weights)
     model.begin(step).train()
-    shown = plan(model, sets, own, weights=first, processes=distributed.world_size(), notes=[step.says, *notes])
+    shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])
     open_folder(mine, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
     state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved)

@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from ..layers import layers_of
-from .predictions import Predictions
+from .predictions import RegionScores
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class Network(nn.Module):
         heads = self.model.roi_heads
         return layers_of(heads).region_features(heads, maps.features, [Boxes(boxes)])
 
-    def predict(self, regions: Tensor, boxes: Tensor) -> Predictions:
+    def predict(self, regions: Tensor, boxes: Tensor) -> RegionScores:
         """Run the sibling layers on the features of boxes (R, 4), the context appended where there is one."""
         layers = self.model.roi_heads.box_predictor
         logits, deltas = layers(regions)
         regressed = layers.box2box_transform.apply_deltas(deltas, boxes)
         classes = logits.shape[1] - 1
-        return Predictions(logits.softmax(-1), regressed.view(len(boxes), -1, 4).expand(-1, classes, -1))
+        return RegionScores(logits.softmax(-1), regressed.view(len(boxes), -1, 4).expand(-1, classes, -1))
 
     def add_masks(self, image: Tensor, instances: Instances) -> Instances:
         """Run the mask head, where there is one, on the final boxes."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .methods import Methods
 from .network import Network
-from .predictions import Predictions, average, flip_boxes, join, regressed_boxes, scale_boxes
+from .predictions import RegionScores, average, flip_boxes, join, regressed_boxes, scale_boxes
 from .reader import Reader
 from .selection import select
 
@@ -83,7 +83,7 @@ class Pipeline(nn.Module):
         mirrored = [Frame(frame.image.flip(-1), mirrored=True) for frame in frames if methods.union_flip]
         return frames + mirrored
 
-    def _predict(self, frame: Frame) -> Predictions:
+    def _predict(self, frame: Frame) -> RegionScores:
         readers = [
             Reader(network, frame.image, frame.pyramid, flipped=flipped)
             for network in self.networks
@@ -97,7 +97,7 @@ class Pipeline(nn.Module):
         return join([first, average([reader.score(refined) for reader in readers])])
 
 
-def _to_size(found: Predictions, frame: Frame, size: tuple[int, int]) -> Predictions:
+def _to_size(found: RegionScores, frame: Frame, size: tuple[int, int]) -> RegionScores:
     """Return the predictions with their boxes in pixels of the unmirrored image of another size."""
     boxes = flip_boxes(found.boxes, frame.size[1]) if frame.mirrored else found.boxes
-    return Predictions(found.scores, scale_boxes(boxes, frame.size, size))
+    return RegionScores(found.scores, scale_boxes(boxes, frame.size, size))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Predictions:
+class RegionScores:
     """Of R regions of one image, for K classes.
 
     Attributes:
@@ -22,20 +22,20 @@ class Predictions:
     boxes: Tensor
 
 
-def average(found: Sequence[Predictions]) -> Predictions:
+def average(found: Sequence[RegionScores]) -> RegionScores:
     """Return the mean probabilities and the mean boxes of the same regions."""
     if len(found) == 1:
         return found[0]
     scores, boxes = (torch.stack([getattr(one, part) for one in found]).mean(0) for part in ("scores", "boxes"))
-    return Predictions(scores, boxes)
+    return RegionScores(scores, boxes)
 
 
-def join(found: Sequence[Predictions]) -> Predictions:
+def join(found: Sequence[RegionScores]) -> RegionScores:
     """Return the predictions of all regions, one after the other."""
-    return Predictions(torch.cat([one.scores for one in found]), torch.cat([one.boxes for one in found]))
+    return RegionScores(torch.cat([one.scores for one in found]), torch.cat([one.boxes for one in found]))
 
 
-def regressed_boxes(found: Predictions, size: tuple[int, int]) -> Tensor:
+def regressed_boxes(found: RegionScores, size: tuple[int, int]) -> Tensor:
     """Return each region's box (R, 4) of its most probable object class, clipped to the image (height, width)."""
     label = found.scores[:, :-1].argmax(1)
     boxes = found.boxes[torch.arange(len(label), device=label.device), label]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .network import Maps, Network, append_image
-from .predictions import Predictions, flip_boxes, scale_boxes
+from .predictions import RegionScores, flip_boxes, scale_boxes
 
 CANONICAL_AREA = 224 * 224  # pixels of a region in ImageNet's training, which the classifier is used to
 
@@ -59,7 +59,7 @@ class Reader:
         """Return the RPN's proposals (R, 4)."""
         return self._turn(self.network.proposals(self._maps))
 
-    def score(self, boxes: Tensor) -> Predictions:
+    def score(self, boxes: Tensor) -> RegionScores:
         """Return the predictions for boxes (R, 4)."""
         turned = self._turn(boxes)
         regions = self._pool(turned)
@@ -67,7 +67,7 @@ class Reader:
             whole = turned.new_tensor([[0.0, 0.0, self.size[1], self.size[0]]])
             regions = append_image(regions, self._pool(whole))
         found = self.network.predict(regions, turned)
-        return Predictions(found.scores, self._turn(found.boxes))
+        return RegionScores(found.scores, self._turn(found.boxes))
 
     def _pool(self, boxes: Tensor) -> Tensor:
         if not self.pyramid:

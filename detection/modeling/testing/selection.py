@@ -8,10 +8,10 @@ from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
 from .methods import Methods
-from .predictions import Predictions, clip
+from .predictions import RegionScores, clip
 
 
-def select(found: Predictions, size: tuple[int, int], methods: Methods) -> Instances:
+def select(found: RegionScores, size: tuple[int, int], methods: Methods) -> Instances:
     """Return the detections of an image (height, width), best first: pred_boxes, scores, pred_classes."""
     finite = torch.isfinite(found.boxes).flatten(1).all(1) & torch.isfinite(found.scores).all(1)
     every_score, every_box = found.scores[finite, :-1], clip(found.boxes[finite], size)

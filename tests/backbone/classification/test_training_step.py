@@ -121,7 +121,7 @@ def test_mistakes(keys, expected):
 def test_plan_says_the_mode(mode, expected):
     trainer = make(MODEL__COMPILE=True, MODEL__COMPILE_MODE=mode)
     task = trainer.task
-    shown = plan(task.model, None, task.test, task.config, weights="none", processes=1, notes=[])
+    shown = plan(task.model, None, task.test, task.config, weights="none", notes=[])
     assert expected in shown
 
 

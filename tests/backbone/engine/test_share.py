@@ -9,10 +9,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from backbone.classification import load_config
-from backbone.classification.data.batches import Batch
 from backbone.classification.data.sources import synthetic_images
 from backbone.classification.networks import build
 from backbone.classification.task import ClassificationTask
+from backbone.engine.loading import Batch
 from backbone.engine.share import Share
 
 PROCESSES, IMAGES = 3, 12

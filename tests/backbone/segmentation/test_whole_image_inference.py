@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from backbone.common.errors import DataError
 from backbone.common.images import resize_image
+from backbone.engine.loading import Batch
 from backbone.segmentation import default_config
 from backbone.segmentation.data import open_sets
-from backbone.segmentation.data.batches import Batch
 from backbone.segmentation.data.labels import voc_palette
 from backbone.segmentation.evaluation import VOID
 from backbone.segmentation.inference import predict

@@ -21,7 +21,7 @@ from backbone.engine.session import Request
 detection.register()
 
 from detection.engine import datasets  # noqa: E402
-from detection.engine.session import run_process  # noqa: E402
+from detection.engine.session import DetectionRun  # noqa: E402
 from detection.inference import methods as testing  # noqa: E402
 from detection.inference import transform  # noqa: E402
 from detection.inference.detector import load_trained_detector  # noqa: E402
@@ -79,7 +79,7 @@ def checkpoints(tmp_path_factory, few_images) -> list[str]:
 
 def evaluate(folder: Path, changes: dict[str, object]) -> list[dict]:
     config = settings(**changes, OUTPUT_DIR=str(folder))
-    run_process(Request(config=config, eval_only=True))
+    DetectionRun(Request(config=config, eval_only=True)).run()
     assert "AP" in json.loads((folder / "results.json").read_text())["bbox"]
     return json.loads((folder / "predictions_custom_val.json").read_text())
 

@@ -10,19 +10,19 @@ from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_i
 from torch import Tensor
 
 from detection.modeling.testing import Methods
-from detection.modeling.testing.predictions import Predictions
+from detection.modeling.testing.predictions import RegionScores
 from detection.modeling.testing.reader import nearest_scales
 from detection.modeling.testing.selection import select, soft_nms, vote
 
 SIZE = (90, 120)
 
 
-def random_predictions(regions: int, classes: int, seed: int) -> Predictions:
+def random_predictions(regions: int, classes: int, seed: int) -> RegionScores:
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(regions, classes, 2, generator=generator) * 60 + 20
     sides = torch.rand(regions, classes, 2, generator=generator) * 50 + 5
     boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=-1)
-    return Predictions((torch.randn(regions, classes + 1, generator=generator) * 2).softmax(1), boxes)
+    return RegionScores((torch.randn(regions, classes + 1, generator=generator) * 2).softmax(1), boxes)
 
 
 def iou(a: list[float], b: list[float]) -> float:

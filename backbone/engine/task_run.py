@@ -1,0 +1,187 @@
+"""A run of one task: config, data and weights come together, then it trains or tests into its run folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from . import checkpoint, distributed
+from .progress import duration
+from .record import LOGGER, start_logging
+from .scale import scale_schedule
+from .session import Request, checkpoint_to_resume, launch, open_folder, train_task
+from .starting_weights import WeightKeys
+from .task import Schedule, Task
+
+log = logging.getLogger(LOGGER)
+RANDOM = "none: random weights (He et al., 2015)"
+
+
+class TaskRun(ABC):
+    """A run in one process. A task's own class says what differs; what all tasks do alike stands here.
+
+    Attributes:
+        trained: what --weights must be for an evaluation, in words.
+        weight_keys: the config's keys that belong to weights.
+        free_keys: keys that a resumed run may have otherwise, beside those of `session.FREE_KEYS`.
+        files: patterns of what the run writes into its folder, beside `session.RUN_FILES`.
+        best: "kind/metric" of the evaluation by which the best weights are chosen.
+        config: as it will run; what data, weights and batch ask for is set on the way.
+        weights: what MODEL.WEIGHTS holds; None without any, or where a checkpoint takes their place.
+        notes: lines for the plan.
+    """
+
+    trained: ClassVar[str]
+    weight_keys: ClassVar[WeightKeys]
+    free_keys: ClassVar[Collection[str]] = frozenset()
+    files: ClassVar[Collection[str]] = ()
+    best: str
+
+    def __init__(self, request: Request) -> None:
+        self.began = time.monotonic()
+        self.request = request
+        self.config = request.config
+        self.weights: Any = None
+        self.notes: list[str] = []
+
+    # -- what differs
+
+    @abstractmethod
+    def open(self) -> None:
+        """Open data and weights, check them, and set the config to what they ask for."""
+
+    @abstractmethod
+    def read_weights(self) -> tuple[Any, Any, list[str]]:
+        """Return the config as MODEL.WEIGHTS ask for it, the weights, and what was set, a line each."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return a new network on its device."""
+
+    @abstractmethod
+    def load_first(self, network: nn.Module) -> str:
+        """Load what training starts from; return what it was, in words."""
+
+    def load_trained(self, network: nn.Module) -> str:
+        """Load the network that is tested; return what it was, in words. A run with a `test` of its own needs none."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def make_task(self, network: nn.Module) -> Task:
+        """Return the task of the network and the open sets."""
+
+    @abstractmethod
+    def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        """Return the optimizer of SOLVER."""
+
+    @abstractmethod
+    def plan(self, network: nn.Module, weights: str, notes: list[str]) -> str:
+        """Return what the run is about to do, on one page."""
+
+    @abstractmethod
+    def report(self, task: Any, results: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Write the results and say where they are; in the main process. `extra` goes into results.json."""
+
+    def make_schedule(self) -> Schedule | None:
+        """Return the learning rate's schedule; None for the one of SOLVER."""
+        return None
+
+    def last_tests(self, task: Any, results: dict[str, Any]) -> dict[str, Any]:
+        """Return the results of the last evaluation, and of tests that are made at the end alone. In every process."""
+        return results
+
+    def write_weights(self, task: Any, results: dict[str, Any]) -> None:  # noqa: B027 (optional)
+        """Write weights in another form than a checkpoint; in the main process."""
+
+    def best_figure(self, value: float) -> dict[str, float]:
+        """Return the best value of `best` by the name that results.json has for it."""
+        return {self.best.rpartition("/")[2]: value}
+
+    def has_begun(self) -> bool:
+        """Whether the folder holds what --resume goes on from."""
+        return checkpoint.newest(self.request.folder) is not None
+
+    # -- what all do
+
+    def run(self) -> None:
+        """Train or test.
+
+        Raises:
+            UserError: something in the request, the data or the machine is wrong.
+        """
+        main = distributed.is_main()
+        start_logging(self.request.folder if main else None, quiet=not main)
+        # All processes build the same network; later each draws for itself.
+        checkpoint.seed_everything(self.config.SEED)
+        self.open()
+        if self.request.eval_only:
+            self.test()
+            return
+        self.config, scaled = scale_schedule(self.config, self.request.given)
+        self.notes += scaled
+        self.train()
+
+    def settle_weights(self) -> None:
+        """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with."""
+        request, keys = self.request, self.weight_keys
+        if request.resume and self.has_begun():
+            kept = {key: value for key, value in keys.of_run(request.folder).items() if key not in request.given}
+            self.config = keys.adopt(self.config, kept, str(request.folder), request.given)[0]
+        elif self.config.MODEL.WEIGHTS:
+            self.config, self.weights, notes = self.read_weights()
+            self.notes += notes
+
+    def test(self) -> None:
+        """Test MODEL.WEIGHTS and write the results."""
+        network = self.build()
+        said = self.load_trained(network)
+        log.info(self.plan(network, said, self.notes))
+        task = self.make_task(network.eval())
+        self.finish(task, task.evaluate(), {"weights": self.config.MODEL.WEIGHTS})
+
+    def train(self) -> None:
+        """Train, with the tests on the way, and write the results."""
+        saved, resumed = checkpoint_to_resume(self.request, self.config, self.free_keys)
+        network = self.build()
+        network.train()
+        first = f"resumed from {saved}" if saved else self.load_first(network)
+        task = self.make_task(network)
+        shown = self.plan(network, first, [*self.notes, *resumed])
+        open_folder(self.request, self.config, shown, self.files)
+        optimizer, schedule = self.make_optimizer(network), self.make_schedule()
+        state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule)
+        results = self.last_tests(task, state.results)
+        if distributed.is_main():
+            self.write_weights(task, results)
+        best = None
+        if state.best_iteration >= 0:
+            best = {**self.best_figure(state.best), "iteration": state.best_iteration}
+        broken = len(task.broken.messages)
+        self.finish(task, results, {"iteration": state.iteration, "best": best, "broken_images": broken})
+
+    def finish(self, task: Any, results: dict[str, Any], extra: dict[str, Any]) -> None:
+        """Report in the main process, and say how long the run took."""
+        if distributed.is_main():
+            seconds = time.monotonic() - self.began
+            self.report(task, results, {**extra, "seconds": round(seconds, 1)})
+            log.info("took %s", duration(seconds))
+
+
+def start(kind: type[TaskRun], request: Request, setup: distributed.Launch) -> None:
+    """Run in all processes of `setup`.
+
+    Raises:
+        UserError: something in the request, the data or the machine is wrong; nothing was changed.
+    """
+    launch(partial(_run_process, kind), request, setup, kind.trained)
+
+
+def _run_process(kind: type[TaskRun], request: Request) -> None:
+    kind(request).run()
