@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from backbone.common.commands import as_typed
 from backbone.common.errors import DataError
 from backbone.common.text import count
 
@@ -45,8 +46,9 @@ def warnings_line(faults: Sequence[Fault], source: str, *, images: Path | str) -
     found = [fault for fault in faults if fault.severity == WARNING]
     if not found:
         return ""
-    number, whole = sum(fault.count for fault in found), f"tools/check_data.py --json {source} --images {images}"
-    return f"{count(number, 'warning')} of the data check, {found[0].kind} first ({found[0].examples[0]}); {whole}"
+    number, whole = sum(fault.count for fault in found), as_typed("tools/check_data.py")
+    first = f"{found[0].kind} first ({found[0].examples[0]})"
+    return f"{count(number, 'warning')} of the data check, {first}; {whole} --json {source} --images {images}"
 
 
 def counts_of(data: object) -> dict[str, int]:
