@@ -273,15 +273,15 @@ def test_overrides_are_checked_as_for_a_training(tool, photos, trained, tmp_path
 
 def test_the_device_of_the_command_line_is_taken(trained, monkeypatch):
     """On a machine with GPUs too."""
-    from detection.engine import predict
+    from detection.inference import detector
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     taken = []
-    monkeypatch.setattr(predict, "build", lambda config: taken.append(config.MODEL.DEVICE) or torch.nn.Identity())
-    monkeypatch.setattr(predict, "load_detector", lambda *_: None)
+    monkeypatch.setattr(detector, "build", lambda config: taken.append(config.MODEL.DEVICE) or torch.nn.Identity())
+    monkeypatch.setattr(detector, "load_detector", lambda *_: None)
     for device, pairs in ((None, ("MODEL.DEVICE", "cpu")), (None, ("MODEL.DEVICE", "cuda:1")), ("cpu", ()), (None, ())):
-        predict.load_trained_detector(trained / "model_final.pth", device, pairs)
+        detector.load_trained_detector(trained / "model_final.pth", device, pairs)
     assert taken == ["cpu", "cuda:1", "cpu", "cuda"]
 
 
