@@ -101,7 +101,7 @@ def fold_norms(module: nn.Module) -> None:
     for parent in list(module.modules()):
         for first, second in _pairs_of(parent):
             norm = parent.get_submodule(second)
-            if isinstance(norm, NORMS_WITH_STATISTICS):
+            if isinstance(norm, NORMS_WITH_STATISTICS) and norm.running_mean is not None:
                 parent.set_submodule(first, fold_pair(parent.get_submodule(first), norm))
                 parent.set_submodule(second, nn.Identity())
             elif isinstance(norm, nn.ReLU):
@@ -138,8 +138,8 @@ def fold_pair(conv: nn.Conv2d, norm: nn.Module | None) -> FoldedConv:
     with torch.no_grad():
         scale, shift = torch.ones_like(folded.bias), torch.zeros_like(folded.bias)
         if norm is not None:
-            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            shift = norm.bias - norm.running_mean * scale
+            scale = (1 if norm.weight is None else norm.weight) * (norm.running_var + norm.eps).rsqrt()
+            shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
         folded.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
         folded.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
     return folded.requires_grad_(False)

@@ -119,3 +119,14 @@ def test_a_folded_network_can_be_traced():
     with torch.no_grad():
         for stage, feature in net(x).items():
             assert relative_error(traced(x)[stage], feature) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{"affine": False}, {"track_running_stats": False}])
+def test_norms_without_affine_terms_or_statistics(settings):
+    """The second kind normalises by the batch in evaluation too, and stays."""
+    net = randomize(backbone.create("resnet18", out_features=("stem",))).eval()
+    net.bn1 = nn.BatchNorm2d(64, **settings).eval()
+    images = torch.randn(2, 3, 33, 40)
+    folded = backbone.fold(net)
+    with torch.no_grad():
+        assert relative_error(folded(images)["stem"], net(images)["stem"]) < 1e-5

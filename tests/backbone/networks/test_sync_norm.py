@@ -112,3 +112,10 @@ def test_one_process_alone_is_bn(settings, dtype, tmp_path):
         dist.destroy_process_group()
     for key, value in steps(layer(settings), batches(1.5), slice(0, 5), dtype).items():
         assert torch.equal(found[key], value), key
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_has_all_that_torchs_forward_asks_for(settings):
+    """On a GPU nn.SyncBatchNorm.forward runs on this module."""
+    norm, x = synchronise_norm(layer(settings)), batches(1.5)[0]
+    assert torch.equal(nn.SyncBatchNorm.forward(norm, x), layer(settings)(x))
