@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import sys
@@ -40,6 +41,16 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def relative_path(text: str) -> str:
+    """Return a path below the working directory relative to it, any other text as it is.
+
+    For what is handed on with a checkpoint or a table: the folders above say nothing but where someone keeps files.
+    """
+    here = os.getcwd()
+    below = os.path.isabs(text) and os.path.dirname(here) != here and os.path.normpath(text).startswith(here + os.sep)
+    return os.path.relpath(text, here) if below else text
+
+
 def provenance(device: torch.device | str) -> dict[str, object]:
     """Return what a results.json says about its making."""
     return {
@@ -49,6 +60,6 @@ def provenance(device: torch.device | str) -> dict[str, object]:
         },
         "device": device_name(device),
         # Not quoted: a subcommand's name is two words.
-        "command": " ".join([Path(sys.argv[0]).name, shlex.join(sys.argv[1:])]).strip(),
+        "command": " ".join([Path(sys.argv[0]).name, shlex.join(map(relative_path, sys.argv[1:]))]).strip(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

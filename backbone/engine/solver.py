@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..common.environment import relative_path
 from ..common.errors import ConfigError, RunError
 from ..common.text import count
 from .averages import REMEDIES
@@ -47,6 +48,15 @@ def check_device(name: str) -> None:
         raise RunError(f"MODEL.DEVICE {name}: torch sees {count(found, 'GPU')}, numbered from 0")
 
 
+def _portable(value: Any) -> Any:
+    """Return a config's values with the paths below the working directory relative to it; checkpoints go to others."""
+    if isinstance(value, dict):
+        return {key: _portable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_portable(item) for item in value]
+    return relative_path(value) if isinstance(value, str) else value
+
+
 def make_settings(config: Any, *, best: str) -> Settings:
     """Return the trainer's settings; `best` is "kind/metric" of the evaluation."""
     solver = config.SOLVER
@@ -62,6 +72,6 @@ def make_settings(config: Any, *, best: str) -> Settings:
         keep=solver.CHECKPOINTS_TO_KEEP,
         amp=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         best=best,
-        config=dump(config),
+        config=dump(_portable(config)),
         remedies=f"{REMEDIES}, or set SOLVER.CLIP_GRADIENTS.ENABLED True" if clips else REMEDIES,
     )
