@@ -7,6 +7,7 @@ without torch, must not wait for torch.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -86,8 +87,12 @@ def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backb
     net = networks.create(name, **keywords)
     if weights is not None:
         from .weights import load_weights
+        from .weights.traits import doubts
 
-        load_weights(net, weights)
+        report = load_weights(net, weights)
+        for note in doubts(net, report.traits):
+            # There is no report to hand over.
+            warnings.warn(f"{report.source}: {note}", stacklevel=2)
     return net
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_nothing_is_said_of_what_is_not_known(tmp_path):
             # Torchvision's own weights would give other features, and nothing in the file tells.
             assert all("stride_in_1x1 True kept; the file does not say" in note for note in report.notes)
     assert read_traits(tmp_path / "a.pth") == Traits(preprocessing=IMAGENET)
+
+
+def test_create_warns_of_what_it_cannot_report(tmp_path):
+    torch.save(backbone.create("resnet50", out_features=("res2",)).state_dict(), tmp_path / "a.pth")
+    keywords = {"out_features": ("res2",), "weights": tmp_path / "a.pth"}
+    with pytest.warns(UserWarning, match="a.pth: stride_in_1x1 True kept; the file does not say"):
+        backbone.create("resnet50", stride_in_1x1=True, **keywords)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backbone.create("resnet50", **keywords)
 
 
 @pytest.mark.parametrize("layout", ["timm", "mmdet", "huggingface"])
