@@ -99,13 +99,13 @@ def _levels(network: Backbone) -> list[dict[str, Any]]:
     """Return what timm's FeatureInfo holds of every level, with its stage; None for the stem before its pooling."""
     levels = []
     for stage in network.stage_names:
-        info, module = network.feature_info[stage], network.stage_modules(stage)[-1]
+        info, modules = network.feature_info[stage], network.stage_modules(stage)
         before_pooling = stage == "stem" and hasattr(network, "maxpool")
         levels.append(
             {
                 "num_chs": info.channels,
                 "reduction": info.stride // 2 if before_pooling else info.stride,
-                "module": module,
+                "module": modules[-2] if before_pooling else modules[-1],
                 "stage": None if before_pooling else stage,
             }
         )

@@ -174,22 +174,19 @@ def _build(name: str, keywords: dict[str, Any]) -> Backbone:
         return create(name, **keywords)
 
 
-def _stages_run(net: Backbone) -> list[str]:
-    names = list(net.feature_info)
-    return names[: names.index(net.out_features[-1]) + 1]
-
-
 def _run(net: Backbone, images: Tensor, watchers: tuple, after: Callable[[str, Tensor], None] | None = None) -> None:
     """Run stage after stage as `forward` does, and tell the watchers which."""
     outputs, x = {}, images
-    for stage in _stages_run(net):
+    for stage, compute in net.stages():
         for watcher in watchers:
             watcher.stage = stage
-        x = net.run_stage(stage, x)
+        x = compute(x)
         if stage in net.out_features:
             outputs[stage] = x
         if after is not None:
             after(stage, x)
+        if stage == net.out_features[-1]:
+            return
 
 
 def _shapes_and_fields(

@@ -102,6 +102,22 @@ ARCHITECTURES = {
 }
 
 
+def named_architecture(architecture: str | Architecture, families: tuple[str, ...]) -> tuple[str, Architecture]:
+    """Return the name and the table entry of what a network is built from: a name, or an Architecture of one's own.
+
+    Raises:
+        ArchitectureError: an unknown name, or an architecture of another family.
+    """
+    own = isinstance(architecture, Architecture)
+    table = architecture if own else find_architecture(architecture)
+    name = next((name for name, entry in ARCHITECTURES.items() if entry == table), "own") if own else architecture
+    if table.family not in families:
+        raise ArchitectureError(
+            f"{name}: is of the family {table.family!r}, this class builds {' and '.join(families)}"
+        )
+    return name, table
+
+
 def find_architecture(name: str) -> Architecture:
     """Return the table's entry.
 

@@ -1,6 +1,7 @@
 """Residual blocks: the paper's (Fig. 5), its shortcuts (Sec. 3.3), and those with pre-activation (arXiv 1603.05027).
 
-Module names are torchvision's: conv1, bn1, ..., downsample.0 (convolution), downsample.1 (norm).
+Module names are torchvision's: conv1, bn1, relu, ..., downsample.0 (convolution), downsample.1 (norm). So is the way in
+which they are called; torch.jit.script, which cannot pass modules to functions, reads the branches for it.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conv_norm import conv_norm
+from .contract import maybe_checkpoint
+from .conv_norm import conv_norm, run_layers
 from .norm import make_norm
 
 
@@ -60,11 +63,17 @@ class ProjectionShortcut(nn.Sequential):
         self.pool_stride = shape.stride if shape.average_down else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pool_stride == 1:
-            x = F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1)
-        elif self.pool_stride is not None:
-            x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
-        return conv_norm(self[0], self[1], x) if len(self) > 1 else self[0](x)
+        if self.pool_stride is not None:
+            if self.pool_stride == 1:
+                x = F.avg_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1)
+            else:
+                x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        if torch.jit.is_scripting():
+            for layer in self:
+                x = layer(x)
+        else:
+            x = run_layers(self, x)
+        return x
 
 
 class PaddedShortcut(nn.Module):
@@ -113,22 +122,32 @@ def bottleneck_convolutions(shape: BlockShape) -> tuple[nn.Conv2d, nn.Conv2d, nn
 
 
 class ResidualBlock(nn.Module):
-    """relu(residual(x) + shortcut(x)); a plain net's block leaves the shortcut out."""
+    """relu(residual(x) + shortcut(x)); a plain net's block leaves the shortcut out.
+
+    (N, inputs, H, W) goes in, (N, outputs, H / stride, W / stride) comes out.
+
+    Attributes:
+        in_place: the addition is written over the output of the last norm.
+    """
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__()
+        self.in_place = True
         self.downsample = make_shortcut(shape)
         self.plain = shape.shortcut is None
+        self.relu = nn.ReLU(inplace=True)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """Names of the convolutions and of the norms behind them."""
         return [(f"conv{index}", f"bn{index}") for index in (1, 2, 3) if hasattr(self, f"conv{index}")]
 
-    def shortcut(self, x: Tensor) -> Tensor | None:
-        """What is added to the residual; None in a plain net."""
-        if self.plain or self.downsample is None:
-            return None if self.plain else x
-        return self.downsample(x)
+    def finish(self, out: Tensor, x: Tensor) -> Tensor:
+        """Return the block's output from that of its last norm and the block's input."""
+        if not self.plain:
+            if self.downsample is not None:
+                x = self.downsample(x)
+            out = out.add_(x) if self.in_place else out + x
+        return self.relu(out)
 
 
 class BasicBlock(ResidualBlock):
@@ -141,8 +160,12 @@ class BasicBlock(ResidualBlock):
         self.bn2 = make_norm(shape.norm, shape.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(self.conv1, self.bn1, x, relu=True)
-        return conv_norm(self.conv2, self.bn2, out, add=self.shortcut(x), relu=True)
+        if torch.jit.is_scripting():
+            out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        else:
+            out = self.relu(conv_norm(self.conv1, self.bn1, x))
+            out = conv_norm(self.conv2, self.bn2, out)
+        return self.finish(out, x)
 
 
 class Bottleneck(ResidualBlock):
@@ -156,15 +179,21 @@ class Bottleneck(ResidualBlock):
         self.bn3 = make_norm(shape.norm, shape.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = conv_norm(self.conv1, self.bn1, x, relu=True)
-        out = conv_norm(self.conv2, self.bn2, out, relu=True)
-        return conv_norm(self.conv3, self.bn3, out, add=self.shortcut(x), relu=True)
+        if torch.jit.is_scripting():
+            out = self.relu(self.bn1(self.conv1(x)))
+            out = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(out)))))
+        else:
+            out = self.relu(conv_norm(self.conv1, self.bn1, x))
+            out = self.relu(conv_norm(self.conv2, self.bn2, out))
+            out = conv_norm(self.conv3, self.bn3, out)
+        return self.finish(out, x)
 
 
 class PreActBlock(nn.Module):
     """residual(relu(bn1(x))) + shortcut: BN and ReLU come before the weights, the addition is left alone.
 
-    A shortcut with a change of size starts from the activated input, the identity from the input itself.
+    A shortcut with a change of size starts from the activated input, the identity from the input itself. Shapes are
+    those of `ResidualBlock`.
     """
 
     def __init__(self, shape: BlockShape) -> None:
@@ -177,14 +206,11 @@ class PreActBlock(nn.Module):
         """Names of the convolutions and of the norms behind them; the last convolution has none."""
         return [(f"conv{index}", f"bn{index + 1}") for index in (1, 2) if hasattr(self, f"bn{index + 1}")]
 
-    def residual(self, x: Tensor) -> Tensor:
-        """The block's layers behind the first activation."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        activated = self.relu(self.bn1(x))
-        shortcut = x if self.downsample is None else self.downsample(activated)
-        return self.residual(activated) + shortcut
+    def finish(self, out: Tensor, x: Tensor, activated: Tensor) -> Tensor:
+        """Add the shortcut to the output of the last convolution."""
+        if self.downsample is not None:
+            x = self.downsample(activated)
+        return out + x
 
 
 class PreActBasicBlock(PreActBlock):
@@ -195,8 +221,13 @@ class PreActBasicBlock(PreActBlock):
         self.conv1, self.conv2 = basic_convolutions(shape)
         self.bn2 = make_norm(shape.norm, shape.width)
 
-    def residual(self, x: Tensor) -> Tensor:
-        return self.conv2(conv_norm(self.conv1, self.bn2, x, relu=True))
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.relu(self.bn1(x))
+        if torch.jit.is_scripting():
+            out = self.bn2(self.conv1(activated))
+        else:
+            out = conv_norm(self.conv1, self.bn2, activated)
+        return self.finish(self.conv2(self.relu(out)), x, activated)
 
 
 class PreActBottleneck(PreActBlock):
@@ -208,9 +239,14 @@ class PreActBottleneck(PreActBlock):
         self.bn2 = make_norm(shape.norm, self.conv1.out_channels)
         self.bn3 = make_norm(shape.norm, self.conv2.out_channels)
 
-    def residual(self, x: Tensor) -> Tensor:
-        out = conv_norm(self.conv1, self.bn2, x, relu=True)
-        return self.conv3(conv_norm(self.conv2, self.bn3, out, relu=True))
+    def forward(self, x: Tensor) -> Tensor:
+        activated = self.relu(self.bn1(x))
+        if torch.jit.is_scripting():
+            out = self.bn3(self.conv2(self.relu(self.bn2(self.conv1(activated)))))
+        else:
+            out = self.relu(conv_norm(self.conv1, self.bn2, activated))
+            out = conv_norm(self.conv2, self.bn3, out)
+        return self.finish(self.conv3(self.relu(out)), x, activated)
 
 
 BLOCKS: dict[tuple[str, str], Callable[[BlockShape], nn.Module]] = {
@@ -219,3 +255,21 @@ BLOCKS: dict[tuple[str, str], Callable[[BlockShape], nn.Module]] = {
     ("preact", "basic"): PreActBasicBlock,
     ("preact", "bottleneck"): PreActBottleneck,
 }
+
+
+class Stage(nn.Sequential):
+    """The blocks of one stage, in order.
+
+    Attributes:
+        checkpointing: in training, keep each block's input alone and run the block again in the backward pass.
+    """
+
+    checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            if torch.jit.is_scripting():
+                x = block(x)
+            else:
+                x = maybe_checkpoint(block, x, owner=block, checkpointing=self.checkpointing)
+        return x

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ..common.errors import ArchitectureError
 from .norm import hold_norm, release_norm, statistics_kept
-
-if TYPE_CHECKING:
-    from ..common.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -29,28 +25,62 @@ class FeatureInfo:
 class Backbone(nn.Module):
     """Base of every network.
 
-    A subclass builds its modules, then calls `self.finish(...)`. It implements `stage_modules` and `run_stage`.
+    A subclass builds its modules, then calls `self.finish(...)`. It implements `stages`, `scripted` and
+    `stage_modules`. Its children stand in the order in which they run, as torchvision's do.
 
     Attributes:
         architecture: name in the table of architectures.
         feature_info: {stage: FeatureInfo} for every stage that is built, in order of depth; `logits`, where there is a
             classifier, is the last.
-        out_features: the stages that `forward` returns.
+        out_features: the stages that `forward` returns, in order of depth; others may be set, of those that are built.
+        checkpointing: in training, keep each block's (VGG: each stage's) input alone and run it again in the backward
+            pass.
         freeze_at: number of frozen stages; see `freeze`.
+        built_names: names of the weights of convolutions and linear layers, as the network was built.
         preprocessing: what the loaded weights expect of the images (a `backbone.Preprocessing`), or None.
     """
 
-    architecture: str
-    feature_info: dict[str, FeatureInfo]
-    out_features: tuple[str, ...]
-    preprocessing: Preprocessing | None = None
-    freeze_at: int = 0
+    # No annotations: torch.jit.script reads them, and knows no types of ours.
+    preprocessing = None
+    freeze_at = 0
+    # torch.jit.script compiles every other property.
+    __jit_unused_properties__ = ("out_features", "checkpointing", "stage_names", "size_divisibility")
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
         """Settle outputs, frozen stages and checkpointing once the modules are built."""
-        self.out_features = tuple(name for name in self.feature_info if name in out_features)
+        self.out_features = out_features
+        self.built_names = frozenset(
+            f"{name}.weight" for name, module in self.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+        )
         self.checkpointing = checkpointing
         self.freeze(freeze_at)
+
+    @property
+    def out_features(self) -> tuple[str, ...]:
+        return self._out_features
+
+    @out_features.setter
+    def out_features(self, wanted: Iterable[str]) -> None:
+        built = tuple(self.feature_info)
+        names = wanted if isinstance(wanted, str) else tuple(wanted)
+        if isinstance(names, str) or not names or not set(names) <= set(built):
+            raise ArchitectureError(
+                f"{self.architecture}: out_features {names!r} must list some of the stages that are built: "
+                + ", ".join(built)
+            )
+        self._out_features = tuple(name for name in built if name in names)
+        self._ends = {self.stage_modules(stage)[-1]: stage for stage in self._out_features}
+
+    @property
+    def checkpointing(self) -> bool:
+        return self._checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, wanted: bool) -> None:
+        self._checkpointing = bool(wanted)
+        for module in self.modules():
+            if module is not self and hasattr(module, "checkpointing"):
+                module.checkpointing = self._checkpointing
 
     @property
     def stage_names(self) -> list[str]:
@@ -63,11 +93,18 @@ class Backbone(nn.Module):
         return 0
 
     def stage_modules(self, stage: str) -> list[str]:
-        """Names of the modules that hold the parameters of `stage`."""
+        """Names of the modules that compute `stage`, in the order in which they run."""
         raise NotImplementedError
 
-    def run_stage(self, stage: str, x: Tensor) -> Tensor:
-        """Compute `stage` from the output of the stage before it (the first: from the images)."""
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        """Names of the convolutions among the children and of the norms behind them; see `fold`."""
+        return []
+
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        """Yield every stage that is built with what computes it from the stage before it (the first: from the images).
+
+        What computes a stage is its module, where it has one.
+        """
         raise NotImplementedError
 
     def dense_logits(self, images: Tensor, crop: int) -> Tensor:
@@ -88,8 +125,9 @@ class Backbone(nn.Module):
         if "logits" not in self.out_features:
             raise ArchitectureError(f"{self.architecture}: gives no logits; create it with num_classes")
         x = images
-        for stage in self.stage_names:
-            x = self.run_stage(stage, x)
+        for stage, run in self.stages():
+            if stage != "logits":
+                x = run(x)
         return self.slide_classifier(x, crop)
 
     def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
@@ -114,16 +152,6 @@ class Backbone(nn.Module):
                 module.requires_grad_(not frozen)
         self.freeze_at = freeze_at
 
-    def maybe_checkpoint(self, run: Callable[..., Tensor], x: Tensor, *rest: object) -> Tensor:
-        """Return run(x, *rest); with checkpointing, keep `x` alone and run again in the backward pass."""
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            # The second run must not count its batch again in the running statistics of BN. A compiler, which takes no
-            # contexts, writes each of them once.
-            owner = run if isinstance(run, nn.Module) else self
-            contexts = {} if torch.compiler.is_compiling() else {"context_fn": lambda: _contexts(owner)}
-            return checkpoint(run, x, *rest, use_reentrant=False, **contexts)
-        return run(x, *rest)
-
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Compute the stages in `out_features`.
 
@@ -134,20 +162,37 @@ class Backbone(nn.Module):
             {stage: (N, channels, H / stride, W / stride)}, sizes rounded up, in order of depth; `logits` is
             (N, classes).
         """
+        if torch.jit.is_scripting():
+            return self.scripted(images)
         outputs = {}
-        x = images
-        for stage in self._needed_stages():
-            x = self.run_stage(stage, x)
+        for stage, x in self.run(images):
             if stage in self.out_features:
                 outputs[stage] = x
         return outputs
 
-    def _needed_stages(self) -> Iterator[str]:
-        last = self.out_features[-1]
-        for stage in self.feature_info:
-            yield stage
-            if stage == last:
+    def scripted(self, images: Tensor) -> dict[str, Tensor]:
+        """`forward` in the part of Python that torch.jit.script knows."""
+        raise NotImplementedError
+
+    def run(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield one stage after the other and its output, up to the last in `out_features`."""
+        x = images
+        for stage, compute in self.stages():
+            x = compute(x)
+            yield stage, x
+            if stage == self.out_features[-1]:
                 return
+
+
+def maybe_checkpoint(run: Callable[[Tensor], Tensor], x: Tensor, *, owner: nn.Module, checkpointing: bool) -> Tensor:
+    """Return run(x), a computation of `owner`; with `checkpointing`, keep `x` alone and run again in the backward pass."""
+    # torch.fx traces with stand-ins for tensors.
+    if not (checkpointing and owner.training and torch.is_grad_enabled() and isinstance(x, Tensor)):
+        return run(x)
+    # The second run must not count its batch again in the running statistics of BN. A compiler, which takes no
+    # contexts, writes each of them once.
+    contexts = {} if torch.compiler.is_compiling() else {"context_fn": lambda: _contexts(owner)}
+    return checkpoint(run, x, use_reentrant=False, **contexts)
 
 
 def _contexts(owner: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

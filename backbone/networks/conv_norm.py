@@ -1,32 +1,44 @@
-"""Convolution, normalisation, addition and ReLU as one step; a convolution and its frozen BN as one convolution.
+"""A convolution and its frozen BN as one convolution, where nobody can tell the difference.
 
 A frozen BN after a convolution is a constant linear map, so conv(x, w) * scale + shift = conv(x, w * scale) + shift.
 That leaves out a pass over the activations forward and another backward. Autograd would keep the scaled weights for the
 backward pass, a second copy of the network; `_ScaledConv` keeps the weights themselves, which exist anyway, and scales
 them again.
+
+Modules that somebody listens to, or has changed, are called as modules: hooks, wrapped and replaced layers, pruning,
+parametrisations, tracing and counting work as on any network of torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.modules import module as every_module
 
 from .norm import FrozenBatchNorm2d
 
+TENSORS = (Tensor, nn.Parameter)
+# A function of this name on an instance (accelerate's hooks, Module.compile), or another one on the class, takes part
+# in what a call of the module gives.
+OVERRIDES = frozenset({"forward", "_conv_forward", "_call_impl", "_wrapped_call_impl", "_compiled_call_impl"})
+CONV_CALLS = (nn.Module.__call__, nn.Conv2d.forward, nn.Conv2d._conv_forward)
+NORM_CALLS = (nn.Module.__call__, FrozenBatchNorm2d.forward)
+
 
 class _ScaledConv(torch.autograd.Function):
-    """conv2d(x, weight * scale, shift) for constant `scale` and `shift`; gradients for `x` and `weight`."""
+    """conv2d(x, weight * scale, shift) for constant `scale` and `shift`; differentiable in `x` and `weight`."""
 
     @staticmethod
     def forward(ctx, x, weight, scale, shift, geometry):
         ctx.save_for_backward(x, weight, scale)
+        ctx.save_for_forward(x, weight, scale)
         ctx.geometry = geometry
         return F.conv2d(x, _scaled(weight, scale, x.dtype), shift.to(x.dtype), *geometry)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
@@ -39,6 +51,16 @@ class _ScaledConv(torch.autograd.Function):
             grad_weight = grad_weight.to(weight.dtype) * scale.view(-1, 1, 1, 1)
         return grad_x, grad_weight, None, None, None
 
+    @staticmethod
+    def jvp(ctx, x_tangent, weight_tangent, *_):
+        x, weight, scale = ctx.saved_tensors
+        parts = []
+        if x_tangent is not None:
+            parts.append(F.conv2d(x_tangent, _scaled(weight, scale, x.dtype), None, *ctx.geometry))
+        if weight_tangent is not None:
+            parts.append(F.conv2d(x, _scaled(weight_tangent, scale, x.dtype), None, *ctx.geometry))
+        return sum(parts)
+
 
 def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     return (weight * scale.view(-1, 1, 1, 1)).to(dtype)
@@ -49,57 +71,80 @@ def runs_eagerly() -> bool:
     return not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.jit.is_scripting())
 
 
-class FoldedConv(nn.Conv2d):
-    """A convolution for inference that has taken its norm into weights and bias; see `backbone.fold`."""
-
-    def run(self, x: Tensor, add: Tensor | None, relu: bool) -> Tensor:
-        """Return the convolution of `x`, plus `add` (which may be overwritten), then ReLU."""
-        if self._fuses(x, add):
-            geometry = (self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups)
-            after = "relu" if relu else "none"
-            if add is None:
-                return torch.ops.mkldnn._convolution_pointwise(x, *geometry, after, [], "")
-            unary = "relu" if relu else None
-            return torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *geometry, "add", 1.0, unary, [], "")
-        out = self(x)
-        if add is not None:
-            out = out + add
-        return F.relu(out) if relu else out
-
-    def _fuses(self, x: Tensor, add: Tensor | None) -> bool:
-        """Whether oneDNN can do the addition and the ReLU while it writes the convolution's result."""
-        return (
-            FUSED_OPERATORS
-            and x.device.type == "cpu"
-            and x.dtype in (torch.float32, torch.bfloat16)
-            and x.dtype == self.weight.dtype
-            and (add is None or add.is_contiguous(memory_format=torch.channels_last))
-            and not torch.is_grad_enabled()
-            and runs_eagerly()
-        )
+def is_plain(conv: nn.Module) -> bool:
+    """Whether `conv` is torch's convolution with zero padding that nobody listens to and nobody has changed."""
+    return (
+        type(conv) is nn.Conv2d
+        and conv.padding_mode == "zeros"
+        and type(conv.padding) is tuple
+        and (type(conv).__call__, type(conv).forward, type(conv)._conv_forward) == CONV_CALLS
+        and not is_watched(conv)
+    )
 
 
-# The operators that torch's own compiler fuses convolutions with on a CPU.
-FUSED_OPERATORS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+def is_watched(module: nn.Module) -> bool:
+    """Whether a hook of this module, or a function put in the place of its own, takes part in its calls."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or any(name in module.__dict__ for name in OVERRIDES)
+    )
 
 
-def conv_norm(conv: nn.Conv2d, norm: nn.Module, x: Tensor, *, add: Tensor | None = None, relu: bool = False) -> Tensor:
-    """Return norm(conv(x)), plus `add`, then ReLU.
+def all_are_watched() -> bool:
+    """Whether a hook listens to every module."""
+    return bool(
+        every_module._global_forward_hooks
+        or every_module._global_forward_pre_hooks
+        or every_module._global_backward_hooks
+        or every_module._global_backward_pre_hooks
+    )
+
+
+class ConvNorms(nn.Sequential):
+    """Convolutions, norms and other layers in turn; each convolution with its norm as by `conv_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_scripting():
+            for layer in self:
+                x = layer(x)
+        else:
+            x = run_layers(self, x)
+        return x
+
+
+def run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Run one layer after the other; each convolution with the norm behind it as by `conv_norm`."""
+    convolution = None
+    for layer in layers:
+        if convolution is not None:
+            x, convolution = conv_norm(convolution, layer, x), None
+        elif isinstance(layer, nn.Conv2d):
+            convolution = layer
+        else:
+            x = layer(x)
+    return x if convolution is None else convolution(x)
+
+
+def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """Return norm(conv(x)); by one convolution where `norm` is frozen BN and nobody can tell the difference.
 
     Args:
-        norm: a FrozenBatchNorm2d becomes one convolution with `conv`.
         x: (N, C, H, W).
-        add: of the shape of the result; a folded network may write the result over it.
     """
-    if isinstance(conv, FoldedConv):
-        return conv.run(x, add, relu)
-    out = _conv_frozen_bn(conv, norm, x) if isinstance(norm, FrozenBatchNorm2d) else norm(conv(x))
-    if add is not None:
-        out += add
-    return F.relu(out, inplace=True) if relu else out
-
-
-def _conv_frozen_bn(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> Tensor:
+    fuses = (
+        type(norm) is FrozenBatchNorm2d
+        and is_plain(conv)
+        and (type(norm).__call__, type(norm).forward) == NORM_CALLS
+        and not is_watched(norm)
+        and not all_are_watched()
+    )
+    if not fuses and type(conv) is ConvNorms and not (is_watched(conv) or all_are_watched()):
+        return run_layers((*conv, norm), x)
+    if not fuses or (runs_eagerly() and not _are_plain_tensors(conv, norm, x)):
+        return norm(conv(x))
     scale, shift = norm.scale_and_shift()
     if conv.bias is not None:
         shift = shift + conv.bias * scale
@@ -107,8 +152,74 @@ def _conv_frozen_bn(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> Tens
     trains = torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad)
     if not trains or shift.requires_grad or not runs_eagerly():
         return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, *geometry)
+    return _ScaledConv.apply(x.to(_autocast_dtype(x) or x.dtype), conv.weight, scale, shift, geometry)
+
+
+def _are_plain_tensors(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> bool:
+    """Whether torch would run both modules on these tensors, and see nothing but tensors of its own kind."""
+    weight = conv.weight
+    if not (type(x) in TENSORS and type(weight) in TENSORS and x.dim() == 4 and weight.dtype is norm.weight.dtype):
+        return False
+    # torch.func differentiates and batches plain operators, no autograd.Function of this kind.
+    if torch._C._are_functorch_transforms_active():
+        return False
+    if x.dtype is weight.dtype and x.dtype is not torch.float64:
+        return True
+    autocasts = _autocast_dtype(x) is not None
+    # Autocast leaves float64 as it is.
+    return torch.float64 not in (x.dtype, weight.dtype) if autocasts else x.dtype is weight.dtype
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """Return what autocast makes of a convolution's input; None where it is off."""
     device = x.device.type
     # Asking about a device without autocast, such as meta, raises.
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
-    return _ScaledConv.apply(x, conv.weight, scale, shift, geometry)
+        return torch.get_autocast_dtype(device)
+    return None
+
+
+class FoldedConv(nn.Conv2d):
+    """A convolution for inference that has taken its norm into weights and bias, and maybe a ReLU; see `backbone.fold`.
+
+    Attributes:
+        relu: whether a ReLU ends it.
+    """
+
+    def forward(self, x: Tensor, add: Tensor | None = None, overwrite: bool = False) -> Tensor:
+        """Return the convolution of `x`, plus `add`, then the ReLU; `overwrite` allows to write it over `add`."""
+        if torch.jit.is_scripting():
+            pass
+        elif self._fuses(x, add, overwrite):
+            return self._fused(x, add)
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if add is not None:
+            out += add
+        return F.relu(out, inplace=True) if self.relu else out
+
+    def _fused(self, x: Tensor, add: Tensor | None) -> Tensor:
+        geometry = (self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups)
+        if add is None:
+            after = "relu" if self.relu else "none"
+            return torch.ops.mkldnn._convolution_pointwise(x, *geometry, after, [], "")
+        after = "relu" if self.relu else None
+        return torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *geometry, "add", 1.0, after, [], "")
+
+    def _fuses(self, x: Tensor, add: Tensor | None, overwrite: bool) -> bool:
+        """Whether oneDNN can do the addition and the ReLU while it writes the convolution's result."""
+        return (
+            FUSED_OPERATORS
+            and (add is None or (overwrite and add.is_contiguous(memory_format=torch.channels_last)))
+            and x.device.type == "cpu"
+            and x.dtype in FUSED_DTYPES
+            and x.dtype == self.weight.dtype
+            and not torch.is_grad_enabled()
+            and runs_eagerly()
+        )
+
+
+# The operators that torch's own compiler fuses convolutions with on a CPU; processors without AVX-512 have no bfloat16.
+FUSED_OPERATORS = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+FUSED_DTYPES = (torch.float32, torch.bfloat16)
+if not (FUSED_OPERATORS and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    FUSED_DTYPES = (torch.float32,)

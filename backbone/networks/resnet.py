@@ -5,17 +5,17 @@ One class builds ResNets, plain nets, ResNeXt, wide and CIFAR networks; another 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.errors import ArchitectureError
-from .architectures import Architecture, find_architecture
-from .blocks import BLOCKS, BlockShape, conv3x3
+from .architectures import Architecture, named_architecture
+from .blocks import BLOCKS, BlockShape, Stage, conv3x3
 from .contract import Backbone, FeatureInfo, settle_outputs
-from .conv_norm import conv_norm
+from .conv_norm import ConvNorms, conv_norm
 from .initialise import initialise
 from .norm import check_norm, make_norm
 
@@ -41,7 +41,7 @@ def make_stage(
     dilation: int = 1,
     dilation_style: str = "torchvision",
     average_down: bool = False,
-) -> nn.Sequential:
+) -> Stage:
     """Build the blocks of one stage; `index` 0 is res2.
 
     Args:
@@ -75,7 +75,7 @@ def make_stage(
         dilation_before=dilation_before if as_torchvision else dilation,
         average_down=average_down and (stride > 1 or (as_torchvision and dilation > 1)),
     )
-    return nn.Sequential(*(block(rest if position else first) for position in range(table.blocks[index])))
+    return Stage(*(block(rest if position else first) for position in range(table.blocks[index])))
 
 
 class ResNet(Backbone):
@@ -85,12 +85,12 @@ class ResNet(Backbone):
     layer1..layer4, fc. Stages deeper than the deepest output are not built.
 
     Args:
-        name: key of the table of architectures.
+        name: key of the table of architectures, or an Architecture of one's own.
         out_features: stages that `forward` returns; by default res2 and deeper, and logits where there are classes.
         norm: "bn", "frozen_bn", "sync_bn" or "gn".
         freeze_at: number of stages without gradients: 0 none, 1 stem, 2 stem and res2, ...; their BN is frozen too.
         stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution (paper, Caffe), else in its 3x3.
-        num_classes: adds global average pooling and a linear classifier.
+        num_classes: adds global average pooling and a linear classifier, unless `out_features` leaves out logits.
         output_stride: 32, 16 or 8; dilation stands in for the strides left out. Not for CIFAR networks.
         dilation_style: "torchvision" (and timm): the first block of a dilated stage has the dilation of the stage
             before, and its shortcut averages. "mmdetection" (and detectron2's RES5_DILATION): it has the stage's own,
@@ -105,9 +105,11 @@ class ResNet(Backbone):
         ArchitectureError: a keyword has a value that this network cannot take.
     """
 
+    families = ("resnet",)
+
     def __init__(
         self,
-        name: str,
+        name: str | Architecture,
         *,
         out_features: Sequence[str] | None = None,
         norm: str = "bn",
@@ -124,7 +126,8 @@ class ResNet(Backbone):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        table = with_shortcut(name, find_architecture(name), shortcut)
+        name, table = named_architecture(name, self.families)
+        table = with_shortcut(name, table, shortcut)
         self._check(name, table, output_stride, dilation_style, stem)
         default = (*table.stages, *(() if num_classes is None else ("logits",)))
         out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
@@ -164,7 +167,7 @@ class ResNet(Backbone):
             self.add_module(f"layer{index + 1}", blocks)
             self.feature_info[stage] = FeatureInfo(table.channels[index], stride)
         self._make_end(table, norm, complete=depth == len(table.stages))
-        if num_classes is not None:
+        if "logits" in out_features:
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(table.channels[-1], num_classes)
             self.feature_info["logits"] = FeatureInfo(num_classes, 0)
@@ -190,7 +193,7 @@ class ResNet(Backbone):
             self.conv1 = conv3x3(3, width)
         elif stem == "deep":
             half = width // 2
-            self.conv1 = nn.Sequential(
+            self.conv1 = ConvNorms(
                 *(conv3x3(3, half, stride=2), make_norm(norm, half), nn.ReLU(inplace=True)),
                 *(conv3x3(half, half), make_norm(norm, half), nn.ReLU(inplace=True)),
                 conv3x3(half, width),
@@ -204,29 +207,42 @@ class ResNet(Backbone):
 
     def _make_first_norm(self, norm: str, width: int) -> None:
         self.bn1 = make_norm(norm, width)
+        self.relu = nn.ReLU(inplace=True)
 
     def _make_end(self, table: Architecture, norm: str, *, complete: bool) -> None:
         """Add what stands behind the last stage of a complete network: nothing."""
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """Names of the stem's convolutions and of the norms behind them."""
-        if isinstance(self.conv1, nn.Sequential):
-            return [("conv1.6", "bn1")] if self.bn1 is not None else []
-        return [("conv1", "bn1")] if self.bn1 is not None else []
+        return [(f"conv1.{len(self.conv1) - 1}" if isinstance(self.conv1, nn.Sequential) else "conv1", "bn1")]
 
     def stage_modules(self, stage: str) -> list[str]:
-        if stage == "stem":
-            return ["conv1", "bn1"]
-        return ["fc"] if stage == "logits" else [f"layer{self.table.stages.index(stage) + 1}"]
-
-    def run_stage(self, stage: str, x: Tensor) -> Tensor:
-        if stage == "stem":
-            return self._run_stem(x)
         if stage == "logits":
-            return self.fc(self.avgpool(x).flatten(1))
-        for block in self.get_submodule(self.stage_modules(stage)[0]):
-            x = self.maybe_checkpoint(block, x)
-        return x
+            return ["avgpool", "fc"]
+        if stage != "stem":
+            return [f"layer{self.table.stages.index(stage) + 1}"]
+        return [name for name in ("conv1", "bn1", "relu", "maxpool") if name in self._modules]
+
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        yield "stem", self.run_stem
+        for index, stage in enumerate(self.table.stages, start=1):
+            if stage in self.feature_info:
+                yield stage, getattr(self, f"layer{index}")
+        if "logits" in self.feature_info:
+            yield "logits", self.classify
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) of the last stage's output."""
+        return self.fc(self.avgpool(x).flatten(1))
+
+    def scripted(self, images: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = {}
+        x = images
+        for name, child in self.named_children():
+            x = child(x.flatten(1) if name == "fc" else x)
+            if name in self._ends:
+                outputs[self._ends[name]] = x
+        return outputs
 
     def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
         """Average over windows in place of the global pooling, then `fc` at every position.
@@ -237,17 +253,10 @@ class ResNet(Backbone):
         height, width = x.shape[-2:]
         return self.fc(F.avg_pool2d(x, (min(window, height), min(window, width)), stride=1).mean((2, 3)))
 
-    def _run_stem(self, images: Tensor) -> Tensor:
-        if isinstance(self.conv1, nn.Sequential):
-            x = conv_norm(self.conv1[6], self.bn1, self._run_deep_stem(images), relu=True)
-        else:
-            x = conv_norm(self.conv1, self.bn1, images, relu=True)
+    def run_stem(self, images: Tensor) -> Tensor:
+        """Compute the stem from the images."""
+        x = self.relu(conv_norm(self.conv1, self.bn1, images))
         return self.maxpool(x) if hasattr(self, "maxpool") else x
-
-    def _run_deep_stem(self, images: Tensor) -> Tensor:
-        """Run the first two of the three 3x3 convolutions."""
-        x = conv_norm(self.conv1[0], self.conv1[1], images, relu=True)
-        return conv_norm(self.conv1[3], self.conv1[4], x, relu=True)
 
 
 class PreActResNet(ResNet):
@@ -257,26 +266,35 @@ class PreActResNet(ResNet):
     others give the sums as they are.
     """
 
+    families = ("preact",)
+
     def _make_first_norm(self, norm: str, width: int) -> None:
         self.bn1 = None
 
     def _make_end(self, table: Architecture, norm: str, *, complete: bool) -> None:
         if complete:
             self.bn = make_norm(norm, table.channels[-1])
+            self.relu = nn.ReLU(inplace=True)
+
+    def conv_norm_pairs(self) -> list[tuple[str, str]]:
+        return []
 
     def stage_modules(self, stage: str) -> list[str]:
         if stage == "stem":
-            return ["conv1"]
+            return [name for name in ("conv1", "maxpool") if name in self._modules]
         modules = super().stage_modules(stage)
-        return [*modules, "bn"] if stage == self.table.stages[-1] else modules
+        return [*modules, "bn", "relu"] if stage == self.table.stages[-1] else modules
 
-    def run_stage(self, stage: str, x: Tensor) -> Tensor:
-        x = super().run_stage(stage, x)
-        return F.relu(self.bn(x), inplace=True) if stage == self.table.stages[-1] else x
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        for stage, run in super().stages():
+            yield stage, (self.run_end if stage == self.table.stages[-1] else run)
 
-    def _run_stem(self, images: Tensor) -> Tensor:
-        deep = isinstance(self.conv1, nn.Sequential)
-        x = self.conv1[6](self._run_deep_stem(images)) if deep else self.conv1(images)
+    def run_end(self, x: Tensor) -> Tensor:
+        """Compute the last stage, with the norm and the ReLU behind it."""
+        return self.relu(self.bn(getattr(self, f"layer{len(self.table.stages)}")(x)))
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x = self.conv1(images)
         return self.maxpool(x) if hasattr(self, "maxpool") else x
 
 

@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.errors import ArchitectureError
-from .architectures import find_architecture
-from .contract import Backbone, FeatureInfo, settle_outputs
-from .conv_norm import conv_norm
+from .architectures import Architecture, named_architecture
+from .contract import Backbone, FeatureInfo, maybe_checkpoint, settle_outputs
+from .conv_norm import ConvNorms, run_layers
 from .initialise import initialise
 from .norm import check_norm, make_norm
 
 FC_WIDTH = 4096
+
+
+class Features(ConvNorms):
+    """The convolutions of all stages in turn, with the poolings between them.
+
+    Attributes:
+        spans: {stage: (index of its first layer, index behind its last)}; the pooling before a stage belongs to it.
+        checkpointing: in training, keep each stage's input alone and run the stage again in the backward pass.
+    """
+
+    checkpointing = False
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.spans: dict[str, tuple[int, int]] = {}
+
+    def forward(
+        self, x: Tensor, ends: dict[str, str] | None = None, outputs: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """Run the layers; with `ends`, {"features.<index of a layer>": stage}, put these stages into `outputs`."""
+        if torch.jit.is_scripting():
+            for index, layer in enumerate(self):
+                x = layer(x)
+                name = "features." + str(index)
+                if ends is not None and outputs is not None and name in ends:
+                    outputs[ends[name]] = x
+            return x
+        for stage in self.spans:
+            x = self.run_stage(stage, x)
+            if ends is not None and stage in ends.values():
+                outputs[stage] = x
+                if len(outputs) == len(ends):
+                    return x
+        behind = max((end for _, end in self.spans.values()), default=0)
+        return run_layers(list(self)[behind:], x)
+
+    def run_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Compute one stage from the output of the stage before it."""
+        layers = list(self)[slice(*self.spans[stage])]
+        return maybe_checkpoint(partial(run_layers, layers), x, owner=self, checkpointing=self.checkpointing)
 
 
 class VGG(Backbone):
@@ -24,11 +65,11 @@ class VGG(Backbone):
     Module names are torchvision's: features.0, features.2, ..., classifier.0 (fc6), classifier.3 (fc7), classifier.6.
 
     Args:
-        name: "vgg16", or "vgg16_bn" with BN after each convolution.
+        name: "vgg16", or "vgg16_bn" with BN after each convolution; or an Architecture of one's own.
         out_features: stages that `forward` returns; by default conv3..conv5, and logits where there are classes.
         norm: of vgg16_bn.
         freeze_at: number of stages without gradients; Faster R-CNN freezes 2, conv1 and conv2.
-        num_classes: adds pooling, fc6, fc7 with dropout, and the classifier.
+        num_classes: adds pooling, fc6, fc7 with dropout, and the classifier, unless `out_features` leaves out logits.
         dropout: probability behind fc6 and fc7.
         checkpointing: keep each stage's input alone in training, and run the stage again in the backward pass.
 
@@ -38,7 +79,7 @@ class VGG(Backbone):
 
     def __init__(
         self,
-        name: str,
+        name: str | Architecture,
         *,
         out_features: Sequence[str] | None = None,
         norm: str = "bn",
@@ -49,7 +90,7 @@ class VGG(Backbone):
     ) -> None:
         super().__init__()
         check_norm(norm)
-        table = find_architecture(name)
+        name, table = named_architecture(name, ("vgg",))
         if not 0 <= dropout < 1:
             raise ArchitectureError(f"{name}: dropout must be 0 to 1, not {dropout}")
         default = (*table.stages[2:], *(() if num_classes is None else ("logits",)))
@@ -57,8 +98,8 @@ class VGG(Backbone):
         self.architecture = name
         self.ceil_pool = False
         self.feature_info = {}
-        self.features = nn.Sequential()
-        self.stage_layers: dict[str, tuple[int, int]] = {}
+        self.table = table
+        self.features = Features()
         needed = len(table.stages) if "logits" in out_features else 1 + table.stages.index(out_features[-1])
         channels = 3
         for index, stage in enumerate(table.stages[:needed]):
@@ -71,9 +112,9 @@ class VGG(Backbone):
                 if table.batch_norm:
                     self.features.append(make_norm(norm, channels))
                 self.features.append(nn.ReLU(inplace=True))
-            self.stage_layers[stage] = (start, len(self.features))
+            self.features.spans[stage] = (start, len(self.features))
             self.feature_info[stage] = FeatureInfo(channels, 2**index)
-        if num_classes is not None:
+        if "logits" in out_features:
             self.features.append(nn.MaxPool2d(2, 2))
             self.avgpool = nn.AdaptiveAvgPool2d(7)
             self.classifier = make_fc_layers(channels, dropout=dropout)
@@ -84,13 +125,27 @@ class VGG(Backbone):
 
     def stage_modules(self, stage: str) -> list[str]:
         if stage == "logits":
-            return ["classifier"]
-        return [f"features.{index}" for index in range(*self.stage_layers[stage])]
+            return ["avgpool", "classifier"]
+        return [f"features.{index}" for index in range(*self.features.spans[stage])]
 
-    def run_stage(self, stage: str, x: Tensor) -> Tensor:
-        if stage == "logits":
-            return self.classifier(self.avgpool(self.features[-1](x)).flatten(1))
-        return self.maybe_checkpoint(self._run_layers, x, stage)
+    def stages(self) -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
+        for stage in self.stage_names:
+            yield stage, partial(self.features.run_stage, stage)
+        if "logits" in self.feature_info:
+            yield "logits", lambda x: self.classify(self.features[-1](x))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Return the logits (N, classes) of the last pooling's output."""
+        return self.classifier(self.avgpool(x).flatten(1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = {}
+        x = self.features(images, self._ends, outputs)
+        # torch.jit.script needs to know beforehand whether there is a classifier.
+        if hasattr(self, "classifier"):  # noqa: SIM102
+            if "classifier" in self._ends:
+                outputs["logits"] = self.classify(x)
+        return outputs
 
     def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
         """Run fc6 as a convolution with the window as its kernel, 7 x 7 for crops of 224, and fc7 as a 1x1 convolution.
@@ -98,22 +153,12 @@ class VGG(Backbone):
         The last layer is linear: it takes the mean over the positions instead, and gives the mean of their scores.
         """
         x = self.features[-1](x)
-        window = crop // 2 ** len(self.stage_layers)
+        window = crop // 2 ** len(self.features.spans)
         fc6, fc7 = self.classifier[0], self.classifier[3]
         kernel = _kernel_of(fc6, min(window, x.shape[-2]), min(window, x.shape[-1]))
         x = F.relu(F.conv2d(x, kernel, fc6.bias))
         x = F.relu(F.conv2d(x, fc7.weight[:, :, None, None], fc7.bias))
         return self.classifier[6](x.mean((2, 3)))
-
-    def _run_layers(self, x: Tensor, stage: str) -> Tensor:
-        identity = nn.Identity()
-        layers = list(self.features[slice(*self.stage_layers[stage])])
-        for layer, after in zip(layers, [*layers[1:], identity]):
-            if isinstance(layer, nn.Conv2d):
-                x = conv_norm(layer, identity if isinstance(after, nn.ReLU) else after, x, relu=True)
-            elif isinstance(layer, nn.MaxPool2d):
-                x = layer(x)
-        return x
 
 
 def _kernel_of(fc6: nn.Linear, height: int, width: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..common.errors import WeightsError
 from ..common.text import count
@@ -47,13 +48,33 @@ def load_weights(
     if strict and weights.architecture not in (None, getattr(network, "architecture", None)):
         raise WeightsError(f"{weights.source}: holds {weights.architecture}, not {network.architecture}")
     check(network, weights.traits, weights.source)
-    network.load_state_dict({name: weights.tensors[name] for name in report.loaded}, strict=False)
+    _fill(network, {name: weights.tensors[name] for name in report.loaded}, weights.source)
     if new_classifier:
         classifier_of(network)[1].reset_parameters()
         report.notes.append("classifier initialised anew")
     report.notes += [*filter(None, [set_pooling(network, weights.traits)]), *doubts(network, weights.traits)]
     network.preprocessing = weights.traits.preprocessing
     return report
+
+
+def _fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Copy `tensors` into the network; one on meta gets them as its own.
+
+    Raises:
+        WeightsError: a network on meta would stay without values in part.
+    """
+    state = network.state_dict()
+    on_meta = [name for name, value in state.items() if value.is_meta]
+    empty = [name for name in on_meta if name not in tensors and not name.endswith("num_batches_tracked")]
+    if empty:
+        raise WeightsError(
+            f"{source}: the network is on meta and {empty[0]} is not loaded, so it would stay without values; "
+            "call network.to_empty(device='cpu'), initialise it, then load"
+        )
+    if on_meta:
+        tensors = {name: value.to(state[name].dtype) for name, value in tensors.items()}
+        tensors |= {name: torch.zeros((), dtype=torch.long) for name in on_meta if name not in tensors}
+    network.load_state_dict(tensors, strict=False, assign=bool(on_meta))
 
 
 def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = False) -> LoadReport:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..common.errors import WeightsError
 from ..common.files import checked_file, write_whole
-from ..common.text import nearest
+from ..common.text import count, nearest
 from ..networks.contract import Backbone
 from ..networks.conv_norm import FoldedConv
+from ..networks.plain import plain_copy, unwrapped
 from .layouts import writable_layout
 from .metadata import KEY, describe
 from .reader_notes import reader_notes
@@ -51,6 +52,7 @@ def save_weights(
     """
     path = Path(path)
     write = writer_for(path)
+    network = unwrapped(network)
     tensors, notes = converted(network, layout)
     text = describe(network, layout, metadata)
     container = writable_layout(layout).container
@@ -65,15 +67,51 @@ def converted(network: nn.Module, layout: str) -> tuple[dict[str, Tensor], list[
         WeightsError: as in `save_weights`.
     """
     target = writable_layout(layout)
+    network = unwrapped(network)
     if not isinstance(network, Backbone) or any(isinstance(module, FoldedConv) for module in network.modules()):
         raise WeightsError(
             f"weights of {type(network).__name__} are not written: a network of backbone.create is needed, and of a "
             "folded copy the network that it was made from"
         )
-    state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    state = plain_state(network)
     target.check(network, state)
     tensors = target.from_ours(state, network)
     return {name: value.contiguous() for name, value in tensors.items()}, reader_notes(network, layout, state)
+
+
+def plain_state(network: Backbone) -> dict[str, Tensor]:
+    """Return a network's tensors, on the CPU, under the names that `backbone.create` gives them.
+
+    A compiled or otherwise wrapped stage has the names of what stands inside; a pruned or parametrised weight is the
+    one that the layer computes with.
+
+    Raises:
+        WeightsError: tensors are on meta, or a layer was replaced by one whose tensors have other names.
+    """
+    if not network.built_names <= network.state_dict().keys():
+        network = plain_copy(network)
+    own = network.state_dict()
+    if any(value.is_meta for value in own.values()):
+        raise WeightsError(f"{network.architecture}: its weights are on meta and hold no values; nothing is written")
+    state = {_name_inside(network, name): value.detach().cpu() for name, value in own.items()}
+    lost = sorted(name for name in network.built_names - state.keys() if not name.startswith(("fc.", "classifier.")))
+    if lost:
+        raise WeightsError(
+            f"{network.architecture}: not written, since {count(len(lost), 'tensor')} such as {lost[0]} would have "
+            "other names for replaced layers; merge these layers or put the former ones back"
+        )
+    return state
+
+
+def _name_inside(network: nn.Module, name: str) -> str:
+    """Return the name of a tensor without the wrappers on its way: modules of one child, and nothing else in them."""
+    kept, module = [], network
+    for part in name.split(".")[:-1]:
+        is_wrapper = len(module._modules) == 1 and not module._parameters and not module._buffers
+        if not (is_wrapper and module is not network and not isinstance(module, nn.Sequential)):
+            kept.append(part)
+        module = module.get_submodule(part)
+    return ".".join([*kept, name.rpartition(".")[2]])
 
 
 Writer = Callable[[Path, Mapping[str, Tensor], str, "str | None"], None]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
@@ -17,7 +16,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
 import backbone
-from backbone import ConfigError, list_backbones, network_class
+from backbone import ConfigError, list_backbones, network_class, networks
 from backbone.networks import keywords_of
 
 from ..config.names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
@@ -34,21 +33,35 @@ OWN_KEYS = {
 }
 
 
-@cache
-def adapted_class(name: str) -> type[Backbone]:
-    """Return the class of the network `name` that is a detectron2 Backbone too. Parameter names stay the same."""
-    network = network_class(name)
+class _Adapted:
+    """What makes a network a detectron2 Backbone too. Parameter names stay the same."""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         # The loader's images are channels last in memory, and detectron2 leaves a single one so: it would decide the
         # layout of every feature, and with it their last bits. The weights' layout decides.
-        return network.forward(self, images.contiguous())
+        return super().forward(images.contiguous())
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         infos = {stage: self.feature_info[stage] for stage in self.out_features}
         return {stage: ShapeSpec(channels=info.channels, stride=info.stride) for stage, info in infos.items()}
 
-    return type(network.__name__, (network, Backbone), {"forward": forward, "output_shape": output_shape})
+
+# At the top of a module, where pickle and detectron2's LazyConfig find them by name.
+class ResNet(_Adapted, networks.ResNet, Backbone):
+    pass
+
+
+class PreActResNet(_Adapted, networks.PreActResNet, Backbone):
+    pass
+
+
+class VGG(_Adapted, networks.VGG, Backbone):
+    pass
+
+
+def adapted_class(name: str) -> type[Backbone]:
+    """Return the class of the network `name` that is a detectron2 Backbone too."""
+    return {adapted.__bases__[1]: adapted for adapted in (ResNet, PreActResNet, VGG)}[network_class(name)]
 
 
 def network_keywords(config: CfgNode) -> dict[str, object]:

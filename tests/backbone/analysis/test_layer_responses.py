@@ -42,8 +42,8 @@ def test_basic_blocks_by_hand(name):
             first = block.bn1(block.conv1(y))
             second = block.bn2(block.conv2(first.relu()))
             expected |= {f"layer{stage}.{index}.conv1": first, f"layer{stage}.{index}.conv2": second}
-            shortcut = block.shortcut(y)
-            y = (second if shortcut is None else second + shortcut).relu()
+            shortcut = 0 if block.plain else y if block.downsample is None else block.downsample(y)
+            y = (second + shortcut).relu()
     measured = layer_responses(net, x.split(4))
     assert list(measured) == list(expected) and len(expected) == 19
     for layer, value in measured.items():
@@ -54,7 +54,7 @@ def test_basic_blocks_by_hand(name):
 def test_preactivation_by_hand():
     """The first convolution's response is behind the norm that follows it; the last one has none."""
     net, x = network("preact_resnet18", out_features=["res2"]), images(2, 64)
-    block, y = net.layer1[0], net.run_stage("stem", x)
+    block, y = net.layer1[0], net.run_stem(x)
     first = block.bn2(block.conv1(block.bn1(y).relu()))
     second = block.conv2(first.relu())
     measured = layer_responses(net, [x])
