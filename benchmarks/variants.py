@@ -98,7 +98,7 @@ def _fold(model: nn.Module, variant: Variant) -> None:
         model.backbone = folded
     if hasattr(model.roi_heads, "res5"):
         stage = model.roi_heads.res5.requires_grad_(False)
-        fold_norms(stage)
+        model.roi_heads.res5 = stage = fold_norms(stage)
         stage.to(dtype=dtype, memory_format=torch.channels_last)
 
 

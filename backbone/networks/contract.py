@@ -185,7 +185,7 @@ class Backbone(nn.Module):
 
 
 def maybe_checkpoint(run: Callable[[Tensor], Tensor], x: Tensor, *, owner: nn.Module, checkpointing: bool) -> Tensor:
-    """Return run(x), a computation of `owner`; with `checkpointing`, keep `x` alone and run again in the backward pass."""
+    """Return run(x), a computation of `owner`; with `checkpointing`, run again in the backward pass."""
     # torch.fx traces with stand-ins for tensors.
     if not (checkpointing and owner.training and torch.is_grad_enabled() and isinstance(x, Tensor)):
         return run(x)
