@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..common.errors import ArchitectureError, DataError, WeightsError
 from ..common.preprocessing import IMAGENET
 from ..common.text import nearest
-from ..networks import create, find_architecture
+from ..networks import FrozenBatchNorm2d, create, find_architecture
 from ..networks.precise_bn import Moments, recompute_bn
 from ..weights import load_weights
 
@@ -54,7 +54,7 @@ class _Recorder:
         for name, module in net.named_modules():
             if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
                 stack.enter_context(module.register_forward_hook(self._of_convolution(name)))
-            elif isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm)):
+            elif isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, FrozenBatchNorm2d)):
                 stack.enter_context(module.register_forward_hook(self._of_norm))
 
     def _of_convolution(self, name: str):
@@ -85,11 +85,11 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
     other sizes are left out: of a bottleneck the 3x3 alone counts.
 
     Args:
-        net: in evaluation mode, with norm "bn", "sync_bn" or "gn".
+        net: in evaluation mode.
         batches: preprocessed images (N, 3, H, W).
 
     Raises:
-        ArchitectureError: no layer could be seen, as with frozen BN, which is one with its convolution.
+        ArchitectureError: no 3x3 convolution was run.
         DataError: a response is not finite.
     """
     with ExitStack() as stack:
@@ -97,7 +97,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
         for batch in batches:
             net(batch)
     if not recorder.moments:
-        raise ArchitectureError("layer responses: no 3x3 convolution with its own norm was run; use norm='bn'")
+        raise ArchitectureError("layer responses: no 3x3 convolution was run")
     found = {name: float((of.deviations / of.count).sqrt()) for name, of in recorder.moments.items()}
     wrong = [name for name, value in found.items() if value != value or value == float("inf")]
     if wrong:

@@ -77,9 +77,15 @@ def test_bottlenecks_count_their_3x3_layers():
     assert len(layers) == 16 and all(name.endswith(".conv2") for name in layers)
 
 
-def test_frozen_bn_is_refused():
-    with pytest.raises(ArchitectureError, match="norm='bn'"):
-        layer_responses(network("cifar_resnet20", norm="frozen_bn"), [images()])
+def test_frozen_bn_is_seen_as_bn():
+    net = network("cifar_resnet20")
+    expected = layer_responses(net, [images()])
+    assert layer_responses(backbone.freeze_norm(net), [images()]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_convolution_is_refused():
+    with pytest.raises(ArchitectureError, match="no 3x3"):
+        layer_responses(torch.nn.Conv2d(3, 1, 1), [images()])
 
 
 def test_nan_is_told_with_its_layer():
