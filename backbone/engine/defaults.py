@@ -28,7 +28,7 @@ SHARED_NOT_NEGATIVE = (
 )
 # Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
 SIDE, IMAGES = 16_384, 2**20
-SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES}
+SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES, "SOLVER.BASE_LR": 1000}
 
 
 def add_shared_defaults(config: Any) -> None:
@@ -119,6 +119,13 @@ def check_choices(config: Any, choices: Mapping[str, Collection[Any]], source: s
 
 
 def check_steps(config: Any, source: str) -> None:
+    """Raise ConfigError for a schedule that no training can follow."""
+    if 0 < config.SOLVER.BASE_LR < 1e-12:
+        raise ConfigError(f"{source}: SOLVER.BASE_LR {config.SOLVER.BASE_LR} is too small to change any weight")
+    _check_steps(config, source)
+
+
+def _check_steps(config: Any, source: str) -> None:
     """Raise ConfigError unless SOLVER.STEPS holds iterations; where its default is empty, that does not say so."""
     if not all(type(step) is int for step in config.SOLVER.STEPS):
         raise ConfigError(f"{source}: SOLVER.STEPS must hold whole numbers, not {brief(config.SOLVER.STEPS)}")

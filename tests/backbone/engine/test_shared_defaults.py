@@ -63,6 +63,8 @@ def test_what_a_section_holds_beside_them_stays() -> None:
         ("SEED", -1, "a.yaml: SEED must be 0 or more, not -1"),
         ("SEED", float("nan"), "a.yaml: SEED must be 0 or more, not nan"),
         ("SOLVER.BASE_LR", float("inf"), "a.yaml: SOLVER.BASE_LR must be above 0, not inf"),
+        ("SOLVER.BASE_LR", 1e308, "a.yaml: SOLVER.BASE_LR must be at most 1,000, not 1e+308"),
+        ("SOLVER.BASE_LR", 1e-308, "a.yaml: SOLVER.BASE_LR 1e-308 is too small to change any weight"),
         ("SOLVER.STEPS", ("a", "b"), "a.yaml: SOLVER.STEPS must hold whole numbers, not ('a', 'b')"),
         ("SOLVER.STEPS", (1.5,), "a.yaml: SOLVER.STEPS must hold whole numbers, not (1.5,)"),
         (
