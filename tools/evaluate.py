@@ -220,6 +220,8 @@ def main() -> None:
     results = evaluate(args, boxes)
     for metrics in results:
         print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")
+        if metrics.without_mask:
+            print(f"note: {metrics.without_mask:,} objects of {args.gt} have no mask; their boxes were ignored\n")
     figures = {kind: of for metrics in results for kind, of in metrics.to_json().items()}
     if case is not None:
         figures |= report(args, case, args.gt.name)

@@ -53,7 +53,12 @@ def evaluate_coco(
     found = predictions if read else load_predictions(predictions, ground_truth, iou_type)
     curves, used = run_engine(ground_truth, found, limits, engine)
     return CocoMetrics(
-        iou_type=iou_type, engine=used, class_names=ground_truth.class_names, max_detections=limits, curves=curves
+        iou_type=iou_type,
+        engine=used,
+        class_names=ground_truth.class_names,
+        max_detections=limits,
+        curves=curves,
+        without_mask=ground_truth.without_mask,
     )
 
 

@@ -30,6 +30,7 @@ class CocoMetrics:
         engine: what ran: "hotcoco", "faster-coco-eval" or "pycocotools".
         class_names: of the K categories, in the order of their ids.
         max_detections: limits of detections per image and category, rising.
+        without_mask: objects whose boxes were ignored, because they have no mask; see `load_ground_truth`.
         curves: precision and score (T, R, K, A, M), recall (T, K, A, M).
         summary: the figures in pycocotools's order; AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl for boxes and
             masks, AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl for keypoints.
@@ -41,6 +42,7 @@ class CocoMetrics:
     class_names: list[str]
     max_detections: list[int]
     curves: Curves
+    without_mask: int = 0
     summary: dict[str, float] = field(init=False)
     per_class: dict[str, dict[str, float]] = field(init=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from dataclasses import dataclass
@@ -77,7 +78,8 @@ def _check_images(split: VocSplit, ids: list[str], faults: Faults) -> None:
     if not split.images.is_dir():
         raise DataError(f"{split.images} does not exist; unpack the images of {split.folder.name} again")
     # One look at the folder is faster than thousands at files.
-    there = set(os.listdir(split.images))
+    with os.scandir(split.images) as entries:
+        there = {entry.name for entry in entries if entry.is_file()}
     for name in ids:
         if f"{name}.jpg" not in there:
             faults.add("missing-image", f"{split.images / name}.jpg does not exist")
@@ -129,7 +131,8 @@ def image_sizes(split: VocSplit, ids: list[str]) -> np.ndarray:
     for row, name in enumerate(ids):
         path = Path(split.images) / f"{name}.jpg"
         try:
-            with Image.open(path) as image:
+            # A named pipe would block.
+            with open(path, "rb") if os.path.isfile(path) else io.BytesIO() as file, Image.open(file) as image:
                 sizes[row] = image.size
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: cannot be read as an image ({error}); unpack the images again") from None

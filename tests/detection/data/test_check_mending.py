@@ -22,7 +22,10 @@ from damage import (
     with_exif,
 )
 
+from detection.config import default_config
 from detection.data import checks
+from detection.engine.datasets import load_sets
+from detection.evaluation import load_ground_truth
 
 
 def test_joined_images_keep_their_annotations(sound_folder: Path) -> None:
@@ -158,4 +161,31 @@ def test_mended_copy_of_random_damage_has_no_errors(seed: int, folder: Path, tmp
         left = faults + checks.faults_of(written, folder, "out.json", facts)
         assert not errors(left), (data, errors(left))
         assert {record["id"] for record in written["images"]} <= set(range(-1, 30))
+        assert_accepted(
+            tmp_path / "out.json", folder, masks=any(record.get("segmentation") for record in written["annotations"])
+        )
     assert found > 25
+
+
+def assert_accepted(json_file: Path, folder: Path, *, masks: bool) -> None:
+    """Load a data set as training and evaluation do, to train on and to test on."""
+    config = default_config()
+    config.MODEL.MASK_ON = masks
+    config.DATASETS.TEST = ("custom_val",)
+    config.DATASETS.CUSTOM.VAL_JSON, config.DATASETS.CUSTOM.VAL_IMAGES = str(json_file), str(folder)
+    (tested,) = load_sets(config, training=False).test
+    assert set(tested.ground_truth) == ({"bbox", "segm"} if masks else {"bbox"})
+    for kind, truth in tested.ground_truth.items():
+        assert len(truth.boxes) == len(load_ground_truth(json_file, kind).boxes)
+
+
+@pytest.mark.parametrize(
+    "mask", [[], None, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], "text", {"size": [1, 1], "counts": "0"}]
+)
+def test_validation_masks_that_cannot_be_used_are_accepted_once_mended(
+    sound_folder: Path, tmp_path: Path, mask: object
+) -> None:
+    data = sound_data()
+    first(data, segmentation=mask)
+    checks.write_json(checks.mend(data, sound_folder, source="a.json").data, tmp_path / "out.json")
+    assert_accepted(tmp_path / "out.json", sound_folder, masks=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +232,35 @@ def test_the_devkit_itself_in_place_of_a_year(root):
         split_of_folder(root / "VOCdevkit", "val")
     assert not split_of_folder(root / "VOCdevkit" / "VOC2012", "test").annotated
     assert split_of_folder(root / "VOCdevkit" / "VOC2012", "val").annotated
+
+
+def test_a_named_pipe_among_the_images_is_no_image(root):
+    image = root / "VOCdevkit" / "VOC2007" / "JPEGImages" / "000005.jpg"
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(DataError, match="missing-image: .*000005.jpg does not exist"):
+        read_split(locate("voc_2007_trainval", root).voc)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_and_annotations_with_byte_order_marks(root, encoding):
+    year = root / "VOCdevkit" / "VOC2007"
+    expected = read_split(locate("voc_2007_trainval", root).voc)
+    for path in (year / "ImageSets/Main/trainval.txt", *(year / "Annotations").glob("*.xml")):
+        path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    found = read_split(locate("voc_2007_trainval", root).voc)
+    assert found.ids == expected.ids and np.array_equal(found.boxes, expected.boxes)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"000005\n\xff\n", "trainval.txt, line 2: byte 0xff is no text"),
+        (b"a\0b\n", "trainval.txt, line 1: has a zero byte"),
+        (b"x" * 300, "missing-image: .*xxx.jpg does not exist"),
+    ],
+)
+def test_lists_that_are_no_text(root, content, message):
+    (root / "VOCdevkit/VOC2007/ImageSets/Main/trainval.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_split(split_of_folder(root / "VOCdevkit" / "VOC2007", "trainval"))

@@ -350,6 +350,7 @@ def test_an_annotation_without_a_mask_is_a_region_to_ignore(segmentation: Any) -
     ]
     loaded = load_ground_truth(without, "segm")
     assert loaded.without_mask == 1
+    assert evaluate_coco(loaded, found, "segm").without_mask == 1
     assert evaluate_coco(loaded, found, "segm").to_json() == evaluate_coco(ignored, found, "segm").to_json()
     for annotation in without["annotations"]:
         annotation["segmentation"] = []
