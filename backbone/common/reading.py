@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError
+from .files import check_archive
 
 # Longest byte order marks first: UTF-32's begins as UTF-16's does.
 MARKS = (
@@ -115,6 +116,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __init__(self, path: str | Path) -> None:
         self.path = path
         try:
+            check_archive(path)
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
         except (OSError, ValueError, zipfile.BadZipFile) as error:

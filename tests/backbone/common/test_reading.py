@@ -101,3 +101,10 @@ def test_arrays_are_numpys(tmp_path, monkeypatch):
     monkeypatch.setattr("backbone.common.reading.LARGEST_ARRAY", 100)
     with pytest.raises(DataError, match="array 'a' cannot be read: unpacks to 200 bytes"):
         arrays["a"]
+
+
+def test_an_archive_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("backbone.common.files.LARGE", 2**20)
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros(2**22, np.uint8))
+    with pytest.raises(DataError, match="a.npz: not a readable .npz file: it unpacks to"):
+        Arrays(tmp_path / "a.npz")
