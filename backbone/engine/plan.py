@@ -73,7 +73,7 @@ def length(config: Any, images: int) -> str:
     solver = config.SOLVER
     epochs = _epochs(config, images)
     shown = f"{epochs:,.0f}" if epochs >= 1000 else f"{epochs:.4g}"
-    return f"{count(solver.MAX_ITER, 'iteration')} = {shown} epochs"
+    return f"{count(solver.MAX_ITER, 'iteration')} = {shown} epoch{'' if shown == '1' else 's'}"
 
 
 def schedule_notes(config: Any, images: int) -> list[str]:
