@@ -18,22 +18,36 @@ from .sets import DetectionSet
 
 
 class TrainingSamples(Dataset):
-    """Samples by (position, index); the position seeds the sample's random draws.
+    """Samples by (position, index); the position seeds the sample's random draws."""
 
-    Another image stands in for one that cannot be read; `broken` in its sample holds what is wrong, a message each.
-
-    Args:
-        used: the indices, in order, of the images that are trained on; by default all.
-    """
-
-    def __init__(self, mapper: Mapper, seed: int, used: Sequence[int] | None = None) -> None:
+    def __init__(self, mapper: Mapper, seed: int) -> None:
         self.mapper = mapper
         self.seed = seed
-        self.used = np.arange(len(mapper.images)) if used is None else np.asarray(used)
 
     def __getitem__(self, item: Item) -> dict[str, Any]:
         position, index = item
-        random = np.random.default_rng((self.seed, 1, position))
+        return self.mapper(index, self.random_at(position))
+
+    def random_at(self, position: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 1, position))
+
+
+class SparingSamples(TrainingSamples):
+    """TrainingSamples in which another image stands in for one that cannot be read.
+
+    `broken` in its sample holds what is wrong, a message an image.
+
+    Args:
+        used: the indices, in order, of the images that are trained on.
+    """
+
+    def __init__(self, mapper: Mapper, seed: int, used: Sequence[int]) -> None:
+        super().__init__(mapper, seed)
+        self.used = np.asarray(used)
+
+    def __getitem__(self, item: Item) -> dict[str, Any]:
+        position, index = item
+        random = self.random_at(position)
 
         def read(place: int) -> dict[str, Any] | ImageSizeError:
             try:

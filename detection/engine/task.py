@@ -22,7 +22,7 @@ from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
 
 from ..data.proposals import Proposals
-from ..data.samples import TrainingSamples, aspect_groups
+from ..data.samples import SparingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
 from ..inference.cost import cost_line
 from ..inference.methods import as_tested
@@ -77,7 +77,7 @@ class DetectionTask(Task):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        samples = TrainingSamples(training_mapper(images, config, self.proposals), config.SEED, used)
+        samples = SparingSamples(training_mapper(images, config, self.proposals), config.SEED, used)
         on_gpu = config.MODEL.DEVICE.startswith("cuda")
         for batch in until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches)):
             self.broken.add([message for sample in batch for message in sample.pop("broken", ())])

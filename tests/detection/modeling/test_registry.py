@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling import build_backbone as build_by_detectron2
 from detectron2.solver import build_optimizer
-from peers import IMAGES, build_backbone, changed, config, copy_weights, our_name, relative_errors
+from peers import build_backbone, changed, config, copy_weights, our_name, relative_errors
 from randomize import randomize
 
 import backbone
@@ -209,7 +210,7 @@ def test_training_step_through_a_pyramid_equals_detectron2(freeze_at):
 
 def test_gray_images_are_refused():
     with pytest.raises(backbone.ConfigError, match="3 channels"):
-        BACKBONE_REGISTRY.get("resnet18")(config(MODEL__BACKBONE__NAME="resnet18"), IMAGES._replace(channels=1))
+        BACKBONE_REGISTRY.get("resnet18")(config(MODEL__BACKBONE__NAME="resnet18"), ShapeSpec(channels=1))
 
 
 @pytest.mark.parametrize(("name", "norm"), [("BN", "BatchNorm2d"), ("SyncBN", "SyncBatchNorm2d"), ("GN", "GroupNorm")])
