@@ -209,8 +209,9 @@ def test_training_step_through_a_pyramid_equals_detectron2(freeze_at):
 
 
 def test_gray_images_are_refused():
+    settings = config(MODEL__BACKBONE__NAME="resnet18")
     with pytest.raises(backbone.ConfigError, match="3 channels"):
-        BACKBONE_REGISTRY.get("resnet18")(config(MODEL__BACKBONE__NAME="resnet18"), ShapeSpec(channels=1))
+        BACKBONE_REGISTRY.get("resnet18")(settings, ShapeSpec(channels=1))
 
 
 @pytest.mark.parametrize(("name", "norm"), [("BN", "BatchNorm2d"), ("SyncBN", "SyncBatchNorm2d"), ("GN", "GroupNorm")])
