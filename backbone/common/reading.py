@@ -120,7 +120,7 @@ class Arrays(Mapping[str, np.ndarray]):
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path}: not a readable .npz file: {error}; fetch or write it again") from None
+            raise DataError(f"{path}: cannot be read as an .npz archive: {error}; fetch or write it again") from None
         self._members = {member.filename.removesuffix(".npy"): member for member in members}
 
     def __getitem__(self, name: str) -> np.ndarray:

@@ -162,7 +162,7 @@ def test_mistakes_with_images(tmp_path: Path):
         "missing": "no such file or folder",
         "empty": "no image files",
         "text.npz": "cannot be read as an .npz",
-        "objects.npz": "cannot be read as an .npz",
+        "objects.npz": "the array 'x' cannot be read",
         "floats.npz": r"no array of uint8 images .* \{'x': \(2, 3, 4, 4\)\}",
         "a.txt": "must be a folder of image files or an .npz",
     }.items():

@@ -78,8 +78,8 @@ def npy(array: np.ndarray) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\3\4" + bytes(26), "not a readable .npz file"),
-        (archive("a.npy", npy(np.arange(9999)))[:-40], "not a readable .npz file"),
+        (b"PK\3\4" + bytes(26), "cannot be read as an .npz archive"),
+        (archive("a.npy", npy(np.arange(9999)))[:-40], "cannot be read as an .npz archive"),
         (archive("a.npy", npy(np.arange(9)), encrypted=True), "array 'a' cannot be read: is encrypted"),
         (archive("a.npy", npy(np.array([None]))), "array 'a' cannot be read: .*allow_pickle"),
         (archive("a.npy", npy(np.arange(9))[:-8]), "array 'a' cannot be read"),
