@@ -10,7 +10,7 @@ from backbone.classification import load_config
 from backbone.classification.session import FREE_KEYS as PRETRAINING_FREE_KEYS
 from backbone.common.errors import ConfigError
 from backbone.engine.config import CONFIG_FOLDER
-from backbone.engine.session import FREE_KEYS
+from backbone.engine.resume import FREE_KEYS
 
 from .rows import Figure, Kind, Panel, Row, Step, Table
 

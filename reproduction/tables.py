@@ -8,7 +8,7 @@ from typing import Any
 import detection
 from backbone.common.errors import ConfigError
 from backbone.engine.config import CONFIG_FOLDER
-from backbone.engine.session import FREE_KEYS
+from backbone.engine.resume import FREE_KEYS
 from detection.config.methods import METHOD_KEYS
 from detection.engine.session import FREE_KEYS as DETECTION_FREE_KEYS
 from detection.weights.keys import WEIGHT_KEYS

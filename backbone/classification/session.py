@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
-from ..engine import distributed
 from ..engine.arguments import overrides_of, request_of
+from ..engine.processes import Launch
 from ..engine.record import LOGGER
 from ..engine.results import BACKBONE, TABLE
 from ..engine.schedule import Plateau, WarmUp, WarmUpByError
@@ -68,7 +68,7 @@ def _protocols(names: list[str], config: object) -> tuple[str, ...]:
     return ("single",) if config.TEST.PROTOCOL == "single" else tuple(name for name in PROTOCOLS if name != "single")
 
 
-def run(request: Request, setup: distributed.Launch) -> None:
+def run(request: Request, setup: Launch) -> None:
     """Train (or test) in all processes of `setup`; see `start`."""
     start(ClassificationRun, request, setup)
 
@@ -99,6 +99,10 @@ class ClassificationRun(TaskRun):
 
     def best_figure(self, value: float) -> dict[str, float]:
         return {"top1_error": 1 - value}
+
+    @property
+    def classes(self) -> list[str]:
+        return self.test_set.classes
 
     def read_weights(self):
         return fit_weights(self.config, self.config.MODEL.WEIGHTS, self.request.given, images=True)

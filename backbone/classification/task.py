@@ -145,8 +145,13 @@ class ClassificationTask(Task):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.broken.messages[:] = state.get("broken", [])
         self._precise = state.get("precise", {})
-        if self.average is not None:
+        if self.average is not None and "average" in state:
             self.average.load_state_dict(state["average"])
+        elif self.average is not None:
+            self.average = MovingAverage(self.model, self.config.SOLVER.EMA_DECAY)
+            log.warning("the run had no moving average before (SOLVER.EMA_DECAY): it begins with the weights of now")
+        elif "average" in state:
+            log.warning("the run had a moving average before (SOLVER.EMA_DECAY): it is left out from here on")
 
     def weights(self) -> dict[str, Tensor]:
         return {**(self.average.state if self.average is not None else self.model.state_dict()), **self._precise}

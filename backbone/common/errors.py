@@ -9,7 +9,14 @@ class UserError(Exception):
     """A mistake in what the user gave. The message says what is wrong, where, and how to mend it.
 
     A command in it, written as tools/NAME.py, is named as the user types it.
+
+    Attributes:
+        status: exit status of a command line that ends with it.
+        quiet: another process says it; None where nothing is known of others.
     """
+
+    status = 2
+    quiet: bool | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(as_typed(message))
@@ -41,3 +48,13 @@ class ImageSizeError(DataError):
 
 class RunError(UserError, RuntimeError):
     """A run folder, a checkpoint or a device that cannot be used as asked."""
+
+
+class ProcessError(RunError):
+    """A process of the run was killed or cannot be reached. No mistake of the user's: --resume goes on."""
+
+    status = 1
+
+
+class PeerError(ProcessError):
+    """Another process of the run is gone. What ended it is known there."""

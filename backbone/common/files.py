@@ -162,8 +162,8 @@ def check_archive(path: str | Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files that processes killed inside `write_whole` have left in `folder`."""
-    for path in Path(folder).glob(".*.tmp"):
+    """Remove the temporary files that processes killed inside `write_whole` have left in `folder` and below."""
+    for path in Path(folder).rglob(".*.tmp"):
         if LEFTOVER.fullmatch(path.name):
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -9,7 +9,7 @@ from ..common.cli import Parser
 from .config import check_pairs
 
 if TYPE_CHECKING:
-    from .distributed import Launch
+    from .processes import Launch
     from .session import Request
 
 
@@ -82,11 +82,11 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
 
 def launch_of(arguments: Namespace, device: str) -> Launch:
     """Return the processes that the flags ask for."""
-    from .distributed import Launch
+    from .processes import Launch
 
     return Launch(
         device=device,
-        processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), 1),
+        processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), None),
         machines=arguments.num_machines,
         machine_rank=arguments.machine_rank,
         dist_url=arguments.dist_url,

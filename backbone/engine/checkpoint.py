@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..weights import read_file
 POINTER = "last_checkpoint"
 BEST = "model_best.pth"
 FINAL = "model_final.pth"
+DAMAGED = "damaged"
 # What a checkpoint's values are, where it has them.
 KINDS = {
     **dict.fromkeys(("model", "metadata", "optimizer", "scaler", "schedule", "task"), (dict, "dict")),
@@ -57,6 +59,22 @@ def load(path: str | Path) -> dict[str, Any]:
     if wrong:
         raise WeightsError(f"{path}: not a checkpoint of this project (what its `{wrong[0]}` holds is of another type)")
     return content
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the bytes of a checkpoint are those that were written, by the check sums in it; torch looks at none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # whatever a damaged file makes its reader raise
+        return False
+
+
+def set_aside(folder: str | Path, iteration: int) -> None:
+    """Give checkpoints behind `iteration`, which are damaged, another name: none may be taken for the newest."""
+    for number, path in numbered(folder):
+        if number > iteration:
+            path.replace(path.with_name(f"{path.name}.{DAMAGED}"))
 
 
 def numbered(folder: str | Path) -> list[tuple[int, Path]]:

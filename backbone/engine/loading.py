@@ -7,6 +7,7 @@ Nothing is remembered between steps: the order of images, their grouping by aspe
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..common.errors import DataError
+from .signals import end_with, leave_to_the_run, start_tracker
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
 
@@ -143,6 +145,9 @@ def settle_workers(wanted: int, processes: int) -> int:
 def _start_worker(_: int) -> None:
     import cv2
 
+    leave_to_the_run()
+    # At once, not when torch looks: until then it would hold the run folder.
+    end_with(os.getppid(), signal.SIGKILL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -160,6 +165,8 @@ def make_loader(
     collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
     """Return a DataLoader: by `batches`, or one sample at a time in order; of lists, or of what `collate` makes."""
+    if workers:
+        start_tracker()
     order = {"batch_sampler": batches} if batches is not None else {"batch_size": 1, "shuffle": False}
     return DataLoader(
         samples,

@@ -10,44 +10,68 @@ from pathlib import Path
 
 from ..common.errors import RunError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 # Loader processes hold the lock of a run that was killed until they notice, a few seconds later.
 PATIENCE = 10.0
 
 
+class Lock:
+    """Holds a folder by an open descriptor of it."""
+
+    def __init__(self, handle: int, folder: Path, patience: float) -> None:
+        self.handle = handle
+        self.folder = folder
+        self.patience = patience
+
+    def take(self, *, shared: bool) -> None:
+        """Take the lock: alone, or with others that share it; raises RunError when another run holds it."""
+        until = time.monotonic() + self.patience
+        while not _taken(self.handle, shared=shared):
+            if time.monotonic() > until:
+                raise RunError(
+                    f"{self.folder}: another run is writing into it; wait for its end or stop it, then try again"
+                )
+            time.sleep(0.2)
+
+    def share(self) -> None:
+        """Let other processes of the run hold it too."""
+        self.take(shared=True)
+
+
 @contextlib.contextmanager
-def locked(folder: Path, *, patience: float | None = None) -> Iterator[None]:
-    """Hold the folder for this process and those it starts. The end of the processes, however it comes, frees it.
+def locked(folder: Path, *, shared: bool = False, patience: float | None = None) -> Iterator[Lock]:
+    """Hold the folder for this process and those it forks. The end of the processes, however it comes, frees it.
 
     Where the system has no such locks (Windows, some network file systems) nothing is held.
 
     Args:
         folder: exists.
+        shared: beside others that share it; nobody can hold it alone meanwhile.
         patience: seconds to wait for the run that holds it; PATIENCE for None.
 
     Raises:
         RunError: another run holds it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
     # The folder itself, so that no file of the lock's own is left in it.
-    handle = os.open(folder, os.O_RDONLY)
-    until = time.monotonic() + (PATIENCE if patience is None else patience)
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else -1
     try:
-        while not _taken(fcntl, handle):
-            if time.monotonic() > until:
-                raise RunError(f"{folder}: another run is writing into it; wait for its end or stop it, then try again")
-            time.sleep(0.2)
-        yield
+        lock = Lock(handle, folder, PATIENCE if patience is None else patience)
+        lock.take(shared=shared)
+        yield lock
     finally:
-        os.close(handle)
+        if handle >= 0:
+            os.close(handle)
 
 
-def _taken(fcntl, handle: int) -> bool:
+def _taken(handle: int, *, shared: bool) -> bool:
+    if handle < 0:
+        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

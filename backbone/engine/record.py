@@ -22,6 +22,8 @@ from ..common.text import printable
 LOG, METRICS, CONFIG, RESULTS = "log.txt", "metrics.jsonl", "config.yaml", "results.json"
 LONGEST_LINE = 4000  # characters in the log
 LOGGER = "backbone"
+# What every line about training steps has in metrics.jsonl, and no line about an evaluation.
+LOSS = "total_loss"
 
 
 class _LogFile(logging.FileHandler):
@@ -75,14 +77,18 @@ class MetricsFile:
 
     Args:
         after: lines behind this iteration belong to work that was lost with a crash; they are taken out.
+        evaluated: the evaluation at this iteration is not done again; else its line is taken out too.
 
     Raises:
         RunError: it cannot be written; the constructor and `write`.
     """
 
-    def __init__(self, folder: Path, *, after: int) -> None:
+    def __init__(self, folder: Path, *, after: int, evaluated: bool = True) -> None:
         self.path = folder / METRICS
         kept = [line for line in read_metrics(self.path) if line["iteration"] <= after] if after else []
+        if not evaluated:
+            # A training's line has a loss.
+            kept = [line for line in kept if line["iteration"] < after or LOSS in line]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(self, values: dict[str, Any]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,26 @@ import torch
 
 from ..common.errors import ConfigError, RunError
 from ..common.files import remove_leftovers, write_text, writing
-from . import checkpoint, distributed
-from .config import differences, dump, read_yaml, to_plain
+from . import checkpoint, distributed, joining, processes
+from .config import dump
 from .lock import locked
+from .processes import Launch, by_torchrun
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
+from .resume import check_same_everywhere
 from .solver import make_schedule, make_settings
 from .task import Schedule, Task
 from .trainer import State, Trainer
 
 log = logging.getLogger(LOGGER)
-# Keys that a resumed run may have otherwise: they change neither weights nor numbers.
-FREE_KEYS = {
-    "OUTPUT_DIR",
-    "DATALOADER.NUM_WORKERS",
-    "MODEL.DEVICE",
-    "SOLVER.CHECKPOINTS_TO_KEEP",
-    "SOLVER.LOG_PERIOD",
-    "SOLVER.CHECKPOINT_PERIOD",
-}
 # What every run writes into its folder besides its log.
-RUN_FILES = (CONFIG, METRICS, RESULTS, checkpoint.POINTER, "model_*.pth", "events.out.tfevents.*")
+RUN_FILES = (
+    CONFIG,
+    METRICS,
+    RESULTS,
+    checkpoint.POINTER,
+    "model_*.pth*",
+    "events.out.tfevents.*",
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def default_output(config_file: str, *, eval_only: bool) -> str:
     return os.path.join("output", Path(config_file).stem + ("_eval" if eval_only else ""))
 
 
-def launch(process: Callable[[Request], None], request: Request, setup: distributed.Launch, trained: str) -> None:
+def launch(process: Callable[[Request], None], request: Request, setup: Launch, trained: str) -> None:
     """Check the request, then run `process(request)` in all processes of `setup`; a training holds its run folder.
 
     Args:
@@ -81,21 +80,63 @@ def launch(process: Callable[[Request], None], request: Request, setup: distribu
         UserError: something in the request, the data or the machine is wrong, or another run writes into the folder.
     """
     check_request(request, setup, trained)
-    # Of several machines, or processes of torchrun, the first one holds it for all.
-    first = setup.machine_rank == 0 and os.environ.get("RANK", "0") == "0"
-    with contextlib.nullcontext() if request.eval_only or not first else locked(request.folder):
-        distributed.launch(process, setup, (request,))
+    if request.eval_only:
+        processes.run(process, setup, (request,))
+        return
+    if not setup.is_first:
+        processes.run(_train, setup, (process, request))
+        return
+    make_folder(request.folder)
+    if not by_torchrun():
+        # torchrun's processes may be started a second time, and know it when they have met.
+        check_free(request)
+    with locked(request.folder) as lock:
+        # The run's processes hold it too, each for itself: it must not be free while one of them lives.
+        lock.share()
+        processes.run(_train, setup, (process, request))
 
 
-def check_request(request: Request, setup: distributed.Launch, trained: str) -> None:
-    """Check what can be known before any process starts, and make the run folder of a training.
+def _train(process: Callable[[Request], None], request: Request) -> None:
+    """Run one process of a training, when all have met."""
+    if joining.remembers(_begun(request.folder)):
+        # torchrun has started the processes anew: that means to go on, and never to throw away what this run has done.
+        request = replace(request, resume=True, overwrite=False)
+    if by_torchrun():
+        _check_together(check_free, request)
+    make_folder(request.folder)
+    with locked(request.folder, shared=True):
+        if request.resume:
+            check_same_everywhere(request.folder)
+        process(request)
+
+
+def _check_together(check: Callable[[Request], None], request: Request) -> None:
+    """Let the first process check; all raise what it finds."""
+    problem = None
+    if distributed.is_main():
+        try:
+            check(request)
+        except RunError as error:
+            problem = str(error)
+    problem = distributed.share(problem)
+    if problem:
+        raise RunError(problem)
+
+
+def _begun(folder: Path) -> str:
+    """Return the key under which the processes remember that this run has begun."""
+    return f"run {os.path.realpath(folder)}"
+
+
+def check_request(request: Request, setup: Launch, trained: str) -> None:
+    """Check what can be known before any process starts.
 
     Args:
         trained: what --weights must be for an evaluation, in words.
 
     Raises:
         ConfigError: flags or keys exclude each other.
-        RunError: the machine cannot run it, or the run folder holds another run or cannot be made.
+        RunError: the machine cannot run it.
     """
     config = request.config
     if request.eval_only and (request.resume or not config.MODEL.WEIGHTS):
@@ -105,63 +146,26 @@ def check_request(request: Request, setup: distributed.Launch, trained: str) -> 
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out to {setup.world_size} processes"
         )
-    if not request.eval_only:
-        prepare_folder(request)
-
-
-def prepare_folder(request: Request) -> None:
-    """Check that the run folder is free, or that its run may be resumed or thrown away.
-
-    Raises:
-        RunError: it holds another run, or cannot be made.
-    """
-    folder = request.folder
-    holds_run = (folder / CONFIG).is_file() or checkpoint.newest(folder) is not None
     if request.resume and request.overwrite:
         raise RunError("--resume and --overwrite exclude each other")
+
+
+def check_free(request: Request) -> None:
+    """Raise RunError where the run folder holds a run that is neither resumed nor thrown away."""
+    folder = request.folder
+    holds_run = (folder / CONFIG).is_file() or checkpoint.newest(folder) is not None
     if holds_run and not (request.resume or request.overwrite):
         raise RunError(
             f"{folder} holds a run already; --resume goes on with it, --overwrite starts anew, or name another folder"
         )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder; raises RunError where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made: {error.strerror or error}") from None
-
-
-def checkpoint_to_resume(request: Request, config: Any, free: Collection[str]) -> tuple[Path | None, list[str]]:
-    """Return the checkpoint that the run goes on from, if any, and notes for the plan.
-
-    Args:
-        config: as it will run; it may differ from the request's by what follows from data and batch.
-        free: keys that may have changed, beside FREE_KEYS.
-
-    Raises:
-        ConfigError: the config is not the one that the run began with, and --force was not given.
-    """
-    if not request.resume:
-        return None, []
-    notes = check_unchanged(config, request.folder, FREE_KEYS | set(free), force=request.force)
-    saved = checkpoint.newest(request.folder)
-    if saved is None:
-        notes.append(f"{request.folder} holds no checkpoint to resume from: a new run")
-    return saved, notes
-
-
-def check_unchanged(config: Any, folder: Path, free: Collection[str], *, force: bool) -> list[str]:
-    """Compare with the config that the run was started with; return a note for the plan if --force lets it pass."""
-    path = folder / CONFIG
-    if not path.is_file():
-        return []
-    changed = [key for key in differences(read_yaml(path), to_plain(config)) if key not in free]
-    if not changed:
-        return []
-    shown = ", ".join(changed[:6]) + (", ..." if len(changed) > 6 else "")
-    if not force:
-        raise ConfigError(
-            f"{folder}: the config has changed since the run began: {shown}; --force resumes all the same"
-        )
-    return [f"resumed with a changed config (--force): {shown}"]
 
 
 def open_folder(request: Request, config: Any, plan: str, files: Iterable[str] = ()) -> None:
@@ -180,6 +184,7 @@ def open_folder(request: Request, config: Any, plan: str, files: Iterable[str] =
     log.info(plan)
     remove_leftovers(folder)
     write_text(folder / CONFIG, dump(config))
+    joining.remember(_begun(folder))
 
 
 def remove_run(folder: Path, patterns: Iterable[str]) -> None:
@@ -210,6 +215,8 @@ def train_task(
     trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=best))
     if saved:
         trainer.resume(saved)
+        if distributed.is_main():
+            checkpoint.set_aside(saved.parent, trainer.state.iteration)
     else:
         # Each process draws its own random numbers.
         checkpoint.seed_everything(config.SEED + distributed.rank())

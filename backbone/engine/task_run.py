@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from . import checkpoint, distributed
+from .processes import Launch
 from .progress import duration
 from .record import LOGGER, start_logging
+from .resume import checkpoint_to_resume
 from .scale import scale_schedule
-from .session import Request, checkpoint_to_resume, launch, open_folder, train_task
+from .session import Request, launch, open_folder, train_task
 from .starting_weights import WeightKeys
 from .task import Schedule, Task
 
@@ -30,7 +32,7 @@ class TaskRun(ABC):
     Attributes:
         trained: what --weights must be for an evaluation, in words.
         weight_keys: the config's keys that belong to weights.
-        free_keys: keys that a resumed run may have otherwise, beside those of `session.FREE_KEYS`.
+        free_keys: keys that a resumed run may have otherwise, beside those of `resume.FREE_KEYS`.
         files: patterns of what the run writes into its folder, beside `session.RUN_FILES`.
         best: "kind/metric" of the evaluation by which the best weights are chosen.
         config: as it will run; what data, weights and batch ask for is set on the way.
@@ -56,6 +58,11 @@ class TaskRun(ABC):
     @abstractmethod
     def open(self) -> None:
         """Open data and weights, check them, and set the config to what they ask for."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> Sequence[str]:
+        """The classes of the open sets, in order."""
 
     @abstractmethod
     def read_weights(self) -> tuple[Any, Any, list[str]]:
@@ -148,7 +155,7 @@ class TaskRun(ABC):
 
     def train(self) -> None:
         """Train, with the tests on the way, and write the results."""
-        saved, resumed = checkpoint_to_resume(self.request, self.config, self.free_keys)
+        saved, resumed = checkpoint_to_resume(self.request, self.config, self.free_keys, self.classes)
         network = self.build()
         network.train()
         first = f"resumed from {saved}" if saved else self.load_first(network)
@@ -174,7 +181,7 @@ class TaskRun(ABC):
             log.info("took %s", duration(seconds))
 
 
-def start(kind: type[TaskRun], request: Request, setup: distributed.Launch) -> None:
+def start(kind: type[TaskRun], request: Request, setup: Launch) -> None:
     """Run in all processes of `setup`.
 
     Raises:

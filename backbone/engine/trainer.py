@@ -11,7 +11,6 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from ..common.errors import RunError
 from . import checkpoint, distributed
 from .averages import REMEDIES, Averages, diverged
 from .progress import Progress, Speed
-from .record import LOGGER, Events, MetricsFile
+from .record import LOGGER, LOSS, Events, MetricsFile
+from .signals import EndRequest, ending
 from .task import Schedule, Task
 
 log = logging.getLogger(LOGGER)
-# Exit status of a process that ended on SIGTERM, as a shell would report it.
-TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Trainer:
         self.model = distributed.wrap(task.model, device)
         self.dtype = getattr(torch, settings.amp) if settings.amp else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "float16")
-        self._terminate = False
+        self._end = EndRequest()
         self._in_evaluation = False
 
     # -- checkpoints
@@ -136,11 +134,13 @@ class Trainer:
             self.task.model.load_state_dict(content["model"])
             self.optimizer.load_state_dict(content["optimizer"])
             self.task.load_state_dict(content.get("task", {}))
-            if content.get("schedule"):
-                self.schedule.load_state_dict(content["schedule"])
+            self._resume_schedule(content.get("schedule") or {})
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: not a checkpoint of this model: {str(error).splitlines()[0]}") from None
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["scaler"])
+        elif self.scaler.is_enabled():
+            log.warning("the run had no loss scale before (SOLVER.AMP with float16): it begins with the first one")
         self.state = State(content["iteration"], *content["best"], evaluation_due=content["evaluation_due"])
         self.state.finished = content.get("finished", True)
         if self.state.iteration < self.settings.max_iter and self.state.finished:
@@ -166,6 +166,15 @@ class Trainer:
             # The weights of that end have replaced the best ones of before.
             state.best, state.best_iteration = -math.inf, -1
 
+    def _resume_schedule(self, state: dict[str, Any]) -> None:
+        """Take back what the schedule has seen of the run, if it is of the same kind."""
+        own = getattr(self.schedule, "state_dict", dict)()
+        if state.keys() == own.keys():
+            if own:
+                self.schedule.load_state_dict(state)
+        elif own:
+            log.warning("the run had another learning-rate schedule before: this one has seen nothing of it yet")
+
     # -- the loop
 
     def train(self) -> State:
@@ -173,17 +182,19 @@ class Trainer:
 
         Raises:
             RunError: a loss is not finite, or a checkpoint cannot be written.
-            SystemExit: SIGTERM came; a checkpoint was written first.
+            SystemExit: SIGTERM or SIGUSR1 came; a checkpoint was written first.
+            KeyboardInterrupt: Ctrl-C came; likewise.
         """
         settings, state = self.settings, self.state
         main = distributed.is_main()
-        metrics = MetricsFile(settings.folder, after=state.iteration) if main else None
-        events = Events(settings.folder, after=state.iteration) if main else None
+        done, evaluated = state.iteration, not state.evaluation_due
+        metrics = MetricsFile(settings.folder, after=done, evaluated=evaluated) if main else None
+        events = Events(settings.folder, after=done) if main else None
         progress = Progress(start=state.iteration, total=settings.max_iter, visible=main)
         try:
-            with self._sigterm():
+            with self._end.listening(now=self._at_signal, watched=distributed.world_size() > 1):
                 if state.iteration == settings.max_iter and not state.finished:
-                    # SIGTERM came in the last step.
+                    # A signal came in the last step.
                     self._finish()
                     self.save()
                 if state.evaluation_due:
@@ -219,9 +230,11 @@ class Trainer:
             if due:
                 self._report(progress, speed, metrics, events, averages, rate)
             progress.step(speed, state.iteration, averages.losses, rate)
-            if distributed.anyone(self._terminate):
+            if signum := distributed.greatest(self._end.signum):
+                # Saving may take its time.
+                self._end.agreed()
                 self.save()
-                self._leave()
+                self._leave(signum)
             if state.iteration == settings.max_iter:
                 self._finish()
             # The checkpoint comes first: a run that is killed in its evaluation begins again with that evaluation.
@@ -273,7 +286,7 @@ class Trainer:
             return
         progress.report(speed, self.state.iteration, averages.losses, rate)
         scalars = {
-            "total_loss": sum(averages.losses.values()),
+            LOSS: sum(averages.losses.values()),
             **averages.last,
             "lr": rate,
             "images_per_second": speed.images_per_second,
@@ -285,8 +298,7 @@ class Trainer:
     def _evaluate(self, metrics: MetricsFile | None, events: Events | None) -> None:
         generators = checkpoint.rng_state()
         self._in_evaluation = True
-        if self._terminate:
-            self._leave()
+        self._at_signal()
         self.task.model.eval()
         distributed.share_buffers(self.task.model)
         results = self.task.evaluate(final=self.state.iteration == self.settings.max_iter)
@@ -312,19 +324,13 @@ class Trainer:
             if better:
                 checkpoint.save(self.settings.folder / checkpoint.BEST, self.weights())
 
-    @contextlib.contextmanager
-    def _sigterm(self) -> Iterator[None]:
-        def note(_signum, _frame) -> None:
-            self._terminate = True
-            if self._in_evaluation:
-                self._leave()
+    def _at_signal(self) -> None:
+        """An evaluation is left at once: it begins with a checkpoint."""
+        if self._in_evaluation and self._end.signum:
+            self._leave(self._end.signum)
 
-        before = signal.signal(signal.SIGTERM, note)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    def _leave(self) -> None:
-        log.info("SIGTERM: checkpoint written after %d iterations; --resume goes on from it", self.state.iteration)
-        raise SystemExit(TERMINATED)
+    def _leave(self, signum: int) -> None:
+        self._end.agreed()
+        name, done = signal.Signals(signum).name, self.state.iteration
+        log.info("%s: checkpoint written after %d iterations; --resume goes on from it", name, done)
+        raise ending(signum)

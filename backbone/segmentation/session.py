@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError
-from ..engine import distributed
 from ..engine.arguments import overrides_of, request_of
+from ..engine.processes import Launch
 from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
 from ..engine.task_run import RANDOM, TaskRun, start
@@ -37,7 +37,7 @@ def make_request(arguments: Namespace) -> Request:
     return request_of(arguments, config, **{name: Path(path) if path else None for name, path in files.items()})
 
 
-def run(request: Request, setup: distributed.Launch) -> None:
+def run(request: Request, setup: Launch) -> None:
     """Train (or test) in all processes of `setup`; see `start`."""
     if not request.eval_only:
         check_batch(request.config, setup.world_size)
@@ -72,6 +72,10 @@ class SegmentationRun(TaskRun):
         if not testing:
             self.notes += check_set(self.train_set, self.config, training=True)
         self.notes += check_set(self.test_set, self.config, training=False)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.test_set.classes
 
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS)

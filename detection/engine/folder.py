@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.engine import session
+from backbone.engine import resume
 from backbone.engine.results import PICTURES, TABLE
 
 from ..config.methods import METHOD_KEYS
@@ -14,7 +14,7 @@ FREE_KEYS = {
     *("DATASETS.ROOT", "DATASETS.MAX_BAD_IMAGES", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE"),
     *("PAPER.ROWS", *METHOD_KEYS),
 }
-ALL_FREE_KEYS = session.FREE_KEYS | FREE_KEYS
+ALL_FREE_KEYS = resume.FREE_KEYS | FREE_KEYS
 # What detection writes into a run folder.
 RUN_FILES = (
     *(TABLE, SHEET, PICTURES, "predictions_*.json", "detections_*_results.json", "results/VOC*/Main/comp4_*.txt"),

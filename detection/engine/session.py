@@ -12,8 +12,8 @@ from torch import nn
 
 import detection
 from backbone import ConfigError
-from backbone.engine import distributed
 from backbone.engine.arguments import overrides_of, request_of
+from backbone.engine.processes import Launch
 from backbone.engine.record import CONFIG
 from backbone.engine.session import Request
 from backbone.engine.task_run import TaskRun, start
@@ -65,7 +65,7 @@ def _own_data(arguments: Namespace) -> list[object]:
     return overrides
 
 
-def run(request: Request, setup: distributed.Launch) -> None:
+def run(request: Request, setup: Launch) -> None:
     """Train (or evaluate) in all processes of `setup`; see `start`."""
     start(DetectionRun, request, setup)
 
@@ -100,6 +100,10 @@ class DetectionRun(TaskRun):
             # Its checkpoints lie in the folders of its steps, which read the weights where they need them.
             return (self.request.folder / CONFIG).is_file()
         return super().has_begun()
+
+    @property
+    def classes(self) -> list[str]:
+        return self.sets.classes
 
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS)

@@ -18,7 +18,8 @@ from backbone.engine import checkpoint, distributed
 from backbone.engine.config import dump
 from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
-from backbone.engine.session import Request, check_unchanged, checkpoint_to_resume, open_folder, train_task
+from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to_resume
+from backbone.engine.session import Request, open_folder, train_task
 from backbone.engine.trainer import State
 
 from ...data.proposals import Proposals, load_proposals, save_proposals
@@ -45,6 +46,9 @@ def train_alternating(
     changed = []
     if request.resume:
         changed = check_unchanged(config, request.folder, ALL_FREE_KEYS, force=request.force)
+        ended = [path for step in STEPS if (path := request.folder / step.name / checkpoint.FINAL).is_file()]
+        if ended:
+            changed += check_classes(ended[-1], sets.classes, force=request.force)
     # The last step is never left out: like a joint run that has ended, it is evaluated again.
     todo = distributed.share([step for step in STEPS if not (request.resume and step.is_done(request.folder))])
     todo = todo if STEPS[-1] in todo else [*todo, STEPS[-1]]
@@ -91,7 +95,7 @@ def _run_step(
     model = build(own, StepRCNN)
     saved, notes = None, []
     if request.resume and checkpoint.newest(mine.folder) is not None:
-        saved, notes = checkpoint_to_resume(mine, own, FREE_KEYS | {"MODEL.WEIGHTS"})
+        saved, notes = checkpoint_to_resume(mine, own, FREE_KEYS | {"MODEL.WEIGHTS"}, sets.classes)
     first = f"resumed from {saved}" if saved else _start_from(model, own, sets, weights)
     model.begin(step).train()
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])

@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, get_cfg
 import detection
 from backbone import ConfigError
 from backbone.classification.config import default_config as classifiers_config
-from backbone.engine import distributed
+from backbone.engine.processes import Launch
 from backbone.engine.session import Request
 from backbone.engine.solver import make_settings
 from backbone.segmentation.config import default_config as segmentation_config
@@ -94,7 +94,7 @@ def read(tmp_path_factory) -> set[str]:
         pairs = [item for pair in {**TINY, **changes, "OUTPUT_DIR": folder}.items() for item in pair]
         config = Watched.of(detection.get_config(MINI, pairs))
         config.freeze()
-        run(Request(config), distributed.Launch(device="cpu", processes=1, machines=1, machine_rank=0, dist_url="auto"))
+        run(Request(config), Launch(device="cpu", processes=1, machines=1, machine_rank=0, dist_url="auto"))
         assert (Path(folder) / "results.json").is_file()
     return Watched.read
 

@@ -1,0 +1,56 @@
+"""Processes of a run that were killed or cannot be reached: one line names them, in place of torch's errors."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+from collections.abc import Iterator
+
+import torch.distributed as dist
+
+from ..common.errors import PeerError, ProcessError, UserError
+from . import joining
+from .distributed import together
+
+ON_WITH_IT = "--resume goes on from the newest checkpoint"
+MEMORY = {
+    "SIGKILL": "most likely because memory ran out: lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS",
+    "SIGBUS": "most likely because shared memory (/dev/shm) is full: lower DATALOADER.NUM_WORKERS",
+}
+# How torch's DataLoader speaks of a worker that is gone: raised by its SIGCHLD handler, anywhere, or by the loader.
+LOADER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: (\w[\w ]*\w)|exited)")
+# How gloo, NCCL and the store speak of a peer that is gone.
+PEER = re.compile(
+    r"gloo|NCCL|Connection (closed|reset)|Broken pipe|[Tt]imed out|[Ss]ocket Timeout|failed to recv|TCPStore|DistStore"
+)
+
+
+@contextlib.contextmanager
+def named() -> Iterator[None]:
+    """Turn torch's errors about a lost process into a ProcessError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except RuntimeError as error:
+        text = str(error)
+        if found := LOADER.search(text):
+            raise ProcessError(_loader(found)) from None
+        if together() and (isinstance(error, dist.DistError) or PEER.search(text)):
+            raise PeerError(f"{joining.lost_peers()}; {ON_WITH_IT}") from None
+        raise
+
+
+def _loader(found: re.Match[str]) -> str:
+    process = f"loader process {found[1]}"
+    if found[3] is None:
+        return f"{process} ended before its time, perhaps because memory ran out; {ON_WITH_IT}"
+    # torch has the system's words for the signal ("Killed").
+    names = {signal.strsignal(number): signal.Signals(number).name for number in signal.Signals}
+    return killed(process, names.get(found[3], found[3]))
+
+
+def killed(process: str, name: str) -> str:
+    """Return the line about a process that a signal ended."""
+    return f"{process} was killed ({name})" + (f", {MEMORY[name]}" if name in MEMORY else "") + f"; {ON_WITH_IT}"
