@@ -75,7 +75,7 @@ def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backb
 
     Args:
         name: one of `list_backbones()`.
-        weights: a file that `load_weights` reads.
+        weights: a file that `load_weights` reads; what it leaves open of the network is a warning.
         keywords: those of the network's class: `ResNet`, `PreActResNet` or `VGG` in `backbone.networks`.
 
     Raises:

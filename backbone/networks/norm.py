@@ -202,6 +202,11 @@ def synchronise_norm(module: nn.Module) -> nn.Module:
     return _replace(module, lambda layer: isinstance(layer, nn.BatchNorm2d), _synchronised)
 
 
+def own_synchronised_norm(module: nn.Module) -> nn.Module:
+    """Turn torch's SyncBatchNorm inside `module` into SyncBatchNorm2d, which runs on CPUs too."""
+    return _replace(module, lambda layer: isinstance(layer, nn.SyncBatchNorm), _synchronised)
+
+
 def hold_norm(module: nn.Module) -> nn.Module:
     """Freeze the norms of a stage until `release_norm`; see `freeze_norm`."""
     module = _replace(module, _freezes, lambda layer: _frozen(layer, thaws=True))
@@ -274,12 +279,13 @@ def _frozen(layer: nn.BatchNorm2d | nn.SyncBatchNorm, *, thaws: bool = False) ->
     return fresh
 
 
-def _synchronised(layer: nn.BatchNorm2d) -> SyncBatchNorm2d:
+def _synchronised(layer: nn.BatchNorm2d | nn.SyncBatchNorm) -> SyncBatchNorm2d:
     if isinstance(layer, SyncBatchNorm2d):
         return layer
     settings = (layer.eps, layer.momentum, layer.affine, layer.running_mean is not None)
     fresh = _with_tensors(SyncBatchNorm2d(layer.num_features, *settings), layer)
     fresh.track_running_stats = layer.track_running_stats
+    fresh.process_group = getattr(layer, "process_group", None)
     for own, theirs in zip(fresh.parameters(), layer.parameters()):
         own.requires_grad_(theirs.requires_grad)
     return fresh
@@ -298,13 +304,21 @@ def _with_tensors(fresh: nn.Module, layer: nn.Module) -> nn.Module:
 
 
 def _replace(
-    module: nn.Module, wanted: Callable[[nn.Module], bool], build: Callable[[nn.Module], nn.Module]
+    module: nn.Module,
+    wanted: Callable[[nn.Module], bool],
+    build: Callable[[nn.Module], nn.Module],
+    made: dict[nn.Module, nn.Module] | None = None,
 ) -> nn.Module:
-    """Return `module` with every `wanted` layer inside it replaced by what `build(layer)` makes."""
-    if wanted(module):
-        return build(module)
-    for name, child in module.named_children():
-        replaced = _replace(child, wanted, build)
-        if replaced is not child:
-            setattr(module, name, replaced)
-    return module
+    """Return `module` with every `wanted` layer inside it replaced by what `build(layer)` makes.
+
+    Args:
+        made: what has been made already: a layer that stands in several places stays one.
+    """
+    made = {} if made is None else made
+    if module not in made:
+        made[module] = build(module) if wanted(module) else module
+        if made[module] is module:
+            for name, child in module._modules.items():
+                if child is not None and _replace(child, wanted, build, made) is not child:
+                    setattr(module, name, made[child])
+    return made[module]

@@ -11,6 +11,7 @@ from torch import nn
 
 from backbone import ConfigError
 from backbone.engine.config import get
+from backbone.networks.norm import own_synchronised_norm
 
 from ..config.keys import FEATURE_KEYS
 
@@ -43,6 +44,8 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     except AssertionError as error:
         # How detectron2 checks that lengths and channels of its keys agree.
         raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
+    # Of the pyramid and the heads, where detectron2 takes torch's.
+    model = own_synchronised_norm(model)
     if config.MODEL.CHANNELS_LAST:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

@@ -213,6 +213,12 @@ def test_the_settings_of_a_norm_come_through(settings, turn):
     assert all(torch.equal(value, expected.state_dict()[name]) for name, value in net.state_dict().items())
 
 
+def test_a_layer_in_several_places_stays_one():
+    shared = nn.BatchNorm2d(3)
+    net = freeze_norm(nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared), shared))
+    assert isinstance(net[0], FrozenBatchNorm2d) and net[0] is net[2][0] is net[3]
+
+
 def test_unfreezing_keeps_affine_terms_that_were_loaded_meanwhile():
     frozen = freeze_norm(nn.BatchNorm2d(3, affine=False))
     frozen.load_state_dict(randomize(FrozenBatchNorm2d(3)).state_dict())

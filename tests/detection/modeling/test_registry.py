@@ -10,10 +10,13 @@ from detectron2.modeling import build_backbone as build_by_detectron2
 from detectron2.solver import build_optimizer
 from peers import build_backbone, changed, config, copy_weights, our_name, relative_errors
 from randomize import randomize
+from torch import nn
 
 import backbone
 import detection
 from backbone.networks import ARCHITECTURES, FrozenBatchNorm2d
+from backbone.networks.norm import SyncBatchNorm2d
+from detection.modeling.build import build
 
 STAGES = ["stem", "res2", "res3", "res4", "res5"]
 NAMES = backbone.list_backbones()
@@ -218,3 +221,12 @@ def test_gray_images_are_refused():
 def test_norms_by_detectron2_names(name, norm):
     settings = config(MODEL__BACKBONE__NAME="resnet18", MODEL__RESNETS__NORM=name, MODEL__BACKBONE__FREEZE_AT=0)
     assert type(build_backbone(settings).bn1).__name__ == norm
+
+
+def test_synchronised_norms_of_pyramid_and_heads_run_on_cpus():
+    """Torch's own is refused by DistributedDataParallel there."""
+    keys = ["MODEL.DEVICE", "cpu", "MODEL.FPN.NORM", "SyncBN", "MODEL.ROI_BOX_HEAD.NUM_CONV", 1]
+    keys += ["MODEL.ROI_BOX_HEAD.NORM", "SyncBN"]
+    model = build(detection.get_config("mini_faster_rcnn_r18.yaml", keys))
+    kinds = [type(module) for module in model.modules()]
+    assert nn.SyncBatchNorm not in kinds and kinds.count(SyncBatchNorm2d) == 7
