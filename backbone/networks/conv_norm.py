@@ -21,11 +21,9 @@ from torch.nn.modules import module as every_module
 from .norm import FrozenBatchNorm2d
 
 TENSORS = (Tensor, nn.Parameter)
-# A function of this name on an instance (accelerate's hooks, Module.compile), or another one on the class, takes part
-# in what a call of the module gives.
-OVERRIDES = frozenset({"forward", "_conv_forward", "_call_impl", "_wrapped_call_impl", "_compiled_call_impl"})
-CONV_CALLS = (nn.Module.__call__, nn.Conv2d.forward, nn.Conv2d._conv_forward)
-NORM_CALLS = (nn.Module.__call__, FrozenBatchNorm2d.forward)
+# What calls run through; a class may be given other functions later.
+MODULE_CALL, NORM_FORWARD = nn.Module.__call__, FrozenBatchNorm2d.forward
+CONV_FORWARD, CONV_FORWARD_INSIDE = nn.Conv2d.forward, nn.Conv2d._conv_forward
 
 
 class _ScaledConv(torch.autograd.Function):
@@ -77,19 +75,26 @@ def is_plain(conv: nn.Module) -> bool:
         type(conv) is nn.Conv2d
         and conv.padding_mode == "zeros"
         and type(conv.padding) is tuple
-        and (type(conv).__call__, type(conv).forward, type(conv)._conv_forward) == CONV_CALLS
+        and nn.Conv2d.__call__ is MODULE_CALL
+        and nn.Conv2d.forward is CONV_FORWARD
+        and nn.Conv2d._conv_forward is CONV_FORWARD_INSIDE
         and not is_watched(conv)
     )
 
 
 def is_watched(module: nn.Module) -> bool:
     """Whether a hook of this module, or a function put in the place of its own, takes part in its calls."""
+    own = module.__dict__
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
-        or any(name in module.__dict__ for name in OVERRIDES)
+        # accelerate's hooks and Module.compile put functions on the instance.
+        or "forward" in own
+        or "_conv_forward" in own
+        or "_call_impl" in own
+        or "_compiled_call_impl" in own
     )
 
 
@@ -137,27 +142,28 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     fuses = (
         type(norm) is FrozenBatchNorm2d
         and is_plain(conv)
-        and (type(norm).__call__, type(norm).forward) == NORM_CALLS
+        and FrozenBatchNorm2d.__call__ is MODULE_CALL
+        and FrozenBatchNorm2d.forward is NORM_FORWARD
         and not is_watched(norm)
         and not all_are_watched()
     )
     if not fuses and type(conv) is ConvNorms and not (is_watched(conv) or all_are_watched()):
         return run_layers((*conv, norm), x)
-    if not fuses or (runs_eagerly() and not _are_plain_tensors(conv, norm, x)):
+    eager = runs_eagerly()
+    if not fuses or (eager and not _are_plain_tensors(conv.weight, norm, x)):
         return norm(conv(x))
     scale, shift = norm.scale_and_shift()
     if conv.bias is not None:
         shift = shift + conv.bias * scale
-    geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    trains = torch.is_grad_enabled() and (x.requires_grad or conv.weight.requires_grad)
-    if not trains or shift.requires_grad or not runs_eagerly():
-        return F.conv2d(x, conv.weight * scale.view(-1, 1, 1, 1), shift, *geometry)
-    return _ScaledConv.apply(x.to(_autocast_dtype(x) or x.dtype), conv.weight, scale, shift, geometry)
+    weight, geometry = conv.weight, (conv.stride, conv.padding, conv.dilation, conv.groups)
+    trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    if not trains or not eager or shift.requires_grad:
+        return F.conv2d(x, weight * scale.view(-1, 1, 1, 1), shift, *geometry)
+    return _ScaledConv.apply(x.to(_autocast_dtype(x) or x.dtype), weight, scale, shift, geometry)
 
 
-def _are_plain_tensors(conv: nn.Conv2d, norm: FrozenBatchNorm2d, x: Tensor) -> bool:
+def _are_plain_tensors(weight: Tensor, norm: FrozenBatchNorm2d, x: Tensor) -> bool:
     """Whether torch would run both modules on these tensors, and see nothing but tensors of its own kind."""
-    weight = conv.weight
     if not (type(x) in TENSORS and type(weight) in TENSORS and x.dim() == 4 and weight.dtype is norm.weight.dtype):
         return False
     # torch.func differentiates and batches plain operators, no autograd.Function of this kind.
