@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from randomize import randomize, relative_error
@@ -130,3 +132,42 @@ def test_norms_without_affine_terms_or_statistics(settings):
     folded = backbone.fold(net)
     with torch.no_grad():
         assert relative_error(folded(images)["stem"], net(images)["stem"]) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+@torch.no_grad()
+def test_an_output_that_a_hook_keeps_is_not_written_over(name):
+    folded, kept = backbone.fold(network(name)), []
+    for module in folded.network.children():
+        for inner in module.modules():
+            inner.register_forward_hook(lambda _module, _inputs, output: kept.append((output, output.clone())))
+    folded(torch.randn(1, 3, 32, 32))
+    assert len(kept) > 30
+    assert all(torch.equal(*pair) for pair in kept)
+
+
+@torch.no_grad()
+def test_the_copy_keeps_the_contract_and_can_be_saved(tmp_path):
+    net = network("resnet18", freeze_at=2)
+    net.preprocessing = backbone.Preprocessing("BGR", 255, (1.0, 2.0, 3.0), (1.0, 1.0, 1.0))
+    folded, x = backbone.fold(nn.DataParallel(net)), torch.randn(1, 3, 32, 32)
+    for name in ("preprocessing", "stage_names", "size_divisibility", "freeze_at", "feature_info", "out_features"):
+        assert getattr(folded, name) == getattr(net, name), name
+    torch.save(folded, tmp_path / "folded.pth")
+    again = torch.load(tmp_path / "folded.pth", weights_only=False)
+    for copied in (again, copy.deepcopy(folded)):
+        assert all(torch.equal(value, folded(x)[stage]) for stage, value in copied(x).items())
+    folded.out_features = ("res3",)
+    assert list(folded(x)) == ["res3"]
+
+
+@torch.no_grad()
+def test_replaced_layers_stay():
+    net = network("resnet18")
+    net.layer1[0].conv1 = nn.Sequential(net.layer1[0].conv1, nn.Tanh())
+    net.layer2[0].conv1.padding_mode = "circular"
+    x = torch.randn(1, 3, 64, 64)
+    for stage, feature in backbone.fold(net)(x).items():
+        assert relative_error(feature, net(x)[stage]) < 1e-5
+    with pytest.raises(backbone.ArchitectureError, match="not Conv2d"):
+        backbone.fold(nn.Conv2d(1, 1, 1))

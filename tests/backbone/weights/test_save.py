@@ -11,6 +11,7 @@ import pytest
 import torch
 from other_projects import empty, filled
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import backbone
 from backbone.weights import Preprocessing, open_weights, read_file, read_traits, save_weights
@@ -240,3 +241,40 @@ def test_a_checkpoint_with_broken_metadata_is_named(tmp_path):
     torch.save({"model": network().state_dict(), "metadata": facts}, tmp_path / "a.pth")
     with pytest.raises(backbone.WeightsError, match="a.pth: metadata: "):
         open_weights(tmp_path / "a.pth")
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+@torch.no_grad()
+def test_wrapped_and_pruned_layers_are_written_under_their_own_names(tmp_path):
+    source = filled(lambda: backbone.create("resnet18", norm="frozen_bn")).eval()
+    prune.l1_unstructured(source.layer1[0].conv1, "weight", 0.5)
+    parametrizations.weight_norm(source.layer2[0].conv1)
+    source.layer3 = Wrapper(source.layer3)
+    source.layer4 = torch.compile(source.layer4, backend="eager")
+    x = torch.randn(1, 3, 32, 32)
+    expected = source(x)["res5"]
+    save_weights(nn.DataParallel(source), tmp_path / "a.pth")
+    with torch.device("meta"):
+        target = backbone.create("resnet18", norm="frozen_bn")
+    assert backbone.load_weights(target, tmp_path / "a.pth").fits
+    torch.testing.assert_close(target(x)["res5"], expected)
+
+
+def test_layers_of_other_names_and_empty_networks_are_refused(tmp_path):
+    source = backbone.create("resnet18")
+    source.layer1[0].conv1 = nn.Sequential(source.layer1[0].conv1, nn.Tanh())
+    with pytest.raises(backbone.WeightsError, match=r"layer1\.0\.conv1\.weight would have other names"):
+        save_weights(source, tmp_path / "a.pth")
+    with torch.device("meta"):
+        source = backbone.create("resnet18")
+    with pytest.raises(backbone.WeightsError, match="on meta"):
+        save_weights(source, tmp_path / "a.pth")
+    assert not list(tmp_path.iterdir())

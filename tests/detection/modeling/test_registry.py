@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
+from detectron2.config import LazyCall, LazyConfig, instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling import build_backbone as build_by_detectron2
 from detectron2.solver import build_optimizer
+from omegaconf import OmegaConf
 from peers import build_backbone, changed, config, copy_weights, our_name, relative_errors
 from randomize import randomize
 from torch import nn
@@ -16,6 +20,7 @@ import backbone
 import detection
 from backbone.networks import ARCHITECTURES, FrozenBatchNorm2d
 from backbone.networks.norm import SyncBatchNorm2d
+from detection.modeling.backbone import adapted_class
 from detection.modeling.build import build
 
 STAGES = ["stem", "res2", "res3", "res4", "res5"]
@@ -230,3 +235,14 @@ def test_synchronised_norms_of_pyramid_and_heads_run_on_cpus():
     model = build(detection.get_config("mini_faster_rcnn_r18.yaml", keys))
     kinds = [type(module) for module in model.modules()]
     assert nn.SyncBatchNorm not in kinds and kinds.count(SyncBatchNorm2d) == 7
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "vgg16"])
+def test_networks_for_detectron2_are_pickled_and_named_in_a_lazy_config(name, tmp_path):
+    adapted = adapted_class(name)
+    net = adapted(name, out_features=(backbone.create(name).stage_names[0],))
+    assert type(pickle.loads(pickle.dumps(net))) is adapted
+    path = str(tmp_path / "a.yaml")
+    written = OmegaConf.create({"model": LazyCall(adapted)(name=name)}, flags={"allow_objects": True})
+    LazyConfig.save(written, path)
+    assert type(instantiate(LazyConfig.load(path).model)) is adapted
