@@ -14,7 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 import backbone
-from backbone.networks.fold import fold_norms
+from backbone.networks.folding import fold_norms
 from detection.modeling.backbone import network_of
 
 from .memory import peak_bytes, saved_bytes

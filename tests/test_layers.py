@@ -76,10 +76,15 @@ def imported(module: str) -> tuple[str, ...]:
     return tuple(imports_of(module, sources()[module]))
 
 
+def imported_at_start(module: str) -> tuple[str, ...]:
+    """Return what a module imports outside of its functions."""
+    return tuple(imports_of(module, sources()[module], deep=False))
+
+
 @cache
 def rooms_of_public_names() -> dict[str, str]:
     """Return the room of each name that backbone/__init__.py passes on."""
-    passed_on = imports_of("backbone", sources()["backbone"], deep=False)
+    passed_on = imported_at_start("backbone")
     return {f"backbone.{name.rpartition('.')[2]}": room_of(name) for name in passed_on if room_of(name)}
 
 
@@ -135,3 +140,9 @@ def test_detectron2_is_imported_in_detection_alone():
     }
     # The benchmarks measure it.
     assert users <= {"detection", "benchmarks"}
+
+
+def test_a_module_and_a_name_of_its_package_are_never_the_same():
+    packages = [module for module in sources() if (ROOT / module.replace(".", "/") / "__init__.py").is_file()]
+    public = {f"{module}.{name.rpartition('.')[2]}" for module in packages for name in imported_at_start(module)}
+    assert sorted(public & sources().keys()) == []

@@ -1,7 +1,7 @@
 """What networks cost (parameters, multiply-adds, activations, fields, memory) and how their layers respond."""
 
+from .charts import pictures
 from .network import NetworkReport, StageReport, analyse, measure_effective_fields
-from .pictures import pictures
 from .response_files import draw, write_csv
 from .responses import PAPER, Responses, layer_responses, network_responses, pair_weights
 from .tables import network_table, summary_table, to_json

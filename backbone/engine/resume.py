@@ -8,15 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..common.errors import ConfigError, DataError, RunError
 from . import checkpoint, distributed
 from .config import differences, get, read_yaml, to_plain
 from .record import CONFIG
-
-if TYPE_CHECKING:
-    from .session import Request
+from .request import Request
 
 # Keys that a resumed run may have otherwise: they change neither weights nor numbers.
 FREE_KEYS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from .config import dump
 from .lock import locked
 from .processes import Launch, by_torchrun
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
+from .request import Request
 from .resume import check_same_everywhere
 from .solver import make_schedule, make_settings
 from .task import Schedule, Task
@@ -34,35 +35,6 @@ RUN_FILES = (
     "model_*.pth*",
     "events.out.tfevents.*",
 )
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        config: frozen; its OUTPUT_DIR is the run folder.
-        given: config keys that stood on the command line.
-        force: resume although the config has changed.
-        overwrite: throw away a former run in the folder.
-        tests: what an evaluation computes beyond its default, by names that the kind of run knows.
-        predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
-        json: file for a copy of results.json; None for none.
-    """
-
-    config: Any
-    given: Collection[str] = field(default_factory=set)
-    resume: bool = False
-    eval_only: bool = False
-    force: bool = False
-    overwrite: bool = False
-    tests: tuple[str, ...] = ()
-    predictions: Path | None = None
-    json: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.config.OUTPUT_DIR)
 
 
 def default_output(config_file: str, *, eval_only: bool) -> str:

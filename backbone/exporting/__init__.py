@@ -1,6 +1,6 @@
 """Networks out to other runtimes: ONNX, torch.export, TorchScript, OpenVINO; weights alone, checked."""
 
-from .export import export
+from .exporter import export
 from .formats import FORMATS, ExportedNetwork, Format, load_exported
 from .report import ExportReport
 from .source import open_network, select_outputs

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..common.errors import ExportError
 from ..common.preprocessing import Preprocessing
 from ..networks.contract import Backbone
-from ..networks.fold import FoldedBackbone, fold
+from ..networks.folding import FoldedBackbone, fold
 
 INPUT = "images"
 SHAPE_TO_TRACE = (2, 3, 64, 96)

@@ -2,8 +2,8 @@
 
 from .architectures import ARCHITECTURES, Architecture, find_architecture
 from .contract import Backbone, FeatureInfo
-from .create import create, keywords_of, network_class
-from .fold import FoldedBackbone, fold
+from .families import create, keywords_of, network_class
+from .folding import FoldedBackbone, fold
 from .norm import FrozenBatchNorm2d, freeze_bn, freeze_norm, unfreeze_norm
 from .resnet import PreActResNet, ResNet
 from .vgg import VGG

@@ -2,7 +2,7 @@
 
 from ..common.preprocessing import Preprocessing
 from .content import WeightsFile, interpret, open_weights, read_traits
-from .convert import Conversion, convert
+from .conversion import Conversion, convert
 from .files import read_file
 from .identify import candidates
 from .layouts import LAYOUTS, WRITABLE

@@ -1,9 +1,9 @@
 """Error analysis of detections on any data set: what is wrong, what it costs, where to look. Without detectron2."""
 
-from .analyze import Analysis, analyze
+from .analysis import Analysis, analyze
 from .case import Case, Detections, Objects, case_of_coco, case_of_voc, with_images
 from .errors import MEANING, Errors, Kind
-from .report import report, write_report
+from .reporting import report, write_report
 
 __all__ = [
     "MEANING",

@@ -9,7 +9,7 @@ import numpy as np
 
 from backbone.common.pages.svg import element, text, tick_step, write
 
-from .analyze import Analysis
+from .analysis import Analysis
 from .precision import AT_50, AT_75
 from .scores import Calibration, Sweep
 

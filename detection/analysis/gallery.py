@@ -16,7 +16,7 @@ from backbone.common.images import read_image
 from backbone.common.pages.svg import element, text, write
 from backbone.common.text import count
 
-from .analyze import Analysis
+from .analysis import Analysis
 from .errors import FALSE_KINDS, MEANING, Kind
 from .precision import TRUE
 

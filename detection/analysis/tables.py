@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from .analyze import Analysis
+from .analysis import Analysis
 from .errors import MEANING
 from .precision import AREAS, AT_50, AT_75, mean
 from .scores import sweep

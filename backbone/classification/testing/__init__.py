@@ -1,6 +1,6 @@
 """Testing a classifier as the paper does: one crop, ten crops, fully convolutional, and ensembles."""
 
-from .evaluate import evaluate
+from .evaluation import evaluate
 from .protocols import PROTOCOLS, Protocol
 from .results import Errors
 

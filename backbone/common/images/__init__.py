@@ -2,9 +2,8 @@
 
 from .find import find_images, is_image_name, list_folders, list_images
 from .headers import has_image_magic, read_header, with_end
-from .montage import montage
 from .read import decode_image, read_image
-from .resize import resize_image
+from .resize import montage, resize_image
 
 __all__ = [
     "decode_image",

@@ -4,7 +4,7 @@ from ...coco_json.files import write_json
 from .files import read_json
 from .images import ImageFacts, check_images, inspect_images
 from .kinds import KINDS, UNUSABLE_BOXES, Fault, Kind, as_for_official_sets, in_order
-from .mend import Mended, faults_of, mend
+from .mending import Mended, faults_of, mend
 from .report import as_record, as_text, counts_of, has_errors, raise_on_errors, verdict, warnings_line
 from .structure import check_coco
 

@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     mend: str
 
 
-# In the order of a report. What the mends say of --fix is what mend.py and its neighbours do.
+# In the order of a report. What the mends say of --fix is what mending.py and its neighbours do.
 KINDS: dict[str, Kind] = {
     "empty-file": Kind(ERROR, False, MENDS["empty-file"]),
     "truncated-json": Kind(ERROR, False, MENDS["truncated-json"]),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import backbone
 from backbone.analysis import draw, layer_responses, network_responses, pair_weights, pictures, write_csv
-from backbone.analysis.pictures import made_up
+from backbone.analysis.charts import made_up
 from backbone.analysis.response_files import make_figure
 from backbone.common.errors import ArchitectureError, DataError, UserError, WeightsError
 

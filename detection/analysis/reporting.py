@@ -8,21 +8,13 @@ from backbone.common.files import write_text
 from backbone.common.pages.document import document, json_for_script
 from backbone.common.text import count
 
-from .analyze import Analysis
+from .analysis import Analysis
 from .charts import PR_NAMES, SWEEP_NAMES, calibration_chart, curve_chart, curve_data
 from .errors import MEANING
 from .gallery import gallery
 from .page_parts import SCRIPT, STYLE
 from .scores import sweep
-from .tables import (
-    classes_table,
-    confusions_table,
-    kinds_table,
-    matrix_table,
-    percent,
-    scores_table,
-    sizes_table,
-)
+from .tables import classes_table, confusions_table, kinds_table, matrix_table, percent, scores_table, sizes_table
 
 
 def write_report(path: str | Path, analysis: Analysis, *, title: str = "Error analysis") -> None:

@@ -1,0 +1,37 @@
+"""What the user asks a run to do."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        config: frozen; its OUTPUT_DIR is the run folder.
+        given: config keys that stood on the command line.
+        force: resume although the config has changed.
+        overwrite: throw away a former run in the folder.
+        tests: what an evaluation computes beyond its default, by names that the kind of run knows.
+        predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
+        json: file for a copy of results.json; None for none.
+    """
+
+    config: Any
+    given: Collection[str] = field(default_factory=set)
+    resume: bool = False
+    eval_only: bool = False
+    force: bool = False
+    overwrite: bool = False
+    tests: tuple[str, ...] = ()
+    predictions: Path | None = None
+    json: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.OUTPUT_DIR)
