@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..common.errors import ArchitectureError
-from ..networks import Backbone, FoldedBackbone, find_architecture
+from ..networks import Backbone, FoldedBackbone
 from .inside import as_network, in_network_order, network_of, require, set_outputs
 
 
@@ -38,7 +38,7 @@ class TimmFeatures(nn.Module):
     @property
     def pretrained_cfg(self) -> dict[str, Any]:
         """What timm.data.resolve_model_data_config reads: mean and std of RGB images 0..1, and their usual size."""
-        size = find_architecture(self.network.architecture).image_size
+        size = network_of(self.network).table.image_size
         values: dict[str, Any] = {"architecture": self.network.architecture, "input_size": (3, size, size)}
         preprocessing = network_of(self.network).preprocessing
         if preprocessing is not None:
