@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..common.errors import DataError
+from . import lost
 from .signals import end_with, leave_to_the_run, start_tracker
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
@@ -188,9 +189,17 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 def until_error(loader: DataLoader) -> Iterator[list[Any]]:
     """Yield the loader's batches; a DataError of a worker process comes out as one line, without its traceback."""
+    iterator = iter(loader)
     try:
-        yield from loader
+        yield from iterator
         return
+    except (ConnectionError, EOFError):
+        # A process that dies while it hands over a batch takes the connection with it.
+        for worker in getattr(iterator, "_workers", ()):
+            worker.join(1)
+            if worker.exitcode:
+                raise lost.loader_error(worker.pid, worker.exitcode) from None
+        raise
     except DataError as error:
         lines = str(error).strip().splitlines()
         message = lines[-1].partition("DataError: ")[2] or str(error)

@@ -42,6 +42,13 @@ def named() -> Iterator[None]:
         raise
 
 
+def loader_error(pid: int, exitcode: int) -> ProcessError:
+    """Return the error about a loader process that has ended; `exitcode` as multiprocessing gives it."""
+    if exitcode < 0:
+        return ProcessError(killed(f"loader process {pid}", signal.Signals(-exitcode).name))
+    return ProcessError(f"loader process {pid} ended before its time, perhaps because memory ran out; {ON_WITH_IT}")
+
+
 def _loader(found: re.Match[str]) -> str:
     process = f"loader process {found[1]}"
     if found[3] is None:

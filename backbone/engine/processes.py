@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -20,7 +21,9 @@ import torch.multiprocessing as mp
 from ..common.cli import leave
 from ..common.errors import PeerError, ProcessError, RunError, UserError
 from . import joining, lost, signals
+from .record import LOGGER
 
+log = logging.getLogger(LOGGER)
 # Seconds in which the other processes end by themselves, when one has.
 GRACE = 15.0
 
@@ -145,6 +148,7 @@ def run(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
             error.quiet = joining.is_said(error)
             raise
     elif setup.world_size == 1:
+        _warn_of_slurm()
         if setup.device == "cuda":
             torch.cuda.set_device(0)
         with lost.named():
@@ -276,6 +280,16 @@ def _keep_quiet_about_semaphores() -> None:
     """
     filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
+
+
+def _warn_of_slurm() -> None:
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
+    if tasks != "1" and os.environ.get("SLURM_PROCID", "0") == "0":
+        log.warning(
+            "SLURM has %s tasks, each of which runs by itself here; for one run over several processes let srun start "
+            "one torchrun a machine, or give --num-processes (--num-machines and --dist-url for several machines)",
+            tasks,
+        )
 
 
 def _free_port() -> int:
