@@ -60,7 +60,7 @@ def test_kept_is_what_stays_allocated_after_the_forward_pass(name, kind):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "preact_resnet18"])
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
 def test_peak_of_inference(name, norm):
-    """Real allocations reach the estimate; on top come one layer's output or weights in oneDNN's own layout."""
+    """Real allocations reach the estimate; on top come one layer's input, output or weights in oneDNN's own layout."""
     size, batch = (320, 320), 4
     report = analyse(name, size=size, batch_size=batch, num_classes=10, norm=norm)
     net, images = backbone.create(name, num_classes=10, norm=norm).eval(), torch.randn(batch, 3, *size)
@@ -71,7 +71,7 @@ def test_peak_of_inference(name, norm):
         live += change
         most = max(most, live)
     estimate = report.inference - report.weights
-    assert 0.99 * estimate < most < 1.15 * estimate
+    assert 0.99 * estimate < most < 1.25 * estimate
 
 
 def test_weights_gradients_and_momentum():
