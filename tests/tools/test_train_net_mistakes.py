@@ -247,7 +247,7 @@ def test_a_checkpoint_that_is_none_is_not_resumed(train, tmp_path):
     torch.save(content, newest)
     train("--resume").mistake("holds weights only, a run cannot be resumed from it")
     newest.write_bytes(newest.read_bytes()[:-1000])
-    train("--resume").mistake("cut off")
+    train("--resume").mistake("every checkpoint are damaged (model_0000001.pth)")
     (tmp_path / "run" / "config.yaml").write_text("!!python/object/apply:os.system ['false']")
     train("--resume").mistake("config.yaml:1: refused")
 
