@@ -257,7 +257,7 @@ def test_a_checkpoint_that_is_none_is_not_resumed(train, tmp_path):
 
 @pytest.mark.parametrize("period", [1, 1000])
 def test_a_loss_that_is_not_finite(train, tmp_path, period):
-    changes = {"SOLVER.BASE_LR": 1e12, "SOLVER.WARMUP_ITERS": 0, "SOLVER.MAX_ITER": 8, "SOLVER.LOG_PERIOD": period}
+    changes = {"SOLVER.BASE_LR": 1000, "SOLVER.WARMUP_ITERS": 0, "SOLVER.MAX_ITER": 8, "SOLVER.LOG_PERIOD": period}
     changes["SOLVER.CHECKPOINT_PERIOD"] = 0
     train(changes=changes).mistake("not finite near iteration", "lower SOLVER.BASE_LR")
     assert not any("model" in name for name in left(tmp_path))
