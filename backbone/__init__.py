@@ -70,12 +70,13 @@ _HOMES = ("common.errors", "networks", "weights", "exporting", "networks.precise
 _ROOMS = ("common", "networks", "weights", "exporting")
 
 
-def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backbone:
+def create(name: str, *, weights: str | Path | None = None, part: str | None = None, **keywords) -> Backbone:
     """Build a network, with `weights` if they are given, else with random ones (He initialisation).
 
     Args:
         name: one of `list_backbones()`.
         weights: a file that `load_weights` reads; what it leaves open of the network is a warning.
+        part: which of several networks in that file, as in `load_weights`.
         keywords: those of the network's class: `ResNet`, `PreActResNet` or `VGG` in `backbone.networks`.
 
     Raises:
@@ -89,7 +90,7 @@ def create(name: str, *, weights: str | Path | None = None, **keywords) -> Backb
         from .weights import load_weights
         from .weights.traits import doubts
 
-        report = load_weights(net, weights)
+        report = load_weights(net, weights, part=part)
         for note in doubts(net, report.traits):
             # There is no report to hand over.
             warnings.warn(f"{report.source}: {note}", stacklevel=2)

@@ -20,6 +20,7 @@ def make_parser() -> Parser:
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     parser.add_argument("--to", required=True, metavar="LAYOUT", help=f"one of {', '.join(WRITABLE)}")
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the tensors' shapes)")
+    parser.add_argument("--part", metavar="NAME", help="which of several networks in IN, such as teacher or model_ema")
     parser.add_argument("--force", action="store_true", help="write over OUT if it exists")
     return parser
 
@@ -30,7 +31,12 @@ def main() -> None:
 
     try:
         done = convert(
-            arguments.source, arguments.target, arguments.to, architecture=arguments.backbone, overwrite=arguments.force
+            arguments.source,
+            arguments.target,
+            arguments.to,
+            architecture=arguments.backbone,
+            overwrite=arguments.force,
+            part=arguments.part,
         )
     except MisfitError as error:
         print(error.report.table())

@@ -25,6 +25,7 @@ def make_parser() -> Parser:
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the weights file)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--weights", type=Path, metavar="FILE", help="weights of any known kind and layout")
+    parser.add_argument("--part", metavar="NAME", help="which of several networks in --weights, such as model_ema")
     source.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="a detector's checkpoint of tools/train_net.py, model_best.pth"
     )
@@ -119,7 +120,11 @@ def open_source(arguments: Namespace) -> tuple[Backbone, list[str]]:
         return network, []
     if arguments.weights:
         return open_network(
-            arguments.weights, arguments.backbone, out_features=stages, num_classes=arguments.num_classes
+            arguments.weights,
+            arguments.backbone,
+            out_features=stages,
+            num_classes=arguments.num_classes,
+            part=arguments.part,
         )
     network = create(arguments.backbone, out_features=stages, num_classes=arguments.num_classes)
     return network, ["no --weights: the weights are random"]

@@ -52,7 +52,12 @@ def image_statistics(detector: nn.Module) -> dict[str, list[float]]:
 
 
 def load_weights_into(
-    detector: nn.Module, path: str | Path, *, strict: bool = True, new_classifier: bool = False
+    detector: nn.Module,
+    path: str | Path,
+    *,
+    strict: bool = True,
+    new_classifier: bool = False,
+    part: str | None = None,
 ) -> LoadReport:
     """Load weights into our network inside a detector, and hold the detector to what they expect of the images.
 
@@ -69,7 +74,7 @@ def load_weights_into(
             f"{type(detector).__name__}: detectron2 takes mean, std and channel order from its config; set "
             "MODEL.PIXEL_MEAN, PIXEL_STD and INPUT.FORMAT, then call backbone.load_weights(network_of(model), file)"
         )
-    report = load_weights(network, path, strict=strict, new_classifier=new_classifier)
+    report = load_weights(network, path, strict=strict, new_classifier=new_classifier, part=part)
     transform = getattr(detector, "transform", None)
     if hasattr(transform, "image_mean"):
         for name, values in image_statistics(detector).items():

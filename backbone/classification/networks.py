@@ -141,7 +141,9 @@ def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool)
         WeightsError: the file cannot be read.
         ConfigError: a key of the command line has another value than the weights ask for.
     """
-    weights = open_weights(path)
+    # The other networks of an ensemble have files of their own.
+    part = config.MODEL.WEIGHTS_PART if path == config.MODEL.WEIGHTS else ""
+    weights = open_weights(path, part=part or None)
     wanted = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
     if not images:
         wanted = {key: value for key, value in wanted.items() if key not in IMAGE_KEYS}
@@ -180,13 +182,13 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
     return Trained(image, known, _class_names(weights), "; ".join(notes))
 
 
-def classes_of(path: str) -> list[str]:
+def classes_of(path: str, part: str = "") -> list[str]:
     """Return the class names that a weights file carries, [] where it has none.
 
     Raises:
         WeightsError: it cannot be read.
     """
-    return _class_names(open_weights(path))
+    return _class_names(open_weights(path, part=part or None))
 
 
 def _class_names(weights: WeightsFile) -> list[str]:

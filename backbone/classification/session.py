@@ -86,7 +86,7 @@ class ClassificationRun(TaskRun):
             # Images of a few sizes alone: the fastest convolutions are worth finding.
             torch.backends.cudnn.benchmark = True
         testing = self.request.eval_only
-        known = classes_of(self.config.MODEL.WEIGHTS) if testing else []
+        known = classes_of(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART) if testing else []
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
         self.config = settle_classes(self.config, self.test_set.classes, set(self.request.given))
         if not testing:

@@ -21,6 +21,7 @@ def add_run_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--output-dir", metavar="DIR", help="run folder (else output/<config>)")
     parser.add_argument("--weights", metavar="FILE", help="start from (or evaluate) these weights")
+    parser.add_argument("--part", metavar="NAME", help="which of several networks in --weights, such as model_ema")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
     parser.add_argument("--force", action="store_true", help="resume although the config has changed")
     parser.add_argument("--overwrite", action="store_true", help="throw away a former run in the run folder")
@@ -59,6 +60,7 @@ def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
     for value, key in (
         (arguments.data_root, root_key),
         (arguments.weights, "MODEL.WEIGHTS"),
+        (arguments.part, "MODEL.WEIGHTS_PART"),
         (arguments.seed, "SEED"),
     ):
         if value is not None:

@@ -56,6 +56,8 @@ def _add_model(model: Any) -> None:
     model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
     # A checkpoint or backbone file to start from, or to evaluate.
     model.WEIGHTS = ""
+    # Which of several networks in that file, such as "teacher" or "model_ema"; "" for the only one. `--part` sets it.
+    model.WEIGHTS_PART = ""
     # Memory layout of images, features and convolution weights.
     model.CHANNELS_LAST = False
     # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights.

@@ -169,14 +169,20 @@ class StartingWeights:
         """Kind and layout of a backbone's file, in words; each ends with a comma."""
         return f"{self.file.kind} file, {self.file.layout} layout, " if self.file and self.file.layout else ""
 
+    @property
+    def leaves(self) -> str:
+        """What of a backbone's file is left out, in words that follow a semicolon; "" for nothing."""
+        return "".join(f"; {note}" for note in self.file.notes()) if self.file else ""
+
 
 def open_starting_weights(
-    path: str, keys: WeightKeys, is_whole: Callable[[Mapping[str, Tensor]], bool]
+    path: str, keys: WeightKeys, is_whole: Callable[[Mapping[str, Tensor]], bool], part: str = ""
 ) -> StartingWeights:
     """Read a whole model's checkpoint, or a backbone's weights of any kind and layout.
 
     Args:
         is_whole: whether tensors of these names are a whole model's.
+        part: which of several networks in the file, MODEL.WEIGHTS_PART; "" for the only one, or a whole model.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
@@ -185,13 +191,13 @@ def open_starting_weights(
     tensors = find_state_dict(content, path)
     if all(name.startswith(PARALLEL) for name in tensors):
         tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
-    if is_whole(tensors):
+    if not part and is_whole(tensors):
         metadata = content.get("metadata")
         metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
         classes = metadata.get("classes")
         classes = [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []
         return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), classes, metadata=metadata)
-    file = interpret(content, text, path)
+    file = interpret(content, text, path, part=part or None)
     return StartingWeights(path, False, file.tensors, keys.of_backbone(file.traits, file.tensors), file=file)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..common.errors import ExportError
 from ..networks.contract import Backbone
@@ -34,9 +34,13 @@ def examples_of(source: Backbone, graph: ExportGraph, options: ExportOptions) ->
             with torch.no_grad():
                 examples.append((images, source(source.preprocessing(images) if graph.bakes else images)))
         except RuntimeError as error:
+            first = next((module for module in source.modules() if isinstance(module, nn.Conv2d)), None)
+            channels = first.in_channels if first is not None else images.shape[1]
+            mend = "give another input_size"
+            if channels != images.shape[1]:
+                mend = f"its first convolution takes {channels}-channel images, an export is one of {images.shape[1]}"
             raise ExportError(
-                f"{source.architecture} cannot take images of {shape_text(shape)}: {first_line(error)}; "
-                "give another input_size"
+                f"{source.architecture} cannot take images of {shape_text(shape)}: {first_line(error)}; {mend}"
             ) from error
     return examples
 

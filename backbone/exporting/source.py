@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..common.errors import ExportError
-from ..common.text import count
 from ..networks import Backbone, create, keywords_of
 from ..weights import WeightsFile, candidates, interpret, load_weights, read_file
 from ..weights.identify import build, keywords_for
@@ -22,6 +20,7 @@ def open_network(
     *,
     out_features: Sequence[str] | None = None,
     num_classes: int | None = None,
+    part: str | None = None,
 ) -> tuple[Backbone, list[str]]:
     """Build the network that a weights file is of, in the form that its tensors have, and load it.
 
@@ -31,6 +30,7 @@ def open_network(
         out_features: stages that it gives; by default the network's own, with `logits` only where `num_classes` is
             given.
         num_classes: of the classifier; for `logits` among `out_features` the file's own number.
+        part: which of several networks in the file, as in `backbone.load_weights`.
 
     Returns:
         The network, and what the user should know, in words.
@@ -41,8 +41,8 @@ def open_network(
         ExportError: it is a whole detector's checkpoint, with a config.
     """
     content, text = read_file(path)
-    weights = interpret(content, text, path, part=True)
-    if weights.beside and isinstance(content, Mapping) and "config" in content:
+    weights = interpret(content, text, path, part=part)
+    if weights.prefix and weights.beside and isinstance(content, Mapping) and "config" in content:
         raise ExportError(
             f"{path}: a detector's checkpoint, whose config says what its backbone is; give it as --checkpoint of "
             "tools/export_backbone.py"
@@ -56,12 +56,10 @@ def open_network(
     if out_features is not None:
         keywords["out_features"] = out_features
     network = create(name, **keywords)
-    report = load_weights(network, replace(weights, beside=()))
+    report = load_weights(network, weights)
     notes = list(report.notes)
     if others:
         notes.append(f"{' and '.join(others)} has the same tensors: name the network if it is that one")
-    if weights.beside:
-        notes.append(f"{count(len(weights.beside), 'tensor')} beside {weights.prefix!r} left out")
     if network.preprocessing is not None and network.preprocessing.assumed:
         notes.append(f"the file does not say its preprocessing; the usual one is taken: {network.preprocessing}")
     return network, notes

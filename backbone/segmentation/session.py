@@ -78,7 +78,7 @@ class SegmentationRun(TaskRun):
         return self.test_set.classes
 
     def read_weights(self):
-        weights = open_starting_weights(self.config.MODEL.WEIGHTS)
+        weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
         config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
         config, compared = fit_head(config, weights, given, testing=self.request.eval_only)

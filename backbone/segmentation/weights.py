@@ -31,13 +31,13 @@ WEIGHT_KEYS = WeightKeys(
 HEADS = ("classifier.", "aux_classifier.")
 
 
-def open_starting_weights(path: str) -> StartingWeights:
+def open_starting_weights(path: str, part: str = "") -> StartingWeights:
     """Read a file of a whole segmentation network, or of a backbone in any layout.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole, part)
 
 
 def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
@@ -116,7 +116,7 @@ def load_initial(
     """
     if weights.file is not None:
         report = load_weights(network.backbone, weights.file)
-        return f"{weights.source}: {weights.says}backbone, {count(len(report.loaded), 'tensor')}"
+        return f"{weights.source}: {weights.says}backbone, {count(len(report.loaded), 'tensor')}{weights.leaves}"
     if not new_classifier:
         return load_whole(network, weights, classes)
     last = _last_layers(network)

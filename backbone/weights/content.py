@@ -10,12 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from ..common.errors import WeightsError
+from ..common.text import count
 from .files import file_kind, read_file
-from .layouts import find_layout
 from .metadata import find_metadata, traits_in
-from .names import find_state_dict, strip_prefixes, wrapper_prefixes
+from .names import find_state_dict, strip_prefixes
 from .openmmlab_config import traits_of_openmmlab
+from .places import choose, find_places, part_extras
 from .traits import Traits
+
+SHOWN = 3  # names in a note
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,10 @@ class WeightsFile:
         tensors: by our names.
         traits: what is known beside the shapes.
         metadata: what `save_weights` or a run's checkpoint says, the architecture among it; {} in other files.
-        beside: names of tensors that belong to something else, such as a detector's heads.
+        beside: names of tensors that are no part of the network, such as a detector's or a projection's heads.
         prefix: what stood before the names of a backbone inside a greater model.
+        part: the name of the network in the file, where it holds several.
+        copies: the names of moving averages of it, which `part` of `open_weights` takes instead.
     """
 
     source: str
@@ -41,6 +46,8 @@ class WeightsFile:
     metadata: dict[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     prefix: str = ""
+    part: str = ""
+    copies: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str | None:
@@ -48,74 +55,81 @@ class WeightsFile:
         name = self.metadata.get("architecture")
         return name if isinstance(name, str) else None
 
+    def notes(self) -> list[str]:
+        """Return what was left out, and which of several networks was taken, in words."""
+        notes = []
+        if self.copies:
+            copies = ", ".join(map(repr, self.copies))
+            notes.append(f"{self.part!r} taken; part={self.copies[0]!r} (--part) takes its copy (there is {copies})")
+        elif self.part:
+            notes.append(f"{self.part!r} taken")
+        names = [name for name in self.beside if not name.endswith("num_batches_tracked")]
+        if names:
+            shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            where = f" beside {self.prefix!r}" if self.prefix else ""
+            notes.append(f"{count(len(names), 'tensor')}{where} left out, no part of the network ({shown})")
+        return notes
+
     def __str__(self) -> str:
         names = f"{self.layout} layout" if self.layout else "names of no known layout"
         return f"{self.source}: {self.kind} file, {names}"
 
 
-def open_weights(path: str | Path, *, part: bool = False) -> WeightsFile:
-    """Read a weights file of any kind and layout.
+def open_weights(path: str | Path, *, part: str | None = None) -> WeightsFile:
+    """Read a weights file of any kind and layout, or the network of one inside of a greater model's.
 
     Args:
-        part: look for a backbone inside a greater model too, such as a detector's checkpoint.
+        part: which of several networks in the file: what stands before its names, or a part of that.
 
     Raises:
-        WeightsError: it cannot be read, or holds no named tensors.
+        WeightsError: it cannot be read, holds no named tensors, or several networks of which `part` names none.
     """
     return interpret(*read_file(path), path, part=part)
 
 
-def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: bool = False) -> WeightsFile:
+def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: str | None = None) -> WeightsFile:
     """Return what `open_weights` returns, of a file that is read already.
 
     Args:
         content, text: what `read_file` returned for `path`.
 
     Raises:
-        WeightsError: it holds no named tensors, or those of a layout in strange shapes.
+        WeightsError: as in `open_weights`, or a layout's tensors have strange shapes.
     """
     source = str(path)
     kind = file_kind(Path(path))
-    tensors = strip_prefixes(find_state_dict(content, source))
-    prefix, layout = "", find_layout(tensors)
-    beside: tuple[str, ...] = ()
-    if layout is None and part:
-        prefix = inner_prefix(tensors)
-        beside = tuple(name for name in tensors if not name.startswith(prefix))
-        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        layout = find_layout(tensors)
     facts = dict(text) | {"author": str(content["__author__"])} if _has_author(content) else dict(text)
     metadata = find_metadata(content, text, source)
     traits = traits_in(metadata, source)
-    if layout is not None:
-        try:
-            traits = layout.traits(tensors, facts).updated(traits_of_openmmlab(content)).updated(traits)
-            tensors = layout.to_ours(tensors, facts)
-        except WeightsError as error:
-            raise WeightsError(f"{source}: {error}") from None
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise WeightsError(
-                f"{source}: tensors of strange shapes for the {layout.name} layout: {str(error).splitlines()[0]}"
-            ) from None
-    return WeightsFile(source, kind, layout and layout.name, tensors, traits, metadata, beside, prefix)
-
-
-def inner_prefix(tensors: Mapping[str, Tensor]) -> str:
-    """Return the wrappers' prefix under which stands a backbone of a known layout; "" for none."""
-    for prefix in wrapper_prefixes(tensors):
-        if find_layout({name.removeprefix(prefix) for name in tensors if name.startswith(prefix)}):
-            return prefix
-    return ""
+    places = find_places(content)
+    if not places:
+        if part is not None:
+            raise WeightsError(f"{source}: holds no network of a known layout, so none is {part!r}")
+        return WeightsFile(source, kind, None, strip_prefixes(find_state_dict(content, source)), traits, metadata)
+    place, copies = choose(places, part, source)
+    layout = place.layout
+    try:
+        traits = layout.traits(place.tensors, facts).updated(traits_of_openmmlab(content)).updated(traits)
+        tensors, extras = part_extras(layout.to_ours(place.tensors, facts))
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from None
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise WeightsError(
+            f"{source}: tensors of strange shapes for the {layout.name} layout: {str(error).splitlines()[0]}"
+        ) from None
+    beside = (*(place.prefix + name for name in extras), *place.beside)
+    taken = place.name if copies or part is not None else ""
+    return WeightsFile(source, kind, layout.name, tensors, traits, metadata, beside, place.prefix, taken, copies)
 
 
 def _has_author(content: Any) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get("__author__"), str)
 
 
-def read_traits(path: str | Path) -> Traits:
+def read_traits(path: str | Path, *, part: str | None = None) -> Traits:
     """Return what a weights file asks of the network and of its images, before either is built.
 
     Raises:
         WeightsError: as in `open_weights`.
     """
-    return open_weights(path, part=True).traits
+    return open_weights(path, part=part).traits

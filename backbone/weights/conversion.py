@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from ..common.errors import WeightsError
 from ..common.files import write_whole
-from ..common.text import count
 from .content import open_weights
 from .identify import build, candidates
 from .layouts import writable_layout
@@ -38,7 +37,13 @@ class Conversion:
 
 
 def convert(
-    source: str | Path, target: str | Path, layout: str, *, architecture: str | None = None, overwrite: bool = False
+    source: str | Path,
+    target: str | Path,
+    layout: str,
+    *,
+    architecture: str | None = None,
+    overwrite: bool = False,
+    part: str | None = None,
 ) -> Conversion:
     """Read a weights file of any known kind and write it in `layout`, in the kind that `target`'s suffix names.
 
@@ -46,6 +51,7 @@ def convert(
 
     Args:
         architecture: the network; found from the file where it is not given.
+        part: which of several networks in the source, as in `open_weights`.
 
     Raises:
         WeightsError: the source cannot be read or does not fit, the target cannot hold it, or exists without
@@ -58,15 +64,14 @@ def convert(
         raise WeightsError(f"{target}: this is the file to read, which stays as it is; give another name")
     if target.exists() and not overwrite:
         raise WeightsError(f"{target}: exists already; --force writes over it")
-    weights = open_weights(source, part=True)
+    weights = open_weights(source, part=part)
     name, *others = [architecture] if architecture else candidates(weights)
     network = build(weights, name)
-    read = load_weights(network, replace(weights, beside=()))
+    read = load_weights(network, weights)
     tensors, notes = converted(network, layout)
     if others:
         notes.append(f"{' and '.join(others)} has the same tensors: name the network if it is that one (--backbone)")
-    if weights.beside:
-        notes.append(f"{count(len(weights.beside), 'tensor')} beside {weights.prefix!r} left out")
+    notes += weights.notes()
     text = describe(network, layout, None)
 
     def write_and_check(temporary: Path) -> None:

@@ -1,8 +1,8 @@
 """Reading a weights file of any kind without running anything in it.
 
 The kind follows from the content, not from the suffix: torch (zip or legacy), safetensors, npz, a pickle of arrays
-(detectron2's model zoo, Caffe2), or a .caffemodel. torch files are read with weights_only; pickles by an unpickler that
-builds arrays and plain containers alone.
+(detectron2's model zoo, Caffe2), or a .caffemodel. torch files are read with weights_only; those that hold objects
+beside their tensors, TorchScript and pickles by an unpickler that calls nothing (`unpickling`).
 """
 
 from __future__ import annotations
@@ -24,9 +24,14 @@ from ..common.errors import WeightsError
 from ..common.files import check_archive
 from ..common.nesting import check_nesting
 from .caffemodel import looks_like_caffemodel, read_caffemodel
+from .names import WHOLE_MODULE, walk
+from .shards import INDEX, file_in, shards_of
+from .unpickling import Placeholder, SafeUnpickler, is_torchscript, read_archive, read_legacy
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# The first bytes of pickles of protocols 0 and 1, which have no mark of their own: a dict, a list, or a class.
+OLD_PICKLE = re.compile(rb"\((?:dp?\d*\n|lp?\d*\n|d)|[}\]](?:q.|\(|\.)|c[\w.]+\n[\w.]+\n|\(c[\w.]+\n", re.DOTALL)
 # Values in one file, far above what the checkpoint of a whole run has.
 MOST_VALUES = 10_000_000
 SUPPORTED = ".pth, .pt, .th, .safetensors, .pkl, .npz and .caffemodel"
@@ -39,58 +44,20 @@ MISTAKEN = {
 }
 
 
-def _empty_array(*_: Any) -> np.ndarray:
-    return np.ndarray((0,), np.uint8)
-
-
-def _empty_bytes() -> bytes:
-    return b""
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Builds numpy arrays, ordered dicts and plain containers; refuses every other name in the stream."""
-
-    ALLOWED = frozenset(
-        [
-            ("collections", "OrderedDict"),
-            ("_codecs", "encode"),
-            ("numpy", "dtype"),
-            *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
-            *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-        ]
-    )
-
-    # These could be called with a size of gigabytes. An array gets its shape and data by its state, which numpy checks.
-    REPLACED = {
-        ("numpy", "ndarray"): "ndarray",
-        **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
-        # How protocol 2 spells the data of an array without elements.
-        **{(module, "bytes"): _empty_bytes for module in ("__builtin__", "builtins")},
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self.REPLACED:
-            return self.REPLACED[module, name]
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"unsupported GLOBAL {module}.{name}")
-        if module.startswith("numpy.") and not hasattr(np, "_core"):
-            module = module.replace("numpy._core", "numpy.core")
-        elif module.startswith("numpy."):
-            module = module.replace("numpy.core", "numpy._core")
-        return super().find_class(module, name)
-
-
 def file_kind(path: Path) -> str:
-    """Return "torch", "safetensors", "npz", "pickle" or "caffemodel".
+    """Return "torch", "safetensors", "npz", "pickle" or "caffemodel"; of a folder, and of an index, those in it.
 
     Raises:
         WeightsError: the file is missing, empty or of another kind.
     """
+    path = file_in(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: {'a folder, not a' if path.is_dir() else 'no such'} weights file")
+        raise WeightsError(f"{path}: no such weights file")
+    if path.name.endswith(INDEX):
+        return file_kind(path.parent / next(iter(shards_of(path))))
     try:
         with path.open("rb") as file:
-            head = file.read(32)
+            head = file.read(96)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     if not head:
@@ -101,7 +68,7 @@ def file_kind(path: Path) -> str:
         return "torch"
     if len(head) > 8 and head[8:9] == b"{":
         return "safetensors"
-    if head[0] == 0x80:
+    if head[0] == 0x80 or OLD_PICKLE.match(head):
         return "pickle"
     # A .caffemodel has no first bytes of its own; a broken one is known by its suffix alone.
     if looks_like_caffemodel(path) or (path.suffix == ".caffemodel" and not head.lstrip().startswith(tuple(MISTAKEN))):
@@ -129,13 +96,18 @@ def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
     Raises:
         WeightsError: missing, broken, of an unknown kind, or it tries to run code.
     """
-    path = Path(path)
+    path = file_in(Path(path))
     kind = file_kind(path)
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
     try:
         with warnings.catch_warnings():
             # What torch and numpy warn of in a strange file they then refuse, in an error of their own.
             warnings.simplefilter("ignore")
-            return _read(path, kind)
+            content, text = _read(path, kind)
+        if isinstance(content, Placeholder) and content.is_module:
+            raise WeightsError(f"{path}: {WHOLE_MODULE.format(content)}")
+        return content, text
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked:
@@ -149,6 +121,18 @@ def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
         raise WeightsError(f"{path}: cannot be read as a {kind} file: {_reason(error)}") from None
 
 
+def _read_shards(index: Path) -> tuple[Any, dict[str, str]]:
+    tensors, text = {}, {}
+    for shard, names in shards_of(index).items():
+        content, said = read_file(index.parent / shard)
+        missing = [name for name in names if name not in content] if isinstance(content, dict) else names
+        if missing:
+            raise WeightsError(f"{index}: its file {shard} has no tensor {missing[0]}; copy the files again")
+        tensors |= {name: content[name] for name in names}
+        text |= said
+    return tensors, text
+
+
 def _reason(error: Exception) -> str:
     """Return one line of an error, without torch's advice to read the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -160,9 +144,7 @@ def _reason(error: Exception) -> str:
 def _read(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
     if kind == "torch":
         check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        check_nesting(content, most=MOST_VALUES)
-        return content, {}
+        return _read_torch(path), {}
     if kind == "safetensors":
         return _read_safetensors(path)
     if kind == "caffemodel":
@@ -173,9 +155,27 @@ def _read(path: Path, kind: str) -> tuple[Any, dict[str, str]]:
             return _to_tensors(dict(archive)), {}
     with path.open("rb") as file:
         # detectron2's files were pickled by Python 2 in part; latin1 keeps their bytes as they are.
-        content = ArrayUnpickler(file, encoding="latin1").load()
+        content = SafeUnpickler(file, encoding="latin1").load()
     check_nesting(content, most=MOST_VALUES)
     return _to_tensors(content), {}
+
+
+def _read_torch(path: Path) -> Any:
+    is_archive = zipfile.is_zipfile(path)
+    scripted = is_archive and is_torchscript(path)
+    if not scripted:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            pass  # it holds objects too
+        else:
+            check_nesting(content, most=MOST_VALUES)
+            return content
+    content = read_archive(path) if is_archive else read_legacy(path)
+    check_nesting(content, most=MOST_VALUES)
+    if scripted:
+        return {path + name: value for path, tensors in walk(content) for name, value in tensors.items()}
+    return _to_tensors(content)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

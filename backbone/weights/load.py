@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ..common.errors import WeightsError
 from ..common.text import count
+from ..networks.plain import unwrapped
 from .content import WeightsFile, open_weights
 from .identify import find_backbones, shortcut_of
-from .names import wrapper_prefixes
 from .report import LoadReport, MisfitError, match
 from .traits import check, doubts, set_pooling, traits_of
 
@@ -20,7 +20,12 @@ NEW_CLASSIFIER_HINT = "new_classifier=True loads the rest and initialises the cl
 
 
 def load_weights(
-    network: nn.Module, path: str | Path | WeightsFile, *, strict: bool = True, new_classifier: bool = False
+    network: nn.Module,
+    path: str | Path | WeightsFile,
+    *,
+    strict: bool = True,
+    new_classifier: bool = False,
+    part: str | None = None,
 ) -> LoadReport:
     """Load a weights file of any known kind and layout into `network`.
 
@@ -28,18 +33,20 @@ def load_weights(
     network, and their stride placement is checked against it.
 
     Args:
-        network: of `backbone.create`; stages and a classifier that it was built without may be in the file.
+        network: of `backbone.create`, or that inside of torch.compile and DistributedDataParallel. Stages and a
+            classifier that it was built without may be in the file, and what is no part of such a network.
         path: the file, or what `open_weights` made of it.
-        strict: every tensor of the network must be in the file, with its shape, and no unknown one beside them. Without
-            it a backbone inside a detector's checkpoint is found too.
+        strict: every tensor of the network must be in the file, with its shape, and no unknown one among its own.
         new_classifier: initialise the network's classifier anew, whatever the file has for it.
+        part: which of several networks in the file, as in `open_weights`.
 
     Raises:
         MisfitError: it does not fit and `strict` is set; its `report` has a table of all names that differ.
         WeightsError: the file cannot be read, or asks for another stride placement or other shortcuts than the network
             has. Nothing is changed in either case.
     """
-    weights = path if isinstance(path, WeightsFile) else open_weights(path, part=not strict)
+    network = unwrapped(network)
+    weights = path if isinstance(path, WeightsFile) else open_weights(path, part=part)
     report = compare(network, weights, new_classifier=new_classifier)
     if not report.loaded or (strict and not report.fits):
         architecture = getattr(network, "architecture", "the network")
@@ -52,6 +59,7 @@ def load_weights(
     if new_classifier:
         classifier_of(network)[1].reset_parameters()
         report.notes.append("classifier initialised anew")
+    report.notes += weights.notes()
     report.notes += [*filter(None, [set_pooling(network, weights.traits)]), *doubts(network, weights.traits)]
     network.preprocessing = weights.traits.preprocessing
     return report
@@ -85,8 +93,8 @@ def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = 
     """
     report = match(network, weights.tensors, weights.source)
     report.kind, report.layout, report.traits = weights.kind, weights.layout, weights.traits
+    report.left_out = [name for name in weights.beside if not name.endswith("num_batches_tracked")]
     report.unexpected = [name for name in report.unexpected if not left_out(network, name)]
-    report.unexpected += [name for name in weights.beside if not name.endswith("num_batches_tracked")]
     if new_classifier:
         prefix = classifier_of(network)[0] + "."
         report.loaded = [name for name in report.loaded if not name.startswith(prefix)]
@@ -127,14 +135,12 @@ def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
         if all(name.startswith(prefix) for name in wrong):
             return NEW_CLASSIFIER_HINT
     if weights.layout is None:
-        prefixes = wrapper_prefixes(weights.tensors)
-        if prefixes:
-            return f"strict=False looks for a backbone under {prefixes[0]!r} alone"
         return "the names in the file are of no known layout"
-    deep = {"conv1.0.weight": 'stem="deep"', "conv1.weight": 'stem="conv7"'}
-    stem = next((mend for name, mend in deep.items() if name in report.unexpected), None)
-    if stem:
-        return f"create the network with {stem}"
+    stem = "deep" if "conv1.0.weight" in weights.tensors else "conv7"
+    if getattr(network, "stem", stem) != stem and all(
+        re.match(r"(conv1|bn1)\.", name) for name in (*wrong, *report.unexpected)
+    ):
+        return f'create the network with stem="{stem}"'
     own, theirs = traits_of(network)["shortcut"], shortcut_of(weights.tensors)
     if theirs != own and own is not None and all(".downsample." in name for name in (*wrong, *report.unexpected)):
         return f'create the network with shortcut="{theirs}"'

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..common.errors import WeightsError
+from .unpickling import Placeholder
 
 # Keys under which training tools put the state dict (Detectron: "blobs").
 CONTAINERS = ("state_dict", "model", "model_state_dict", "model_state", "net", "blobs")
 # What wrappers put before every name: DDP, torch.compile, Lightning, detectors (torchvision's "body"), transformers.
 PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "bottom_up.", "body.", "encoder.", "resnet.")
+# What torch's wrappers of a single layer put inside of names: torch.compile, checkpointed activations, FSDP.
+WRAPPER = re.compile(r"(^|\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
+# What stands beside a model in a checkpoint and holds tensors too.
+BESIDE_MODELS = re.compile(r"optim|opt$|(lr_)?sched|(grad_)?scaler|amp$|rng")
+WHOLE_MODULE = (
+    "holds a whole pickled module ({}), which is refused since it cannot be read without running its code; where the "
+    "module is at home, save its tensors alone: torch.save(model.state_dict(), FILE)"
+)
 
 
 def find_state_dict(content: Any, source: str) -> dict[str, Tensor]:
@@ -21,17 +31,40 @@ def find_state_dict(content: Any, source: str) -> dict[str, Tensor]:
     Raises:
         WeightsError: there are none.
     """
-    content = innermost(content)
-    tensors = {}
-    if isinstance(content, Mapping):
-        tensors = {
-            name: value
-            for name, value in content.items()
-            if isinstance(value, Tensor) and isinstance(name, str) and not name.endswith("_momentum")
-        }
+    held = innermost(content)
+    tensors = _tensors_in(held)
     if not tensors:
-        raise WeightsError(f"{source}: holds no named tensors; expected a state dict")
-    return tensors
+        values = [content, *(content.values() if isinstance(content, Mapping) else ())]
+        module = next((value for value in values if isinstance(value, Placeholder) and value.is_module), None)
+        problem = WHOLE_MODULE.format(module) if module else "holds no named tensors; expected a state dict"
+        raise WeightsError(f"{source}: {problem}")
+    return {without_wrappers(name): value for name, value in tensors.items()}
+
+
+def _tensors_in(held: Any) -> dict[str, Tensor]:
+    values = held.items() if isinstance(held, Mapping) else ()
+    return {
+        name: value
+        for name, value in values
+        if isinstance(value, Tensor) and isinstance(name, str) and not name.endswith("_momentum")
+    }
+
+
+def walk(content: Any, path: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Give every dict of a file's content that holds named tensors, with the keys that lead to it, each with a dot."""
+    if not isinstance(content, Mapping):
+        return
+    tensors = _tensors_in(content)
+    if tensors:
+        yield path, {without_wrappers(name): value for name, value in tensors.items()}
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, Mapping) and not BESIDE_MODELS.match(key):
+            yield from walk(value, f"{path}{key}.")
+
+
+def without_wrappers(name: str) -> str:
+    """Take off what torch's wrappers put before a name, or inside of it."""
+    return WRAPPER.sub(r"\1", name)
 
 
 def innermost(content: Any) -> Any:
@@ -54,14 +87,3 @@ def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
                 tensors = {name[len(prefix) :]: value for name, value in tensors.items()}
                 changed = True
     return tensors
-
-
-def wrapper_prefixes(names: Mapping[str, Tensor]) -> list[str]:
-    """Return the chains of wrappers' prefixes that stand before some of the names, the longest first."""
-    chains = set()
-    for name in names:
-        chain = ""
-        while step := next((prefix for prefix in PREFIXES if name.startswith(chain + prefix)), None):
-            chain += step
-            chains.add(chain)
-    return sorted(chains, key=len, reverse=True)

@@ -24,6 +24,7 @@ class LoadReport:
         missing: names that the network has and the file has not.
         unexpected: names that the file has and the network has not.
         mismatched: {name: (shape in the file, shape in the network)}.
+        left_out: names in the file that are no part of the network, such as other heads.
         kind: of the file: "torch", "safetensors", "pickle", "npz" or "caffemodel".
         layout: of the names in it; None for an unknown one.
         traits: what is known of the weights beside their shapes.
@@ -35,6 +36,7 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
     kind: str | None = None
     layout: str | None = None
     traits: Traits = field(default_factory=Traits)

@@ -106,7 +106,7 @@ class DetectionRun(TaskRun):
         return self.sets.classes
 
     def read_weights(self):
-        weights = open_starting_weights(self.config.MODEL.WEIGHTS)
+        weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
         config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
         return config, weights, notes

@@ -33,13 +33,13 @@ def is_detector(tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
-def open_starting_weights(path: str) -> StartingWeights:
+def open_starting_weights(path: str, part: str = "") -> StartingWeights:
     """Read a detector's checkpoint, or a backbone's weights of any kind and layout.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part)
 
 
 def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:
@@ -87,7 +87,8 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
             )
     for (module, tensors), report in zip(parts, reports):
         _copy(module, tensors, report)
-    return f"{source}: {weights.says}backbone, {count(sum(len(report.loaded) for report in reports), 'tensor')}"
+    loaded = sum(len(report.loaded) for report in reports)
+    return f"{source}: {weights.says}backbone, {count(loaded, 'tensor')}{weights.leaves}"
 
 
 def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[str]) -> tuple[StartingWeights, str]:

@@ -13,6 +13,7 @@ from .cifar import Cifar
 from .detectron2 import Detectron2
 from .huggingface import HuggingFace
 from .openmmlab import MMDetection, MMPretrain
+from .sequential import Sequential
 from .timm import Timm
 from .torchvision import Torchvision
 
@@ -27,6 +28,7 @@ LAYOUTS: dict[str, Layout] = {
         MMDetection(),
         MMPretrain(),
         Timm(),
+        Sequential(),
         Cifar(),
         Torchvision(),
     )

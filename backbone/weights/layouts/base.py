@@ -26,12 +26,14 @@ class Layout:
         name: what `save_weights` and the reports call it.
         writable: whether `from_ours` exists.
         container: key under which the project's own files keep the tensors; None: nothing around them.
+        anchors: ends of names by which a network of the layout is found inside of a greater model.
         counters: whether the project's BN counts its batches in `num_batches_tracked`.
     """
 
     name: str
     writable = True
     container: str | None = None
+    anchors: tuple[str, ...] = ()
     counters = True
 
     def recognises(self, names: Collection[str]) -> bool:

@@ -26,6 +26,7 @@ class Caffe(Layout):
 
     name = "caffe"
     writable = False
+    anchors = ("res2a_branch2a/0", "conv1_1/0")
 
     def recognises(self, names: Collection[str]) -> bool:
         return any(name in names for name in ("res2a_branch2a/0", "conv1_1/0"))

@@ -43,6 +43,7 @@ class Caffe2(Layout):
 
     name = "caffe2"
     writable = False
+    anchors = ("res2_0_branch2a_w",)
 
     def recognises(self, names: Collection[str]) -> bool:
         return "conv1_w" in names and "res2_0_branch2a_w" in names

@@ -20,6 +20,12 @@ READ: list[Rule] = [
     # tools/convert-torchvision-to-d2.py puts `stem.` before every name that is of no stage.
     (r"(stem\.fc|linear)\.", "fc."),
 ]
+# DeepLab's stem of three convolutions (projects/DeepLab/deeplab/resnet.py).
+DEEP_STEM: list[Rule] = [
+    (r"stem\.conv3\.norm\.", "bn1."),
+    (r"stem\.conv([12])\.norm\.", lambda m: f"conv1.{3 * int(m[1]) - 2}."),
+    (r"stem\.conv([123])\.", lambda m: f"conv1.{3 * int(m[1]) - 3}."),
+]
 WRITE: list[Rule] = [
     (r"layer(\d)\.(\d+)\.bn(\d)\.", lambda m: f"{_stage(m)}conv{m[3]}.norm."),
     (r"layer(\d)\.(\d+)\.downsample\.0\.", lambda m: f"{_stage(m)}shortcut."),
@@ -41,6 +47,7 @@ class Detectron2(Layout):
 
     name = "detectron2"
     container = "model"
+    anchors = ("res2.0.conv1.weight",)
     # Its frozen BN refuses them, its BN does without.
     counters = False
 
@@ -48,7 +55,7 @@ class Detectron2(Layout):
         return "stem.conv1.weight" in names and "res2.0.conv1.weight" in names
 
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
-        return renamed(tensors, READ)
+        return renamed(tensors, [*DEEP_STEM, *READ] if "stem.conv2.weight" in tensors else READ)
 
     def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
         if facts.get("author") == "torchvision":

@@ -11,6 +11,7 @@ from ...common.preprocessing import USUAL
 from ..traits import Traits
 from .base import Layout, Rule, block, refuse, renamed, structure, with_counters
 
+FIRST = "encoder.stages.0.layers.0.layer.0.convolution.weight"
 BLOCK = r"(?:resnet\.)?encoder\.stages\.(\d)\.layers\.(\d+)\."
 STEM = r"(?:resnet\.)?embedder\.embedder\."
 READ: list[Rule] = [
@@ -49,9 +50,10 @@ class HuggingFace(Layout):
     ResNetForImageClassification; with the deep stem and averaging shortcuts as RTDetrResNetBackbone."""
 
     name = "huggingface"
+    anchors = (FIRST,)
 
     def recognises(self, names: Collection[str]) -> bool:
-        return any("encoder.stages.0.layers.0.layer.0.convolution.weight" in name for name in names)
+        return FIRST in names or f"resnet.{FIRST}" in names
 
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return renamed(tensors, READ)

@@ -64,6 +64,7 @@ class Timm(Layout):
     (resnetv2_*) and VGG's classifier, which is convolutions there, have their own."""
 
     name = "timm"
+    anchors = ("stages.0.blocks.0.conv1.weight",)
 
     def recognises(self, names: Collection[str]) -> bool:
         own = "stages.0.blocks.0.conv1.weight" in names or "pre_logits.fc1.weight" in names

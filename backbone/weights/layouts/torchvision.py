@@ -19,9 +19,11 @@ class Torchvision(Layout):
     """
 
     name = "torchvision"
+    anchors = ("layer1.0.conv1.weight", "features.0.weight")
 
     def recognises(self, names: Collection[str]) -> bool:
-        return "layer1.0.conv1.weight" in names or "features.0.weight" in names
+        vgg = "features.0.weight" in names and "features.4.0.conv1.weight" not in names
+        return vgg or "layer1.0.conv1.weight" in names
 
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return dict(tensors)

@@ -112,7 +112,7 @@ def _run_step(
 
 def _start_from(model: StepRCNN, config: CfgNode, sets: Sets, weights: StartingWeights | None) -> str:
     if weights is None and config.MODEL.WEIGHTS:
-        weights = open_starting_weights(config.MODEL.WEIGHTS)
+        weights = open_starting_weights(config.MODEL.WEIGHTS, config.MODEL.WEIGHTS_PART)
     return prepare_for_training(model, config, sets.train, weights)
 
 

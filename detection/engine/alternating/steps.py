@@ -63,6 +63,7 @@ def config_of(step: Step, config: CfgNode) -> CfgNode:
     own.OUTPUT_DIR = str(run / step.name)
     if step.shared_fixed:
         own.MODEL.WEIGHTS = str(run / step.before.name / checkpoint.FINAL)
+        own.MODEL.WEIGHTS_PART = ""
     if step != STEPS[-1]:
         own.DATASETS.TEST = ()
         own.TEST.EVAL_PERIOD = 0

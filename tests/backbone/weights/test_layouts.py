@@ -223,8 +223,8 @@ def test_mmdetections_names(name, keywords, names, tmp_path):
     wrapped = {f"backbone.{key}": value for key, value in content.items()}
     torch.save({"state_dict": wrapped | {"bbox_head.fc.weight": torch.ones(1)}, "meta": {}}, tmp_path / "detector.pth")
     network = backbone.create(name, **keywords)
-    report = backbone.load_weights(network, tmp_path / "detector.pth", strict=False)
-    assert report.unexpected == ["bbox_head.fc.weight"] and not report.missing
+    report = backbone.load_weights(network, tmp_path / "detector.pth")
+    assert report.left_out == ["bbox_head.fc.weight"] and report.fits
     same(source, network)
 
 

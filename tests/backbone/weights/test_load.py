@@ -109,11 +109,14 @@ def test_another_layout(tmp_path):
         assert "not in the network (stages_conv1_weight" in message
 
 
-def test_a_prefix_of_some_names_only_is_kept(tmp_path):
-    """A detector's other parts show that this is no backbone alone; half of the names must not be guessed at."""
-    tensors = {f"backbone.{name}": value for name, value in state(network(1)).items()}
-    message = refused(network(2), write(tmp_path, {**tensors, "roi_heads.weight": torch.ones(1)}))
-    assert "missing (conv1.weight" in message
+def test_other_tensors_beside_the_network_are_named_and_left_out(tmp_path):
+    source, target = network(1), network(2)
+    tensors = {f"backbone.{name}": value for name, value in state(source).items()}
+    report = backbone.load_weights(target, write(tmp_path, {**tensors, "roi_heads.weight": torch.ones(1)}))
+    assert same(state(source), state(target)) and report.left_out == ["roi_heads.weight"]
+    assert "1 tensor beside 'backbone.' left out, no part of the network (roi_heads.weight)" in str(report)
+    del tensors["backbone.layer1.1.bn2.weight"]
+    assert "1 missing (layer1.1.bn2.weight)" in refused(target, write(tmp_path, {**tensors, "x.weight": torch.ones(1)}))
 
 
 # -- the classifier and stages that one side lacks
