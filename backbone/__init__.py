@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         fold,
         freeze_bn,
         freeze_norm,
+        layer_decay_groups,
         network_class,
         unfreeze_norm,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "fold",
     "freeze_bn",
     "freeze_norm",
+    "layer_decay_groups",
     "list_backbones",
     "load_weights",
     "network_class",

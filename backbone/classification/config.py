@@ -57,7 +57,7 @@ AT_MOST = {
     # More than ImageNet has.
     "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
 }
-SHARES = ("SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
+SHARES = ("MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
 
 
@@ -88,8 +88,12 @@ def _add_model(model: CfgNode) -> None:
     # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting
     # their kernels takes longer than running them; "max-autotune" also tries more kernels, and compiles long.
     model.COMPILE_MODE = "default"
-    # Last BN of each residual block begins at 0, so that blocks begin as identity (Goyal et al., 2017).
+    # Last BN of each residual block (with pre-activation: last convolution) begins at 0, so that blocks begin as
+    # identity (Goyal et al., 2017).
     model.ZERO_INIT_RESIDUAL = False
+    # Probability that a training step leaves out the last block's residual branch, image by image (stochastic depth);
+    # it grows linearly from 0 at the first block.
+    model.DROP_PATH_RATE = 0.0
     # Subtract the training set's mean image instead of MODEL.PIXEL_MEAN; images of one size alone.
     model.MEAN_IMAGE = False
 

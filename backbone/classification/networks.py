@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..common.errors import ConfigError, WeightsError
 from ..common.text import nearest
 from ..engine.solver import device_of
 from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
 from ..networks import Backbone, create, find_architecture, keywords_of
-from ..networks.blocks import ResidualBlock
 from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, open_weights
 from ..weights.load import NEW_CLASSIFIER_HINT
 from ..weights.traits import stride_doubt
@@ -79,16 +78,15 @@ def build(config: Any) -> Backbone:
         "stem": model.STEM,
         "average_down": model.AVERAGE_DOWN,
         "checkpointing": model.CHECKPOINTING,
+        "zero_init_residual": model.ZERO_INIT_RESIDUAL,
+        "drop_path_rate": model.DROP_PATH_RATE,
     }
     known = keywords_of(model.NAME)
-    defaults = (None, False, "conv7")
+    defaults = (None, False, "conv7")  # 0.0 is False too
     for key, value in wanted.items():
         if key not in known and value not in defaults and key != "norm":
             raise ConfigError(f"MODEL.{key.upper()} {value!r}: {model.NAME} has no such choice{nearest(key, known)}")
     network = create(model.NAME, **{key: value for key, value in wanted.items() if key in known})
-    if model.ZERO_INIT_RESIDUAL:
-        for block in (module for module in network.modules() if isinstance(module, ResidualBlock)):
-            nn.init.zeros_((block.bn3 if hasattr(block, "bn3") else block.bn2).weight)
     layout = torch.channels_last if model.CHANNELS_LAST else torch.contiguous_format
     return network.to(device_of(config), memory_format=layout)
 

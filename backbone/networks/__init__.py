@@ -4,6 +4,7 @@ from .architectures import ARCHITECTURES, Architecture, find_architecture
 from .contract import Backbone, FeatureInfo
 from .families import create, keywords_of, network_class
 from .folding import FoldedBackbone, fold
+from .layer_decay import layer_decay_groups
 from .norm import FrozenBatchNorm2d, freeze_bn, freeze_norm, unfreeze_norm
 from .resnet import PreActResNet, ResNet
 from .vgg import VGG
@@ -24,6 +25,7 @@ __all__ = [
     "freeze_bn",
     "freeze_norm",
     "keywords_of",
+    "layer_decay_groups",
     "network_class",
     "unfreeze_norm",
 ]

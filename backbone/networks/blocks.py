@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 
 from .contract import maybe_checkpoint
 from .conv_norm import conv_norm, run_layers
@@ -29,6 +30,7 @@ class BlockShape:
         shortcut: option "A", "B" or "C"; None leaves the shortcut out.
         stride_in_1x1: a bottleneck's stride stands in its first 1x1 convolution, else in its 3x3.
         average_down: a projection averages over 2 x 2 pixels first (ResNet-D), with the block's stride.
+        drop_path: probability that training leaves the residual branch out, image by image (stochastic depth).
     """
 
     inputs: int
@@ -43,6 +45,7 @@ class BlockShape:
     groups: int = 1
     base_width: int = 64
     average_down: bool = False
+    drop_path: float = 0.0
 
 
 def conv3x3(inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -100,6 +103,11 @@ def make_shortcut(shape: BlockShape, *, normalised: bool = True) -> nn.Module | 
     return PaddedShortcut(shape) if shape.shortcut == "A" and changes else None
 
 
+def make_drop_path(shape: BlockShape) -> nn.Module | None:
+    """Return what leaves out residual branches in training; None for a probability of 0."""
+    return StochasticDepth(shape.drop_path, "row") if shape.drop_path else None
+
+
 def basic_convolutions(shape: BlockShape) -> tuple[nn.Conv2d, nn.Conv2d]:
     """Two 3x3 convolutions; the first takes the stride."""
     return (
@@ -136,13 +144,20 @@ class ResidualBlock(nn.Module):
         self.downsample = make_shortcut(shape)
         self.plain = shape.shortcut is None
         self.relu = nn.ReLU(inplace=True)
+        self.drop_path = make_drop_path(shape)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """Names of the convolutions and of the norms behind them."""
         return [(f"conv{index}", f"bn{index}") for index in (1, 2, 3) if hasattr(self, f"conv{index}")]
 
+    def zero_residual(self) -> None:
+        """Set the weights of the last norm to 0, so that the block begins as its shortcut alone."""
+        nn.init.zeros_((self.bn3 if hasattr(self, "bn3") else self.bn2).weight)
+
     def finish(self, out: Tensor, x: Tensor) -> Tensor:
         """Return the block's output from that of its last norm and the block's input."""
+        if self.drop_path is not None:
+            out = self.drop_path(out)
         if not self.plain:
             if self.downsample is not None:
                 x = self.downsample(x)
@@ -201,13 +216,20 @@ class PreActBlock(nn.Module):
         self.bn1 = make_norm(shape.norm, shape.inputs)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = make_shortcut(shape, normalised=False)
+        self.drop_path = make_drop_path(shape)
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """Names of the convolutions and of the norms behind them; the last convolution has none."""
         return [(f"conv{index}", f"bn{index + 1}") for index in (1, 2) if hasattr(self, f"bn{index + 1}")]
 
+    def zero_residual(self) -> None:
+        """Set the weights of the last convolution to 0, so that the block begins as its shortcut alone."""
+        nn.init.zeros_((self.conv3 if hasattr(self, "conv3") else self.conv2).weight)
+
     def finish(self, out: Tensor, x: Tensor, activated: Tensor) -> Tensor:
         """Add the shortcut to the output of the last convolution."""
+        if self.drop_path is not None:
+            out = self.drop_path(out)
         if self.downsample is not None:
             x = self.downsample(activated)
         return out + x

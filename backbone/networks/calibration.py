@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from .norm import FrozenBatchNorm2d, statistics_kept
 
@@ -30,6 +31,9 @@ def calibrate_frozen_bn(module: nn.Module, batches: Iterable[Tensor]) -> None:
         module.set_submodule(name, trained.to(layer.weight))
     others = [layer for name, layer in module.named_modules() if name not in frozen]
     module.train()
+    for layer in module.modules():
+        if isinstance(layer, StochasticDepth):  # it would double some activations and leave out others
+            layer.eval()
     with statistics_kept(others):
         for batch in batches:
             module(batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,16 +45,19 @@ class Backbone(nn.Module):
     preprocessing = None
     freeze_at = 0
     # torch.jit.script compiles every other property.
-    __jit_unused_properties__ = ("out_features", "checkpointing", "stage_names", "size_divisibility")
+    __jit_unused_properties__ = ("out_features", "checkpointing", "stage_names", "size_divisibility", "in_chans")
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
         """Settle outputs, frozen stages and checkpointing once the modules are built."""
         self.out_features = out_features
+        self._note_names()
+        self.checkpointing = checkpointing
+        self.freeze(freeze_at)
+
+    def _note_names(self) -> None:
         self.built_names = frozenset(
             f"{name}.weight" for name, module in self.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
         )
-        self.checkpointing = checkpointing
-        self.freeze(freeze_at)
 
     @property
     def out_features(self) -> tuple[str, ...]:
@@ -86,6 +90,11 @@ class Backbone(nn.Module):
     def stage_names(self) -> list[str]:
         """Stages that are built, in order of depth, without `logits`."""
         return [name for name in self.feature_info if name != "logits"]
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images: those that the first convolution takes."""
+        return first_convolution(self)[1].in_channels
 
     @property
     def size_divisibility(self) -> int:
@@ -132,6 +141,56 @@ class Backbone(nn.Module):
 
     def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
         """Return `dense_logits` from the output of the last stage."""
+        raise NotImplementedError
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Give the network a new classifier, or one where it had none; 0 takes it away.
+
+        VGG keeps its fc6 and fc7 under a new one. What else `out_features` lists stays; where the logits were alone
+        and are taken away, the last stage takes their place.
+
+        Raises:
+            ArchitectureError: below 0, or the stage before the classifier was not built.
+        """
+        if type(num_classes) is not int or num_classes < 0:
+            raise ArchitectureError(f"{self.architecture}: num_classes must be 0 or more, not {num_classes!r}")
+        had, before = "logits" in self.feature_info, set(self.modules())
+        kept = tuple(stage for stage in self.out_features if stage != "logits")
+        if had and num_classes:
+            self.set_submodule(*self._last_layer(num_classes))
+            self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+        elif had:
+            self._drop_classifier()
+            del self.feature_info["logits"]
+            self.out_features = kept or self.stage_names[-1:]
+        elif num_classes:
+            if self.table.stages[-1] not in self.feature_info:
+                raise ArchitectureError(
+                    f"{self.architecture}: a classifier needs {self.table.stages[-1]}, which is not built; list it in "
+                    "out_features"
+                )
+            self._add_classifier(num_classes)
+            self.out_features = (*kept, "logits")
+        weight = first_convolution(self)[1].weight
+        for module in set(self.modules()) - before:
+            module.to(weight.device, weight.dtype).train(self.training)
+        self._note_names()
+
+    def _last_layer(self, num_classes: int) -> tuple[str, nn.Linear]:
+        """Return a classifier's last layer, with its name in the network."""
+        raise NotImplementedError
+
+    def _add_classifier(self, num_classes: int) -> None:
+        raise NotImplementedError
+
+    def _drop_classifier(self) -> None:
+        raise NotImplementedError
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return patterns of the parameters' names by depth, as timm's optimizers read them.
+
+        The stem comes first, then each block (`coarse`: each stage; of VGG each layer); all other names come last.
+        """
         raise NotImplementedError
 
     def freeze(self, freeze_at: int) -> None:
@@ -182,6 +241,24 @@ class Backbone(nn.Module):
             yield stage, x
             if stage == self.out_features[-1]:
                 return
+
+
+def first_convolution(network: nn.Module) -> tuple[str, nn.Conv2d]:
+    """Return the name and the module of the convolution that takes the images.
+
+    Raises:
+        ArchitectureError: the network has none.
+    """
+    found = next(((name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d)), None)
+    if found is None:
+        raise ArchitectureError(f"{type(network).__name__}: no convolution in it")
+    return found
+
+
+def check_in_chans(name: str, in_chans: int) -> None:
+    """Raise ArchitectureError unless `in_chans` is a number of channels."""
+    if type(in_chans) is not int or in_chans < 1:
+        raise ArchitectureError(f"{name}: in_chans must be a whole number of 1 or more, not {in_chans!r}")
 
 
 def maybe_checkpoint(run: Callable[[Tensor], Tensor], x: Tensor, *, owner: nn.Module, checkpointing: bool) -> Tensor:

@@ -120,7 +120,8 @@ class FoldedBlock(nn.Module):
     def __init__(self, block: ResidualBlock | PreActBlock) -> None:
         super().__init__()
         for name, child in block.named_children():
-            self.add_module(name, child)
+            if name != "drop_path":  # of training alone
+                self.add_module(name, child)
         if "downsample" not in self._modules:
             self.downsample = None
         self.pre_activation = isinstance(block, PreActBlock)

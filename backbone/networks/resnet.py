@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from ..common.errors import ArchitectureError
 from .architectures import Architecture, named_architecture
 from .blocks import BLOCKS, BlockShape, Stage, conv3x3
-from .contract import Backbone, FeatureInfo, settle_outputs
+from .contract import Backbone, FeatureInfo, check_in_chans, settle_outputs
 from .conv_norm import ConvNorms, conv_norm
 from .initialise import initialise
 from .norm import check_norm, make_norm
@@ -41,6 +42,7 @@ def make_stage(
     dilation: int = 1,
     dilation_style: str = "torchvision",
     average_down: bool = False,
+    drop_path_rate: float = 0.0,
 ) -> Stage:
     """Build the blocks of one stage; `index` 0 is res2.
 
@@ -48,7 +50,7 @@ def make_stage(
         stride: of the first block; by default 1 for res2 and 2 for the others.
         dilation_before: dilation up to the layer whose stride the dilation stands in for.
         dilation: dilation of the 3x3 convolutions behind that layer.
-        dilation_style, average_down: as of `ResNet`.
+        dilation_style, average_down, drop_path_rate: as of `ResNet`.
 
     Returns:
         The blocks; takes (N, channels of the stage before, H, W).
@@ -75,7 +77,14 @@ def make_stage(
         dilation_before=dilation_before if as_torchvision else dilation,
         average_down=average_down and (stride > 1 or (as_torchvision and dilation > 1)),
     )
-    return Stage(*(block(rest if position else first) for position in range(table.blocks[index])))
+    before, all_blocks = sum(table.blocks[:index]), sum(table.blocks)
+    shapes = (
+        replace(
+            first if position == 0 else rest, drop_path=drop_path_rate * (before + position) / max(1, all_blocks - 1)
+        )
+        for position in range(table.blocks[index])
+    )
+    return Stage(*map(block, shapes))
 
 
 class ResNet(Backbone):
@@ -100,6 +109,10 @@ class ResNet(Backbone):
         stem: "conv7", or "deep": three 3x3 convolutions (ResNet-C and -D). Not for CIFAR networks.
         average_down: a projection with a stride averages over 2 x 2 pixels in its place (ResNet-D).
         ceil_pool: the stem's pooling has no padding and rounds its output size up (Caffe).
+        in_chans: channels of the images.
+        zero_init_residual: the last norm of each block (with pre-activation its last convolution) begins at 0.
+        drop_path_rate: of the last block; training leaves its residual branch out with this probability, image by
+            image (stochastic depth). The probability grows linearly from 0 at the first block.
 
     Raises:
         ArchitectureError: a keyword has a value that this network cannot take.
@@ -123,11 +136,19 @@ class ResNet(Backbone):
         stem: str = "conv7",
         average_down: bool = False,
         ceil_pool: bool = False,
+        in_chans: int = 3,
+        zero_init_residual: bool = False,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         check_norm(norm)
         name, table = named_architecture(name, self.families)
         table = with_shortcut(name, table, shortcut)
+        check_in_chans(name, in_chans)
+        if not 0 <= drop_path_rate < 1:
+            raise ArchitectureError(f"{name}: drop_path_rate must be 0 to below 1, not {drop_path_rate}")
+        if table.shortcut is None and (zero_init_residual or drop_path_rate):
+            raise ArchitectureError(f"{name}: a plain net has no residual branches to drop or to begin at 0")
         self._check(name, table, output_stride, dilation_style, stem)
         default = (*table.stages, *(() if num_classes is None else ("logits",)))
         out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
@@ -141,7 +162,7 @@ class ResNet(Backbone):
         self.stem, self.output_stride = (None, None) if table.stem == "conv3" else (stem, output_stride)
         self.table = table
         width = stem_width(table)
-        self._make_stem(table, stem, norm)
+        self._make_stem(table, stem, norm, in_chans)
         stride = 1 if table.stem == "conv3" else 4
         self.feature_info = {"stem": FeatureInfo(width, stride)}
         depth = len(table.stages)
@@ -163,15 +184,17 @@ class ResNet(Backbone):
                 dilation=dilation,
                 dilation_style=dilation_style,
                 average_down=average_down,
+                drop_path_rate=drop_path_rate,
             )
             self.add_module(f"layer{index + 1}", blocks)
             self.feature_info[stage] = FeatureInfo(table.channels[index], stride)
         self._make_end(table, norm, complete=depth == len(table.stages))
         if "logits" in out_features:
-            self.avgpool = nn.AdaptiveAvgPool2d(1)
-            self.fc = nn.Linear(table.channels[-1], num_classes)
-            self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+            self._add_classifier(num_classes)
         initialise(self)
+        if zero_init_residual:
+            for block in (module for module in self.modules() if hasattr(module, "zero_residual")):
+                block.zero_residual()
         self.finish(out_features=out_features, freeze_at=freeze_at, checkpointing=checkpointing)
 
     @staticmethod
@@ -187,19 +210,19 @@ class ResNet(Backbone):
         if table.stem == "conv3" and (output_stride != 32 or stem != "conv7"):
             raise ArchitectureError(f"{name}: output_stride and stem are not for CIFAR networks")
 
-    def _make_stem(self, table: Architecture, stem: str, norm: str) -> None:
+    def _make_stem(self, table: Architecture, stem: str, norm: str, in_chans: int) -> None:
         width = stem_width(table)
         if table.stem == "conv3":
-            self.conv1 = conv3x3(3, width)
+            self.conv1 = conv3x3(in_chans, width)
         elif stem == "deep":
             half = width // 2
             self.conv1 = ConvNorms(
-                *(conv3x3(3, half, stride=2), make_norm(norm, half), nn.ReLU(inplace=True)),
+                *(conv3x3(in_chans, half, stride=2), make_norm(norm, half), nn.ReLU(inplace=True)),
                 *(conv3x3(half, half), make_norm(norm, half), nn.ReLU(inplace=True)),
                 conv3x3(half, width),
             )
         else:
-            self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+            self.conv1 = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False)
         self._make_first_norm(norm, width)
         if table.stem != "conv3":
             padding = 0 if self.ceil_pool else 1
@@ -211,6 +234,21 @@ class ResNet(Backbone):
 
     def _make_end(self, table: Architecture, norm: str, *, complete: bool) -> None:
         """Add what stands behind the last stage of a complete network: nothing."""
+
+    def _add_classifier(self, num_classes: int) -> None:
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = self._last_layer(num_classes)[1]
+        self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+
+    def _last_layer(self, num_classes: int) -> tuple[str, nn.Linear]:
+        return "fc", nn.Linear(self.table.channels[-1], num_classes)
+
+    def _drop_classifier(self) -> None:
+        del self.avgpool, self.fc
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^layer(\d+)" if coarse else [(r"^layer(\d+)\.(\d+)", None), (r"^bn\.", (99999,))]
+        return {"stem": r"^conv1|^bn1", "blocks": blocks}
 
     def conv_norm_pairs(self) -> list[tuple[str, str]]:
         """Names of the stem's convolutions and of the norms behind them."""

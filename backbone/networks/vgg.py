@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from ..common.errors import ArchitectureError
 from .architectures import Architecture, named_architecture
-from .contract import Backbone, FeatureInfo, maybe_checkpoint, settle_outputs
+from .contract import Backbone, FeatureInfo, check_in_chans, maybe_checkpoint, settle_outputs
 from .conv_norm import ConvNorms, run_layers
 from .initialise import initialise
 from .norm import check_norm, make_norm
@@ -72,6 +73,7 @@ class VGG(Backbone):
         num_classes: adds pooling, fc6, fc7 with dropout, and the classifier, unless `out_features` leaves out logits.
         dropout: probability behind fc6 and fc7.
         checkpointing: keep each stage's input alone in training, and run the stage again in the backward pass.
+        in_chans: channels of the images.
 
     Raises:
         ArchitectureError: a keyword has a value that this network cannot take.
@@ -87,10 +89,12 @@ class VGG(Backbone):
         num_classes: int | None = None,
         dropout: float = 0.5,
         checkpointing: bool = False,
+        in_chans: int = 3,
     ) -> None:
         super().__init__()
         check_norm(norm)
         name, table = named_architecture(name, ("vgg",))
+        check_in_chans(name, in_chans)
         if not 0 <= dropout < 1:
             raise ArchitectureError(f"{name}: dropout must be 0 to 1, not {dropout}")
         default = (*table.stages[2:], *(() if num_classes is None else ("logits",)))
@@ -101,7 +105,7 @@ class VGG(Backbone):
         self.table = table
         self.features = Features()
         needed = len(table.stages) if "logits" in out_features else 1 + table.stages.index(out_features[-1])
-        channels = 3
+        channels, self.dropout = in_chans, dropout
         for index, stage in enumerate(table.stages[:needed]):
             start = len(self.features)
             if index:
@@ -115,13 +119,25 @@ class VGG(Backbone):
             self.features.spans[stage] = (start, len(self.features))
             self.feature_info[stage] = FeatureInfo(channels, 2**index)
         if "logits" in out_features:
-            self.features.append(nn.MaxPool2d(2, 2))
-            self.avgpool = nn.AdaptiveAvgPool2d(7)
-            self.classifier = make_fc_layers(channels, dropout=dropout)
-            self.classifier.append(nn.Linear(FC_WIDTH, num_classes))
-            self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+            self._add_classifier(num_classes)
         initialise(self)
         self.finish(out_features=out_features, freeze_at=freeze_at, checkpointing=checkpointing)
+
+    def _add_classifier(self, num_classes: int) -> None:
+        self.features.append(nn.MaxPool2d(2, 2))
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = make_fc_layers(self.table.channels[-1], dropout=self.dropout)
+        self.classifier.append(self._last_layer(num_classes)[1])
+        self.feature_info["logits"] = FeatureInfo(num_classes, 0)
+
+    def _last_layer(self, num_classes: int) -> tuple[str, nn.Linear]:
+        return "classifier.6", nn.Linear(FC_WIDTH, num_classes)
+
+    def _drop_classifier(self) -> None:
+        del self.avgpool, self.classifier, self.features[-1]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^features\.0\.", "blocks": r"^features\.(\d+)"}
 
     def stage_modules(self, stage: str) -> list[str]:
         if stage == "logits":
