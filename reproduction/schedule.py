@@ -12,6 +12,7 @@ from backbone.engine.scale import ITERATION_KEYS
 # more evaluations, for it waits for some of them.
 EVALUATIONS, EVALUATIONS_ON_PLATEAU = 10, 30
 LOG_LINES = 100
+PLATEAU_KEY = "SOLVER.PLATEAU_MIN_EVALUATIONS"
 
 
 def shorten(config: Any, share: float, given: Collection[str]) -> list[object]:
@@ -24,11 +25,16 @@ def shorten(config: Any, share: float, given: Collection[str]) -> list[object]:
     if share == 1:
         return []
     new = {key: _times(get(config, key), share) for key in ITERATION_KEYS if get(config, key) and key not in given}
-    total = new.get("SOLVER.MAX_ITER", config.SOLVER.MAX_ITER)
-    most = EVALUATIONS_ON_PLATEAU if config.SOLVER.LR_SCHEDULER_NAME == "Plateau" else EVALUATIONS
+    solver = config.SOLVER
+    total = new.get("SOLVER.MAX_ITER", solver.MAX_ITER)
+    most = EVALUATIONS_ON_PLATEAU if solver.LR_SCHEDULER_NAME == "Plateau" else EVALUATIONS
     for key in ("TEST.EVAL_PERIOD", "SOLVER.CHECKPOINT_PERIOD"):
         if key in new:
             new[key] = max(new[key], -(-total // most))
+    if solver.LR_SCHEDULER_NAME == "Plateau" and solver.PLATEAU_MIN_EVALUATIONS and PLATEAU_KEY not in given:
+        evaluations = total / (new.get("TEST.EVAL_PERIOD") or config.TEST.EVAL_PERIOD or total)
+        before = solver.MAX_ITER / (config.TEST.EVAL_PERIOD or solver.MAX_ITER)
+        new[PLATEAU_KEY] = _times(solver.PLATEAU_MIN_EVALUATIONS, evaluations / before)
     if "SOLVER.LOG_PERIOD" not in given:
         new["SOLVER.LOG_PERIOD"] = min(config.SOLVER.LOG_PERIOD, max(1, total // LOG_LINES))
     return [part for pair in new.items() for part in pair]

@@ -43,6 +43,7 @@ NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
     *("INPUT.MIXUP", "INPUT.CUTMIX", "INPUT.LIGHTING", "INPUT.PAD", "SOLVER.PLATEAU_PATIENCE"),
+    "SOLVER.PLATEAU_MIN_EVALUATIONS",
 )
 POSITIVE = (
     *SHARED_POSITIVE,
@@ -175,6 +176,8 @@ def _add_solver(solver: CfgNode) -> None:
     solver.STEPS = (150000, 300000, 450000)
     # Of Plateau: evaluations without a lower error before the rate drops.
     solver.PLATEAU_PATIENCE = 3
+    # Of Plateau: evaluations that every rate lasts at least.
+    solver.PLATEAU_MIN_EVALUATIONS = 0
     # Iterations of the warm-up.
     solver.WARMUP_ITERS = 0
     # The rate at the start of the warm-up, as a share of BASE_LR.

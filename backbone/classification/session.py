@@ -199,7 +199,9 @@ def schedule_of(config: Any) -> Any:
     if solver.LR_SCHEDULER_NAME == "Plateau":
         warm_up = WarmUp(solver.WARMUP_ITERS, solver.WARMUP_FACTOR, solver.WARMUP_METHOD)
         metric = f"{config.TEST.PROTOCOL}/top1_error"
-        schedule = Plateau(metric, solver.GAMMA, solver.PLATEAU_PATIENCE, warm_up=warm_up)
+        schedule = Plateau(
+            metric, solver.GAMMA, solver.PLATEAU_PATIENCE, solver.PLATEAU_MIN_EVALUATIONS, warm_up=warm_up
+        )
     if solver.WARMUP_ERROR:
         schedule = WarmUpByError(schedule, solver.WARMUP_FACTOR, solver.WARMUP_ERROR)
     return schedule

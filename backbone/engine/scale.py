@@ -16,6 +16,10 @@ ITERATION_KEYS = (
     "TEST.EVAL_PERIOD",
 )
 RATE_KEY = "SOLVER.BASE_LR"
+# Where a larger batch raises the rate of a schedule without warm-up, it gets one, from the reference rate to the new one
+# (Goyal et al., Sec. 2.2): so many iterations, but no more than that share of the schedule.
+WARMUP_ITERS, WARMUP_SHARE = 500, 0.05
+WARMUP_KEYS = {"SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", RATE_KEY}
 
 
 def scale_schedule(config: Any, given: Collection[str] = ()) -> tuple[Any, list[str]]:
@@ -41,6 +45,10 @@ def scale_schedule(config: Any, given: Collection[str] = ()) -> tuple[Any, list[
         new = value * ratio if key == RATE_KEY else _divide(value, ratio)
         put(scaled, key, new)
         notes.append(f"{key} {_show(value)} -> {_show(new)}")
+    warm_up = min(WARMUP_ITERS, int(WARMUP_SHARE * scaled.SOLVER.MAX_ITER)) if ratio > 1 else 0
+    if warm_up and not (solver.WARMUP_ITERS or solver.get("WARMUP_ERROR")) and WARMUP_KEYS.isdisjoint(given):
+        scaled.SOLVER.WARMUP_ITERS, scaled.SOLVER.WARMUP_FACTOR = warm_up, 1 / ratio
+        notes.append(f"SOLVER.WARMUP_ITERS 0 -> {warm_up}, from the rate of the smaller batch")
     # What the numbers are for, from here on: scaling a saved config again must change nothing.
     scaled.SOLVER.REFERENCE_BATCH_SIZE = solver.IMS_PER_BATCH
     scaled.freeze()

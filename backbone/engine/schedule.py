@@ -69,10 +69,13 @@ class Poly:
 
 @dataclass
 class Plateau:
-    """Times `gamma` when an evaluation's error has not improved for `patience` evaluations.
+    """Times `gamma` when the error has not improved for `patience` evaluations, and the rate has had `least` of them.
+
+    Without `least`, the flat curve after a drop, and noise that makes one evaluation lucky, end a rate in a few epochs.
 
     Attributes:
         metric: "kind/metric" of the results; lower is better.
+        least: evaluations that every rate lasts at least.
         drops: how often at most.
         threshold: least improvement that counts.
     """
@@ -80,10 +83,11 @@ class Plateau:
     metric: str
     gamma: float = 0.1
     patience: int = 3
+    least: int = 0
     drops: int = 3
     threshold: float = 1e-3
     warm_up: WarmUp = WarmUp()
-    state: dict[str, Any] = field(default_factory=lambda: {"best": math.inf, "waited": 0, "dropped": 0})
+    state: dict[str, Any] = field(default_factory=lambda: {"best": math.inf, "waited": 0, "dropped": 0, "since": 0})
 
     def multiplier(self, iteration: int) -> float:
         return self.gamma ** self.state["dropped"] * self.warm_up.multiplier(iteration)
@@ -95,12 +99,13 @@ class Plateau:
         if value is None:
             return
         state = self.state
+        state["since"] += 1
         if value < state["best"] - self.threshold:
             state.update(best=float(value), waited=0)
-        elif state["waited"] + 1 >= self.patience and state["dropped"] < self.drops:
-            state.update(waited=0, dropped=state["dropped"] + 1)
-        else:
-            state["waited"] += 1
+            return
+        state["waited"] += 1
+        if state["waited"] >= self.patience and state["since"] >= self.least and state["dropped"] < self.drops:
+            state.update(waited=0, since=0, dropped=state["dropped"] + 1)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.state)

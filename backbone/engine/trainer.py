@@ -169,9 +169,9 @@ class Trainer:
     def _resume_schedule(self, state: dict[str, Any]) -> None:
         """Take back what the schedule has seen of the run, if it is of the same kind."""
         own = getattr(self.schedule, "state_dict", dict)()
-        if state.keys() == own.keys():
-            if own:
-                self.schedule.load_state_dict(state)
+        # A checkpoint of an older release may lack what a schedule remembers today.
+        if state and state.keys() <= own.keys():
+            self.schedule.load_state_dict(state)
         elif own:
             log.warning("the run had another learning-rate schedule before: this one has seen nothing of it yet")
 

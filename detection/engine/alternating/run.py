@@ -73,8 +73,11 @@ def _log_into(folder: Path) -> None:
 
 def _overview(config: CfgNode, sets: Sets, todo: list[Step], notes: list[str]) -> str:
     rows = [f"  {step.name:<16} {step.says}{'' if step in todo else ' (done)'}" for step in STEPS]
+    images = config.SOLVER.FAST_RCNN_IMAGES * config.SOLVER.IMS_PER_BATCH
+    regions = config_of(STEPS[-1], config).MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
+    fast = f"; Fast R-CNN's have {images} images of {regions} regions" if config.SOLVER.FAST_RCNN_IMAGES > 1 else ""
     lines = [
-        f"each step: {schedule_line(config, sets.train)}",
+        f"each step: {schedule_line(config, sets.train)}{fast}",
         *notes,
         f"output {config.OUTPUT_DIR}, a folder for each",
     ]

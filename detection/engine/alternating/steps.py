@@ -56,11 +56,17 @@ STEP_FILES = (*(step.name for step in STEPS), *(step.proposals for step in STEPS
 
 
 def config_of(step: Step, config: CfgNode) -> CfgNode:
-    """Return the config of a step of the run of `config`: its folder and weights; only the last is evaluated."""
+    """Return the config of a step of the run of `config`: folder, weights and batch; only the last is evaluated."""
     run = Path(config.OUTPUT_DIR)
     own = config.clone()
     own.defrost()
     own.OUTPUT_DIR = str(run / step.name)
+    if step.part == "fast_rcnn":
+        times = config.SOLVER.FAST_RCNN_IMAGES
+        # Both: the rate stays, and scaling the schedule again changes nothing.
+        own.SOLVER.IMS_PER_BATCH *= times
+        own.SOLVER.REFERENCE_BATCH_SIZE *= times
+        own.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = max(1, config.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE // times)
     if step.shared_fixed:
         own.MODEL.WEIGHTS = str(run / step.before.name / checkpoint.FINAL)
         own.MODEL.WEIGHTS_PART = ""
