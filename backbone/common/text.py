@@ -50,10 +50,14 @@ def some(names: Sequence[object], shown: int = 5) -> str:
     return ", ".join(map(str, names[:shown])) + (f" and {more:,} more" if more > 0 else "")
 
 
-def table(rows: Sequence[Sequence[object]], header: Sequence[str], *, digits: int = 2) -> str:
-    """Return an aligned Markdown table; numbers stand to the right, floats with `digits` decimals."""
-    header = [_cell(name, digits) for name in header]
-    cells = [[_cell(value, digits) for value in row] for row in rows]
+def table(rows: Sequence[Sequence[object]], header: Sequence[str], *, digits: int = 2, limit: int | None = CELL) -> str:
+    """Return an aligned Markdown table; numbers stand to the right, floats with `digits` decimals.
+
+    Args:
+        limit: characters in a cell; a longer text loses its middle.
+    """
+    header = [_cell(name, digits, limit) for name in header]
+    cells = [[_cell(value, digits, limit) for value in row] for row in rows]
     right = [all(_is_number(row[column]) for row in rows) and bool(rows) for column in range(len(header))]
     widths = [
         max(len(name), *(len(row[i]) for row in cells), 3) if cells else len(name) for i, name in enumerate(header)
@@ -72,10 +76,10 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
-def _cell(value: object, digits: int) -> str:
+def _cell(value: object, digits: int, limit: int | None) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
         return "-" if value != value else f"{value:.{digits}f}"
     # Names come from files: a bar would end the cell, the others would become code, a link or HTML on a page.
-    return re.sub(r"[|<`\[]", r"\\\g<0>", printable(" ".join(str(value).split()), CELL))
+    return re.sub(r"[|<`\[]", r"\\\g<0>", printable(" ".join(str(value).split()), limit))

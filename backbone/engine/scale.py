@@ -16,8 +16,8 @@ ITERATION_KEYS = (
     "TEST.EVAL_PERIOD",
 )
 RATE_KEY = "SOLVER.BASE_LR"
-# Where a larger batch raises the rate of a schedule without warm-up, it gets one, from the reference rate to the new one
-# (Goyal et al., Sec. 2.2): so many iterations, but no more than that share of the schedule.
+# Where a larger batch raises the rate of a schedule without warm-up, it gets one, from the reference rate to the new
+# one (Goyal et al., Sec. 2.2): so many iterations, but no more than that share of the schedule.
 WARMUP_ITERS, WARMUP_SHARE = 500, 0.05
 WARMUP_KEYS = {"SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", RATE_KEY}
 

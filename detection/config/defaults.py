@@ -55,8 +55,8 @@ def add_defaults(config: CfgNode) -> None:
     solver.REFERENCE_BATCH_SIZE = 16
     # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.
     solver.SCHEME = "joint"
-    # Of SCHEME alternating: a batch of the steps of Fast R-CNN has that many times the images, each with that share of the
-    # regions, at the same rate. Ren et al. have 1 image in the steps of the RPN, and 2 with 64 regions each in the others.
+    # Of SCHEME alternating: the steps of Fast R-CNN take that many times the images, each with that share of the
+    # regions, at the same rate. Ren et al. take 1 image for the RPN, and 2 with 64 regions each for Fast R-CNN.
     solver.FAST_RCNN_IMAGES = 1
 
     # "auto", "hotcoco", "faster-coco-eval" or "pycocotools".

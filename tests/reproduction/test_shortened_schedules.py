@@ -29,6 +29,8 @@ def test_warm_up_shrinks():
 def test_a_short_run_does_not_spend_its_time_on_tests(name, most):
     new = pairs(shorten(load_config(name), 0.01, ()))
     assert new["SOLVER.MAX_ITER"] / new["TEST.EVAL_PERIOD"] == pytest.approx(most, abs=1)
+    # A quarter of the evaluations at each rate, as in the whole schedule.
+    assert new.get("SOLVER.PLATEAU_MIN_EVALUATIONS") == (8 if name.startswith("imagenet") else None)
 
 
 def test_nothing_falls_below_one_step():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 
 import detection
+from backbone.classification import load_config
+from backbone.classification.session import schedule_of
 from backbone.engine.config import differences, get
 from backbone.engine.scale import ITERATION_KEYS, RATE_KEY, scale_schedule
 from backbone.engine.schedule import Cosine, MultiStep, Plateau, Poly, WarmUp, WarmUpByError
@@ -118,6 +121,25 @@ def test_images_seen_stay_the_same():
         assert scaled.SOLVER.BASE_LR / batch == pytest.approx(0.02 / 16)
 
 
+@pytest.mark.parametrize(
+    ("batch", "longest", "expected"), [(8, 80_000, 500), (2, 4000, 100), (1, 80_000, 0), (8, 80, 0)]
+)
+def test_a_larger_batch_warms_up_where_the_schedule_does_not(batch, longest, expected):
+    paper = ["SOLVER.IMS_PER_BATCH", batch, "SOLVER.MAX_ITER", longest, "SOLVER.STEPS", (3 * longest // 4,)]
+    scaled, notes = scale_schedule(detection.get_config("voc_paper_r101_07.yaml", paper))
+    solver = scaled.SOLVER
+    assert (pytest.approx(batch * 1e-3), expected) == (solver.BASE_LR, solver.WARMUP_ITERS)
+    assert not expected or pytest.approx(1e-3) == solver.BASE_LR * solver.WARMUP_FACTOR
+    assert any(f"SOLVER.WARMUP_ITERS 0 -> {expected}" in note for note in notes) == bool(expected)
+    asked = scale_schedule(detection.get_config("voc_paper_r101_07.yaml", paper), {"SOLVER.WARMUP_ITERS"})[0]
+    assert asked.SOLVER.WARMUP_ITERS == 0
+
+
+def test_a_warm_up_by_error_is_no_other_warm_up():
+    scaled, _ = scale_schedule(load_config("cifar10_resnet110", ["SOLVER.IMS_PER_BATCH", 1024]))
+    assert (scaled.SOLVER.WARMUP_ITERS, scaled.SOLVER.WARMUP_FACTOR) == (0, 0.1)
+
+
 def test_the_reference_batch_changes_nothing():
     before = config()
     scaled, notes = scale_schedule(before)
@@ -171,6 +193,36 @@ def test_plateau_drops_when_the_error_stays():
         for _ in range(6):
             schedule.evaluated({"1crop": {"top1_error": 0.41}})
         assert schedule.multiplier(20) == pytest.approx(0.01)
+
+
+# Fig. 4 of the paper, ResNet-34: the validation error at the end of each rate, what it falls by, in how many epochs, noise.
+FIG_4 = ((0.38, 0.45, 6, 0.006), (0.285, 0.045, 3, 0.002), (0.262, 0.02, 2.5, 0.001), (0.26, 0.0, 1, 0.001))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_curve_of_the_papers_form_drops_where_the_papers_does(seed):
+    config = load_config("imagenet_resnet34_a.yaml")
+    schedule, noise = schedule_of(config), random.Random(seed)
+    drops, last = [], 0
+    for evaluation in range(1, config.SOLVER.MAX_ITER // config.TEST.EVAL_PERIOD + 1):
+        end, fall, epochs, spread = FIG_4[len(drops)]
+        error = end + fall * math.exp(-(evaluation - last) / epochs) + noise.gauss(0, spread)
+        before = schedule.multiplier(0)
+        schedule.evaluated({"1crop": {"top1_error": error}})
+        if schedule.multiplier(0) < before:
+            drops.append(evaluation * config.TEST.EVAL_PERIOD)
+            last = evaluation
+    assert drops[0] == pytest.approx(15e4, abs=4e4) and drops[1] == pytest.approx(30e4, abs=5e4)
+    assert len(drops) == 3 and schedule.multiplier(0) == pytest.approx(1e-3)
+
+
+def test_every_rate_lasts_its_least_number_of_evaluations():
+    plateau = Plateau("1crop/top1_error", patience=2, least=5)
+    rates = []
+    for _ in range(11):
+        plateau.evaluated({"1crop": {"top1_error": 0.5}})
+        rates.append(round(plateau.multiplier(0), 6))
+    assert rates == [1, 1, 1, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01]
 
 
 def test_warm_up_until_the_training_error_falls():

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.proposal_generator import build_proposal_generator
+from detectron2.structures import Boxes, Instances
 from peers import config, detector_configs
 
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
@@ -121,6 +125,25 @@ def test_the_voc_schedule_is_faster_rcnns():
     assert settings.MODEL.ANCHOR_GENERATOR.SIZES == [[128, 256, 512]]
     assert settings.MODEL.RPN.BATCH_SIZE_PER_IMAGE == 256
     assert (settings.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, settings.MODEL.ROI_HEADS.POSITIVE_FRACTION) == (128, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "channels"), [("voc_paper_r101_07.yaml", "res4", 1024), ("coco_paper_vgg16.yaml", "conv5", 512)]
+)
+def test_the_rpn_is_that_of_faster_rcnn(name, stage, channels):
+    settings = config(name)
+    rpn = build_proposal_generator(settings, {stage: ShapeSpec(channels=channels, stride=16)})
+    assert rpn.rpn_head.conv.out_channels == 512 and rpn.rpn_head.conv.in_channels == channels
+    assert rpn.min_box_size == 16
+    height, width = 600, 800
+    anchors = rpn.anchor_generator([torch.zeros(1, channels, 38, 50)])
+    truth = Instances((height, width), gt_boxes=Boxes(torch.tensor([[0.0, 0, 300, 300], [390, 290, 520, 420]])))
+    labels, _ = rpn.label_and_sample_anchors(anchors, [truth])
+    boxes = anchors[0].tensor
+    sampled = boxes[labels[0] >= 0]
+    assert len(sampled) == 256
+    assert all(x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height for x0, y0, x1, y1 in sampled.tolist())
+    assert any(box[0] < 0 for box in boxes.tolist())
 
 
 def test_vgg_and_resnet_differ_in_the_network_alone():
