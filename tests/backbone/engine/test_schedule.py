@@ -195,7 +195,8 @@ def test_plateau_drops_when_the_error_stays():
         assert schedule.multiplier(20) == pytest.approx(0.01)
 
 
-# Fig. 4 of the paper, ResNet-34: the validation error at the end of each rate, what it falls by, in how many epochs, noise.
+# Fig. 4 of the paper, ResNet-34, at each rate: the validation error at its end, how much it falls, in how many epochs,
+# and the noise of an evaluation.
 FIG_4 = ((0.38, 0.45, 6, 0.006), (0.285, 0.045, 3, 0.002), (0.262, 0.02, 2.5, 0.001), (0.26, 0.0, 1, 0.001))
 
 
