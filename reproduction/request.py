@@ -12,6 +12,7 @@ from backbone.common.errors import ConfigError, DataError, RunError
 from backbone.common.files import write_json, write_text
 from backbone.engine.config import check_pairs
 from backbone.engine.scale import scale_schedule
+from backbone.weights import resolve
 
 from .markdown import markdown
 from .page import page
@@ -45,7 +46,7 @@ class Request:
     scale: float = 1.0
     flags: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
-    weights: dict[str, Path] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
     jobs: int = 1
     report_only: bool = False
     json: Path | None = None
@@ -139,9 +140,9 @@ def _check_weights(request: Request) -> dict[str, str]:
         if network not in networks:
             said = f"; one of {', '.join(sorted(networks))}" if networks else ": its rows start from random weights"
             raise ConfigError(f"--weights {network}={path}: no network of Table {request.table.number}{said}")
-        if not path.is_file():
+        if not resolve(path).is_file():
             raise ConfigError(f"--weights {network}={path}: no such file; give the pretrained weights of {network}")
-    return {network: str(path) for network, path in request.weights.items()}
+    return dict(request.weights)
 
 
 def settled(row: Row, step: Step, request: Request) -> list[object]:

@@ -16,7 +16,7 @@ EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("source", type=Path, metavar="IN", help="the weights file to read")
+    parser.add_argument("source", metavar="IN", help="the weights to read: a file, a name or a URL")
     parser.add_argument("target", type=Path, metavar="OUT", help="the file to write")
     parser.add_argument("--to", required=True, metavar="LAYOUT", help=f"one of {', '.join(WRITABLE)}")
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the tensors' shapes)")

@@ -24,10 +24,10 @@ def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the weights file)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--weights", type=Path, metavar="FILE", help="weights of any known kind and layout")
+    source.add_argument("--weights", metavar="FILE", help="weights of any known kind and layout; a name or a URL too")
     parser.add_argument("--part", metavar="NAME", help="which of several networks in --weights, such as model_ema")
     source.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="a detector's checkpoint of tools/train_net.py, model_best.pth"
+        "--checkpoint", metavar="FILE", help="a detector's checkpoint of tools/train_net.py, model_best.pth"
     )
     parser.add_argument(
         "--output",
@@ -130,7 +130,7 @@ def open_source(arguments: Namespace) -> tuple[Backbone, list[str]]:
     return network, ["no --weights: the weights are random"]
 
 
-def backbone_of_detector(path: Path) -> Backbone:
+def backbone_of_detector(path: str) -> Backbone:
     """Return the network in a detector's checkpoint, with the preprocessing of the detector's config."""
     import detection
 

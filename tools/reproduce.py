@@ -39,11 +39,11 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def network_weights(text: str) -> tuple[str, Path]:
+def network_weights(text: str) -> tuple[str, str]:
     network, sign, file = text.partition("=")
     if not (network and sign and file):
         raise argparse.ArgumentTypeError(f"must be NETWORK=FILE, such as resnet101=resnet101.pth, not {text!r}")
-    return network, Path(file)
+    return network, file
 
 
 def make_parser() -> Parser:

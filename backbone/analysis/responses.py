@@ -15,7 +15,7 @@ from ..common.preprocessing import IMAGENET
 from ..common.text import nearest
 from ..networks import FrozenBatchNorm2d, create, find_architecture
 from ..networks.precise_bn import Moments, recompute_bn
-from ..weights import load_weights
+from ..weights import load_weights, resolve
 
 BATCH_SIZE = 64
 # Those of Fig. 7.
@@ -105,7 +105,7 @@ def layer_responses(net: nn.Module, batches: Iterable[Tensor]) -> dict[str, floa
     return found
 
 
-def network_responses(name: str, images: Tensor, *, weights: Path | None = None, seed: int = 0) -> Responses:
+def network_responses(name: str, images: Tensor, *, weights: str | Path | None = None, seed: int = 0) -> Responses:
     """Build a network and measure its responses to `images`.
 
     Args:
@@ -129,14 +129,14 @@ def network_responses(name: str, images: Tensor, *, weights: Path | None = None,
     return Responses(name, weights is not None, len(images), layers)
 
 
-def pair_weights(pairs: Sequence[str], networks: Sequence[str]) -> dict[str, Path]:
+def pair_weights(pairs: Sequence[str], networks: Sequence[str]) -> dict[str, str]:
     """Read "network=file" pairs.
 
     Raises:
         WeightsError: not a pair, no such file, a network that is not among `networks`, or given twice.
         ArchitectureError: a network that does not exist.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, str] = {}
     for pair in pairs:
         name, separator, file = pair.partition("=")
         if not (name and separator and file):
@@ -146,7 +146,7 @@ def pair_weights(pairs: Sequence[str], networks: Sequence[str]) -> dict[str, Pat
             raise WeightsError(f"--weights {pair}: {name} is not among the networks{nearest(name, networks)}")
         if name in found:
             raise WeightsError(f"--weights: {name} is given twice")
-        if not Path(file).is_file():
+        if not resolve(file).is_file():
             raise WeightsError(f"--weights {pair}: no such file")
-        found[name] = Path(file)
+        found[name] = file
     return found

@@ -20,7 +20,11 @@ def add_run_arguments(parser: Parser) -> None:
         "--data-root", metavar="DIR", help="root of the data sets (else $DETECTRON2_DATASETS, ./datasets)"
     )
     parser.add_argument("--output-dir", metavar="DIR", help="run folder (else output/<config>)")
-    parser.add_argument("--weights", metavar="FILE", help="start from (or evaluate) these weights")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="start from (or evaluate) these weights: a file, a name (tools/weights.py) or a URL",
+    )
     parser.add_argument("--part", metavar="NAME", help="which of several networks in --weights, such as model_ema")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
     parser.add_argument("--force", action="store_true", help="resume although the config has changed")

@@ -14,6 +14,7 @@ import torch
 
 from ..common.errors import ConfigError, RunError
 from ..common.files import remove_leftovers, write_text, writing
+from ..weights import resolve
 from . import checkpoint, distributed, joining, processes
 from .config import dump
 from .lock import locked
@@ -120,6 +121,8 @@ def check_request(request: Request, setup: Launch, trained: str) -> None:
         )
     if request.resume and request.overwrite:
         raise RunError("--resume and --overwrite exclude each other")
+    if config.MODEL.WEIGHTS and not request.resume:
+        resolve(config.MODEL.WEIGHTS)  # a name is downloaded once, before the processes ask for it
 
 
 def check_free(request: Request) -> None:

@@ -12,6 +12,7 @@ from ..engine.processes import Launch
 from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
 from ..engine.task_run import RANDOM, TaskRun, start
+from ..weights.zoos import suggestion
 from .config import load_config
 from .data import open_sets
 from .data.check import check_set
@@ -89,7 +90,9 @@ class SegmentationRun(TaskRun):
 
     def load_first(self, network: SegmentationNetwork) -> str:
         if self.weights is None:
-            return RANDOM
+            name = suggestion(self.config.MODEL.NAME) if self.config.MODEL.NORM == "frozen_bn" else ""
+            advice = f"; frozen BN is the identity, --weights {name} starts from a pretrained backbone"
+            return RANDOM + (advice if name else "")
         classes, anew = self.test_set.classes, self.config.MODEL.NEW_CLASSIFIER
         return load_initial(network, self.weights, classes, new_classifier=anew)
 

@@ -10,6 +10,7 @@ from .load import compare, load_weights
 from .names import find_state_dict, strip_prefixes
 from .report import LoadReport, MisfitError, match
 from .save import save_weights
+from .sources import resolve
 from .traits import Traits
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "open_weights",
     "read_file",
     "read_traits",
+    "resolve",
     "save_weights",
     "strip_prefixes",
 ]

@@ -16,6 +16,7 @@ from .metadata import find_metadata, traits_in
 from .names import find_state_dict, strip_prefixes
 from .openmmlab_config import traits_of_openmmlab
 from .places import choose, find_places, part_extras
+from .sources import resolve, traits_by_name
 from .traits import Traits
 
 SHOWN = 3  # names in a note
@@ -97,7 +98,7 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
         WeightsError: as in `open_weights`, or a layout's tensors have strange shapes.
     """
     source = str(path)
-    kind = file_kind(Path(path))
+    kind = file_kind(resolve(path))
     facts = dict(text) | {"author": str(content["__author__"])} if _has_author(content) else dict(text)
     metadata = find_metadata(content, text, source)
     traits = traits_in(metadata, source)
@@ -111,6 +112,7 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
     try:
         traits = layout.traits(place.tensors, facts).updated(traits_of_openmmlab(content)).updated(traits)
         tensors, extras = part_extras(layout.to_ours(place.tensors, facts))
+        traits = traits.updated(traits_by_name(path, tensors))
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     except (RuntimeError, IndexError, ValueError) as error:

@@ -17,6 +17,7 @@ from .load import load_weights
 from .metadata import describe
 from .report import LoadReport
 from .save import converted, writer_for
+from .sources import resolve
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def convert(
     The new file is read back and compared before it takes its name.
 
     Args:
+        source: a path, or a name or URL as in `sources`.
         architecture: the network; found from the file where it is not given.
         part: which of several networks in the source, as in `open_weights`.
 
@@ -57,10 +59,10 @@ def convert(
         WeightsError: the source cannot be read or does not fit, the target cannot hold it, or exists without
             `overwrite`.
     """
-    source, target = Path(source), Path(target)
+    file, target = resolve(source), Path(target)
     write = writer_for(target)
     container = writable_layout(layout).container
-    if target.exists() and source.exists() and os.path.samefile(source, target):
+    if target.exists() and file.exists() and os.path.samefile(file, target):
         raise WeightsError(f"{target}: this is the file to read, which stays as it is; give another name")
     if target.exists() and not overwrite:
         raise WeightsError(f"{target}: exists already; --force writes over it")

@@ -27,6 +27,7 @@ from .caffemodel import looks_like_caffemodel, read_caffemodel
 from .names import WHOLE_MODULE, walk
 from .shards import INDEX, file_in, shards_of
 from .unpickling import Placeholder, SafeUnpickler, is_torchscript, read_archive, read_legacy
+from .sources import resolve
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -89,6 +90,9 @@ def _kind_of_archive(path: Path) -> str:
 def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
     """Read a weights file.
 
+    Args:
+        path: a path, or a name or URL as in `sources`.
+
     Returns:
         The object in it (arrays turned into tensors), and the text metadata that a safetensors file carries, or what
         a .caffemodel says of its layers.
@@ -96,7 +100,10 @@ def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
     Raises:
         WeightsError: missing, broken, of an unknown kind, or it tries to run code.
     """
-    path = file_in(Path(path))
+    return _read_path(file_in(resolve(path)))
+
+
+def _read_path(path: Path) -> tuple[Any, dict[str, str]]:
     kind = file_kind(path)
     if path.name.endswith(INDEX):
         return _read_shards(path)
@@ -124,7 +131,7 @@ def read_file(path: str | Path) -> tuple[Any, dict[str, str]]:
 def _read_shards(index: Path) -> tuple[Any, dict[str, str]]:
     tensors, text = {}, {}
     for shard, names in shards_of(index).items():
-        content, said = read_file(index.parent / shard)
+        content, said = _read_path(index.parent / shard)
         missing = [name for name in names if name not in content] if isinstance(content, dict) else names
         if missing:
             raise WeightsError(f"{index}: its file {shard} has no tensor {missing[0]}; copy the files again")

@@ -15,7 +15,9 @@ from backbone.common.errors import ImageSizeError
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
+from backbone.weights.zoos import suggestion
 
+from ..config.names import architecture_of
 from ..data.mapper import Resize
 from ..data.sets import DetectionSet
 from ..inference.transform import TestMapper, TestTransform
@@ -59,10 +61,15 @@ def prepare_for_training(
         return "none: random weights"
     number = min(config.MODEL.BACKBONE.CALIBRATION_IMAGES, len(images))
     if number == 0:
-        return "none: random weights, frozen BN as identity"
+        return f"none: random weights, frozen BN as identity{_advice(config)}"
     _calibrate(model, config, images, number)
+    return f"none: random weights, frozen BN calibrated on {number} training images{_advice(config)}"
+
+
+def _advice(config: CfgNode) -> str:
+    name = suggestion(architecture_of(config)[0])
     return (
-        f"none: random weights, frozen BN calibrated on {number} training images; --weights gives a pretrained backbone"
+        f"; --weights {name} starts from a pretrained backbone" if name else "; --weights gives a pretrained backbone"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from detectron2.config import CfgNode
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from backbone import DataError, WeightsError
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, parse_yaml
+from backbone.weights import resolve
 
 from ..config import default_config
 from ..config.methods import methods_on
@@ -35,7 +35,7 @@ def as_tested(model: nn.Module, config: CfgNode, classes: Sequence[str]) -> nn.M
 def check_ensemble(config: CfgNode) -> None:
     """Raise WeightsError now, not after a training, for a file of TEST.ENSEMBLE that is not there."""
     for path in config.TEST.ENSEMBLE:
-        if not Path(path).is_file():
+        if not resolve(path).is_file():
             raise WeightsError(f"TEST.ENSEMBLE: {path} does not exist; it must name checkpoints of tools/train_net.py")
 
 
