@@ -140,7 +140,7 @@ def _check_weights(request: Request) -> dict[str, str]:
         if network not in networks:
             said = f"; one of {', '.join(sorted(networks))}" if networks else ": its rows start from random weights"
             raise ConfigError(f"--weights {network}={path}: no network of Table {request.table.number}{said}")
-        if not resolve(path).is_file():
+        if not resolve(path).exists():
             raise ConfigError(f"--weights {network}={path}: no such file; give the pretrained weights of {network}")
     return dict(request.weights)
 

@@ -146,7 +146,7 @@ def pair_weights(pairs: Sequence[str], networks: Sequence[str]) -> dict[str, str
             raise WeightsError(f"--weights {pair}: {name} is not among the networks{nearest(name, networks)}")
         if name in found:
             raise WeightsError(f"--weights: {name} is given twice")
-        if not resolve(file).is_file():
+        if not resolve(file).exists():
             raise WeightsError(f"--weights {pair}: no such file")
         found[name] = file
     return found

@@ -54,7 +54,7 @@ def _section(config: Any, name: str) -> Any:
 def _add_model(model: Any) -> None:
     # "cuda" or "cpu"; `--device` sets it.
     model.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-    # A checkpoint or backbone file to start from, or to evaluate.
+    # A checkpoint or backbone file to start from, or to evaluate: a path, a name (docs/weights.md) or a URL.
     model.WEIGHTS = ""
     # Which of several networks in that file, such as "teacher" or "model_ema"; "" for the only one. `--part` sets it.
     model.WEIGHTS_PART = ""

@@ -176,14 +176,20 @@ def _failing(name: str, url: str, target: Path) -> Iterator[None]:
         raise
     except urllib.error.HTTPError as error:
         reason = "the server has no such file" if error.code in (403, 404, 410) else "the server refuses"
-        raise WeightsError(f"{name}: {reason} ({error.code}): {url}{by_hand(target)}") from None
+        raise WeightsError(f"{name}: {reason} ({error.code}){_at(name, url)}{by_hand(target)}") from None
     except urllib.error.ContentTooShortError:
-        raise WeightsError(f"{name}: the download was cut off, nothing is kept: {url}{by_hand(target)}") from None
+        raise WeightsError(
+            f"{name}: the download was cut off, nothing is kept{_at(name, url)}{by_hand(target)}"
+        ) from None
     except FAILURES as error:
         reason = _line(getattr(error, "reason", error))
-        raise WeightsError(f"{name}: cannot be downloaded ({reason}): {url}{by_hand(target)}") from None
+        raise WeightsError(f"{name}: cannot be downloaded ({reason}){_at(name, url)}{by_hand(target)}") from None
     finally:
         socket.setdefaulttimeout(before)
+
+
+def _at(name: str, url: str) -> str:
+    return "" if url in name else f": {url}"
 
 
 def by_hand(target: Path) -> str:
@@ -202,9 +208,8 @@ def _check_size(name: str, url: str, file: Path, size: int | None, target: Path)
     found = file.stat().st_size
     if found == 0 or (size is not None and found != size):
         promised = f" of {size:,}" if size is not None else ""
-        raise WeightsError(
-            f"{name}: the download was cut off after {found:,}{promised} bytes, nothing is kept: {url}{by_hand(target)}"
-        )
+        cut = f"the download was cut off after {found:,}{promised} bytes, nothing is kept"
+        raise WeightsError(f"{name}: {cut}{_at(name, url)}{by_hand(target)}")
 
 
 def _digest(path: Path) -> str:

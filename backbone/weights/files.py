@@ -26,8 +26,8 @@ from ..common.nesting import check_nesting
 from .caffemodel import looks_like_caffemodel, read_caffemodel
 from .names import WHOLE_MODULE, walk
 from .shards import INDEX, file_in, shards_of
-from .unpickling import Placeholder, SafeUnpickler, is_torchscript, read_archive, read_legacy
 from .sources import resolve
+from .unpickling import Placeholder, SafeUnpickler, is_torchscript, read_archive, read_legacy
 
 # The first bytes of torch's legacy format: the pickled magic number of torch/serialization.py.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,7 +82,7 @@ def suggestion(architecture: str) -> str:
 @cache
 def detectron2_table() -> dict[str, str]:
     """Return {name in detectron2's model zoo: path behind DETECTRON2_SERVER}; {} without detectron2."""
-    folder = _folder("detectron2")
+    folder = folder_of("detectron2")
     file = folder / "model_zoo" / "model_zoo.py" if folder else None
     if file is None or not file.is_file():
         return {}
@@ -92,7 +93,7 @@ def detectron2_table() -> dict[str, str]:
 @cache
 def detectron2_files() -> list[str]:
     """Return the detectron2:// names of backbones trained on ImageNet that detectron2 itself uses, or knows."""
-    folder = _folder("detectron2")
+    folder = folder_of("detectron2")
     catalog = folder / "checkpoint" / "catalog.py" if folder else None
     if catalog is None or not catalog.is_file():
         return []
@@ -119,10 +120,21 @@ def detectron2_url(name: str, model: str) -> str:
     return DETECTRON2_SERVER + table[model]
 
 
+def detectron2_classes(model: str) -> int | None:
+    """Return the number of classes in the config of a name in detectron2's zoo; None where there is no such YAML."""
+    folder = folder_of("detectron2")
+    file = folder / "model_zoo" / "configs" / f"{model}.yaml" if folder else None
+    if file is None or not file.is_file():
+        return None
+    found = re.search(r"^ +NUM_CLASSES: (\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    # detectron2's default, as of COCO.
+    return int(found[1]) if found else 80
+
+
 @cache
 def openmmlab_table() -> dict[str, str]:
     """Return {name: URL} of MMEngine's tables: its open-mmlab:// names as they are, mmcls:// names with "mmcls/"."""
-    folder = _folder("mmengine")
+    folder = folder_of("mmengine")
     found: dict[str, str] = {}
     for file, prefix in (("openmmlab.json", ""), ("mmcls.json", "mmcls/")):
         path = folder / "hub" / file if folder else None
@@ -136,7 +148,7 @@ def openmmlab_table() -> dict[str, str]:
 def openmmlab_models() -> dict[str, dict[str, Any]]:
     """Return {name: entry} of the trained models in the metafiles that MMDetection and its like bring."""
     found: dict[str, dict[str, Any]] = {}
-    for folder in filter(None, map(_folder, MM_PROJECTS)):
+    for folder in filter(None, map(folder_of, MM_PROJECTS)):
         for path in sorted((folder / ".mim" / "configs").glob("*/metafile.yml")):
             import yaml
 
@@ -166,7 +178,7 @@ def openmmlab_url(name: str, model: str) -> str:
     return models[model]["Weights"]
 
 
-def _folder(package: str) -> Path | None:
+def folder_of(package: str) -> Path | None:
     """Return where a package is installed, without importing it."""
     spec = find_spec(package)
     places = list(spec.submodule_search_locations or []) if spec else []

@@ -35,7 +35,7 @@ def as_tested(model: nn.Module, config: CfgNode, classes: Sequence[str]) -> nn.M
 def check_ensemble(config: CfgNode) -> None:
     """Raise WeightsError now, not after a training, for a file of TEST.ENSEMBLE that is not there."""
     for path in config.TEST.ENSEMBLE:
-        if not resolve(path).is_file():
+        if not resolve(path).exists():
             raise WeightsError(f"TEST.ENSEMBLE: {path} does not exist; it must name checkpoints of tools/train_net.py")
 
 

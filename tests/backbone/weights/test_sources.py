@@ -290,7 +290,7 @@ def test_offline_the_hub_gives_what_its_cache_has(hub, tensors, monkeypatch):
 def test_openmmlab_names_come_from_its_packages(server, content, tmp_path, monkeypatch):
     for table in (zoos.openmmlab_table, zoos.openmmlab_models):
         table.cache_clear()
-    monkeypatch.setattr(zoos, "_folder", lambda package: None)
+    monkeypatch.setattr(zoos, "folder_of", lambda package: None)
     assert "none is installed" in refused("openmmlab:detectron2/resnet50_caffe")
     for table in (zoos.openmmlab_table, zoos.openmmlab_models):
         table.cache_clear()
@@ -301,7 +301,7 @@ def test_openmmlab_names_come_from_its_packages(server, content, tmp_path, monke
     (hub / "openmmlab.json").write_text(json.dumps({"detectron2/resnet50_caffe": url}))
     trained = server.add("/mmdetection/faster.pth", content)
     (configs / "metafile.yml").write_text(f"Models:\n  - Name: faster-rcnn_r50_fpn_1x_coco\n    Weights: {trained}\n")
-    monkeypatch.setattr(zoos, "_folder", lambda package: tmp_path / package)
+    monkeypatch.setattr(zoos, "folder_of", lambda package: tmp_path / package)
     assert resolve("openmmlab:detectron2/resnet50_caffe").read_bytes() == content
     assert resolve("open-mmlab://detectron2/resnet50_caffe").read_bytes() == content
     assert resolve("openmmlab:faster-rcnn_r50_fpn_1x_coco").read_bytes() == content
