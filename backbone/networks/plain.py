@@ -25,13 +25,22 @@ def unwrapped(module: nn.Module) -> nn.Module:
     return module
 
 
-def plain_copy(network: nn.Module) -> nn.Module:
+def plain_copy(network: nn.Module, *, share: bool = False) -> nn.Module:
     """Return a deep copy that computes the same without torch's wrappers, pruning and parametrisations.
 
     The weights of pruned, parametrised and weight-normalised layers are ordinary parameters in it, with their values of
     this moment.
+
+    Args:
+        share: the copy's tensors, without gradients, lie in the memory of the network's.
     """
-    copied = copy.deepcopy(unwrapped(network), {id(tensor): tensor.detach().clone() for tensor in _computed(network)})
+    memo: dict[int, Tensor] = {}
+    if share:
+        memo |= {id(tensor): tensor.detach() for tensor in network.buffers() if type(tensor) is Tensor}
+        weights = [weight for weight in network.parameters() if type(weight) is nn.Parameter]
+        memo |= {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in weights}
+    memo |= {id(tensor): tensor.detach().clone() for tensor in _computed(network)}
+    copied = copy.deepcopy(unwrapped(network), memo)
     for name, module in list(copied.named_modules()):
         inside = unwrapped(module)
         if name and inside is not module:

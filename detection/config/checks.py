@@ -49,6 +49,7 @@ CHOICES = {
     "SOLVER.SCHEME": ("joint", "alternating"),
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
+    "TEST.PRECISION": ("float32", "bfloat16", "float16"),
 }
 POSITIVE = (
     *SHARED_POSITIVE,

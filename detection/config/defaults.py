@@ -61,6 +61,10 @@ def add_defaults(config: CfgNode) -> None:
 
     # "auto", "hotcoco", "faster-coco-eval" or "pycocotools".
     config.TEST.EVAL_ENGINE = "auto"
+    # Of inference: "float32", "bfloat16" or "float16"; boxes, proposals and scores stay float32.
+    config.TEST.PRECISION = "float32"
+    # Pass the network through torch.compile where no training runs; the first images of each size take long.
+    config.TEST.COMPILE = False
     # Pictures of detections written after the last evaluation.
     config.TEST.PICTURES = 12
     # Least score of a box in those pictures.

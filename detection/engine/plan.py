@@ -19,6 +19,8 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
     if sets.train is not None:
         rows += _rows_of("train", sets.train, labelled=True)
     rows += [row for test in sets.test for row in _rows_of("test", test.images, labelled=test.has_truth)]
+    if sets.test:
+        rows.append(("", f"tested in {config.TEST.PRECISION} (TEST.PRECISION)"))
     if sets.train is not None:
         rows += [
             ("batch", _batch(config)),

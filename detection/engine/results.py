@@ -25,7 +25,8 @@ def report(task: DetectionTask, results: dict[str, Any], config: CfgNode, *, ext
     """Write results.json, results.md, predictions and pictures into OUTPUT_DIR; print the table and where they are."""
     folder = Path(config.OUTPUT_DIR)
     test_images = {test.images.name: len(test.images) for test in task.sets.test}
-    write_results(config, {**results, **extra, "test_images": test_images})
+    tested = {"test_images": test_images, "test_precision": config.TEST.PRECISION}
+    write_results(config, {**results, **extra, **tested})
     write_submissions(task, folder)
     if not results:
         say_where(config, "nothing was evaluated")

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from ..inference.cost import cost_line
 from ..inference.methods import as_tested
 from ..inference.run import run_on_set
 from ..inference.transform import TestMapper, TestTransform
+from ..modeling.testing import Pipeline
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import evaluation_pictures, training_picture
 from .scoring import figures_line, score
@@ -55,11 +55,6 @@ class DetectionTask(Task):
         self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
         self.broken = BrokenImages(config.DATASETS.MAX_BAD_IMAGES, "DATASETS.MAX_BAD_IMAGES")
         self._cost_is_known = False
-
-    @cached_property
-    def tested(self) -> nn.Module:
-        """The model as the config tests it: itself, or with the methods of Appendix B around it."""
-        return as_tested(self.model, self.config, self.sets.classes)
 
     @property
     def workers(self) -> int:
@@ -104,24 +99,27 @@ class DetectionTask(Task):
             DataError: an image cannot be read, in the last evaluation.
         """
         results = {}
-        for test in self.sets.test:
-            if not (final or test.has_truth):
-                continue
+        wanted = [test for test in self.sets.test if final or test.has_truth]
+        # Of the weights as they are now, and for this evaluation alone. A training has new ones at each: compiling
+        # would take longer than it saves.
+        alone = self.sets.train is None
+        tested = as_tested(self.model, self.config, self.sets.classes, may_compile=alone) if wanted else self.model
+        for test in wanted:
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
-            for metrics in self._evaluate_set(test, final).values():
+            for metrics in self._evaluate_set(tested, test, final).values():
                 results |= {prefix + kind: figures for kind, figures in metrics.to_json().items()}
         return distributed.share(results)
 
-    def _evaluate_set(self, test: TestSet, final: bool) -> dict[str, CocoMetrics | VocMetrics]:
+    def _evaluate_set(self, tested: nn.Module, test: TestSet, final: bool) -> dict[str, CocoMetrics | VocMetrics]:
         mapper = TestMapper(test.images, TestTransform(self.config))
         began = time.monotonic()
         title = f"evaluating {test.images.name}"
         # An evaluation on the way must not end a training; the figures that it ends with are those of the whole set.
-        predictions = run_on_set(self.tested, mapper, workers=self.workers, title=title, lenient=not final)
+        predictions = run_on_set(tested, mapper, workers=self.workers, title=title, lenient=not final)
         if not distributed.is_main():
             return {}
-        if self.tested is not self.model and not self._cost_is_known:
-            log.info(cost_line(self.model, self.tested, mapper))
+        if isinstance(tested, Pipeline) and not self._cost_is_known:
+            log.info(cost_line(tested.networks[0].model, tested, mapper))
             self._cost_is_known = True
         name = test.images.name
         metrics = score(test, predictions, self.config.TEST.EVAL_ENGINE)

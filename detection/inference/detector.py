@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +20,36 @@ from ..config import check, default_config
 from ..modeling.build import build
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import load_detector
+from .fast import state_of
 from .methods import as_tested, check_ensemble
 from .run import detect
 from .transform import TestTransform
 
 
-@dataclass(frozen=True)
+@dataclass
 class Detector:
     """A trained detector with all that belongs to it.
 
     Attributes:
         classes: names by class index; category_ids: the ids that predictions carry.
-        tested: the model as its config tests it: itself, or with the methods of Appendix B around it.
     """
 
     model: nn.Module
     config: CfgNode
     classes: list[str]
     category_ids: list[int]
-    tested: nn.Module
+    # What `tested` was made from, and itself.
+    _tested: tuple[list, nn.Module] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def tested(self) -> nn.Module:
+        """The model as its config tests it: see `as_tested`. Made again when the model has changed, see `state_of`."""
+        state = state_of(self.model)
+        if self._tested is None or self._tested[0] != state:
+            # The former copy goes before the next one comes.
+            self._tested = None
+            self._tested = (state, as_tested(self.model, self.config, self.classes))
+        return self._tested[1]
 
     def __call__(self, image: np.ndarray) -> Instances:
         """Detect on a BGR uint8 image (H, W, 3); boxes come in its pixels."""
@@ -79,4 +90,8 @@ def load_trained_detector(path: str | Path, device: str | None = None, overrides
     model = build(config)
     load_detector(model, str(path))
     model.eval()
-    return Detector(model, config, names, ids, as_tested(model, config, names))
+    detector = Detector(model, config, names, ids)
+    if config.TEST.ENSEMBLE:
+        # What is wrong with its checkpoints shows now.
+        _ = detector.tested
+    return detector

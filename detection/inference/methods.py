@@ -17,19 +17,25 @@ from ..config.methods import methods_on
 from ..modeling.build import build
 from ..modeling.testing import Network, Pipeline, methods_of
 from ..weights.load import load_detector
+from .fast import fast_copy
 
 
-def as_tested(model: nn.Module, config: CfgNode, classes: Sequence[str]) -> nn.Module:
-    """Return `model` itself, or where the config asks for methods, the pipeline around it and TEST.ENSEMBLE.
+def as_tested(model: nn.Module, config: CfgNode, classes: Sequence[str], *, may_compile: bool = True) -> nn.Module:
+    """Return `fast_copy` of `model`; where the config asks for methods, the pipeline around it and TEST.ENSEMBLE.
+
+    Args:
+        may_compile: whether to obey TEST.COMPILE.
 
     Raises:
         WeightsError: a checkpoint of TEST.ENSEMBLE cannot be read, or does not fit.
         DataError: one was trained on other classes.
     """
+    compiled = config.TEST.COMPILE and may_compile
+    fast = fast_copy(model, config.TEST.PRECISION, compile=compiled)
     if not methods_on(config):
-        return model
-    networks = [Network(model), *(load_network(path, config, classes) for path in config.TEST.ENSEMBLE)]
-    return Pipeline(networks, methods_of(config))
+        return fast
+    further = [load_network(path, config, classes, compiled=compiled) for path in config.TEST.ENSEMBLE]
+    return Pipeline([Network(fast), *further], methods_of(config))
 
 
 def check_ensemble(config: CfgNode) -> None:
@@ -39,8 +45,8 @@ def check_ensemble(config: CfgNode) -> None:
             raise WeightsError(f"TEST.ENSEMBLE: {path} does not exist; it must name checkpoints of tools/train_net.py")
 
 
-def load_network(path: str, config: CfgNode, classes: Sequence[str]) -> Network:
-    """Build a further network of an ensemble: of the config in its checkpoint, else of `config`.
+def load_network(path: str, config: CfgNode, classes: Sequence[str], *, compiled: bool = False) -> Network:
+    """Build a further network of an ensemble, as `fast_copy`: of the config in its checkpoint, else of `config`.
 
     Raises:
         WeightsError, DataError: as in `as_tested`.
@@ -58,4 +64,5 @@ def load_network(path: str, config: CfgNode, classes: Sequence[str]) -> Network:
     own.freeze()
     model = build(own)
     load_detector(model, path)
-    return Network(model.eval(), reverse_channels=own.INPUT.FORMAT != config.INPUT.FORMAT)
+    fast = fast_copy(model, config.TEST.PRECISION, compile=compiled)
+    return Network(fast, reverse_channels=own.INPUT.FORMAT != config.INPUT.FORMAT)

@@ -27,7 +27,7 @@ class FakeSet:
 
 @pytest.fixture
 def task(monkeypatch) -> DetectionTask:
-    sets = SimpleNamespace(test=[FakeSet("val", True), FakeSet("test-dev", False)], classes=["a"])
+    sets = SimpleNamespace(train=None, test=[FakeSet("val", True), FakeSet("test-dev", False)], classes=["a"])
     task = DetectionTask(nn.Identity(), sets, default_config())
     monkeypatch.setattr(module, "TestMapper", lambda images, transform: images)
     monkeypatch.setattr(module, "run_on_set", lambda model, mapper, **_: [mapper.name])
