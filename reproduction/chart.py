@@ -77,18 +77,31 @@ def fit_scale(series: Sequence[Series], iterations: int) -> Scale:
     return Scale(last, 0.0 if low <= 0.5 * high else low, high)
 
 
-def draw(title: str, series: Sequence[Series], scale: Scale, *, axis: str, number: int, empty: str) -> str:
+def draw(
+    title: str,
+    series: Sequence[Series],
+    scale: Scale,
+    *,
+    axis: str,
+    number: int,
+    empty: str,
+    drops: Sequence[int] = (),
+) -> str:
     """Return a chart as SVG text.
 
     Args:
         axis: what the vertical axis shows, with its unit.
         number: of the chart on its page.
         empty: what it says where it has no curve.
+        drops: iterations at which the learning rate drops.
     """
     label = f"{title}: " + (", ".join(line.name for line in series) or empty)
     svg = element(None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": label})
     text(svg, LEFT, 18, title, "title")
     _axes(svg, scale, axis)
+    for at in drops:
+        x = f"{scale.x(at):.1f}"
+        element(svg, "line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "drop"})
     clip = element(element(svg, "defs"), "clipPath", id=f"clip{number}")
     area = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
     element(clip, "rect", **area)

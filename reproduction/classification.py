@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -22,10 +23,12 @@ CAPTIONS = {
 }
 CURVES_NOTE = (
     "Bold: test error ({tests}), at each evaluation. Thin and dashed: training error on the batches as they were "
-    "augmented, averaged over neighbouring log lines."
+    "augmented, averaged over neighbouring log lines. Dotted: the learning rate drops."
 )
 # Rows that a table's figures show beside its own: the paper gives their curves only.
 CURVES_OF = {"6": "Fig. 6"}
+# Trainings that the paper made several times: how often, and what it says of them.
+BEST_OF = {"cifar10_resnet110": (5, "best of 5; 6.61 ± 0.16")}
 FAMILIES = ("VGG", "plain", "ResNet")
 METRICS = (("top-1 error %", "top1_error"), ("top-5 error %", "top5_error"))
 NAME = re.compile(r"(?P<family>[A-Za-z]+)-(?P<depth>\d+)\s*(?P<option>\w*)")
@@ -79,7 +82,7 @@ def _row(file: str, config: Any, cited: Any) -> Row:
     train = Step(file.removesuffix(".yaml"), ("--config", file))
     # The first figure stands in the table even where the paper gives a curve alone.
     figures = tuple(
-        Figure(heading, float(value) or None, (protocol, key))
+        Figure(heading, float(value) or None, (protocol, key), of_images=True)
         for index, ((heading, key), value) in enumerate(zip(METRICS, values))
         if value or index == 0
     )
@@ -93,11 +96,19 @@ def _row(file: str, config: Any, cited: Any) -> Row:
         kind=KIND,
         train=train,
         figures=figures,
+        repeats=_repeats(train),
+        best_of=BEST_OF[train.folder][1] if train.folder in BEST_OF else "",
         tests=(test,),
         curves={"train": "train_error", "test": f"{config.TEST.PROTOCOL}/top1_error"},
         family=family,
         member=member,
     )
+
+
+def _repeats(train: Step) -> tuple[Step, ...]:
+    """Return the trainings of the further seeds of a row that the paper ran several times."""
+    seeds = range(1, BEST_OF[train.folder][0]) if train.folder in BEST_OF else ()
+    return tuple(replace(train, folder=f"{train.folder}_seed{seed}", overrides=("SEED", str(seed))) for seed in seeds)
 
 
 def _parts(name: str) -> tuple[str, str]:

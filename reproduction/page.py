@@ -61,7 +61,8 @@ def _drawings(table: Table, records: Sequence[Record]) -> list[str]:
         scale = fit_scale([line for _, series in shown for line in series], total)
         figures = []
         for panel, series in shown:
-            figures.append(_figure(panel, series, scale, number, table.curves_axis))
+            drops = sorted({at for line in series for at in by_name[line.name].drops})
+            figures.append(_figure(panel, series, scale, number, table.curves_axis, drops))
             number += 1
         parts += [f"<h2>{escape(caption)}</h2>", f'<div class="panels">{"".join(figures)}</div>']
     if parts:
@@ -85,9 +86,9 @@ def _series(panel: Panel, records: dict[str, Record], colors: dict[str, int]) ->
     ]
 
 
-def _figure(panel: Panel, series: list[Series], scale: Scale, number: int, axis: str) -> str:
+def _figure(panel: Panel, series: list[Series], scale: Scale, number: int, axis: str, drops: Sequence[int]) -> str:
     empty = f"not run: {', '.join(panel.rows)}" if panel.rows else "no such row"
-    svg = draw(panel.title, series, scale, axis=axis, number=number, empty="not run")
+    svg = draw(panel.title, series, scale, axis=axis, number=number, empty="not run", drops=drops)
     data = json_for_script(chart_data(series, scale))
     # One entry a row: of its test curve, where it has one.
     lines = {line.name: line for line in sorted(series, key=lambda line: not line.dashed)}

@@ -6,7 +6,11 @@ from backbone.common.pages.style import BASE_STYLE
 
 STYLE = (
     BASE_STYLE
-    + """.tip { position: absolute; pointer-events: none; background: var(--back); border: 1px solid var(--rule);
+    + """/* A narrow page scrolls its tables: words stay whole, and cells of text have room for a few of them. */
+.wide th, .wide td { word-break: normal; overflow-wrap: normal; }
+.wide td:not(.number, .date, :first-child) { min-width: 9em; }
+svg .drop { stroke: var(--weak); stroke-dasharray: 1 4; }
+.tip { position: absolute; pointer-events: none; background: var(--back); border: 1px solid var(--rule);
   padding: 5px 9px; font-size: 12px; line-height: 1.45; white-space: nowrap;
   border-radius: 4px; box-shadow: 0 2px 8px #0003; }
 .tip[hidden] { display: none; }

@@ -129,11 +129,17 @@ def gather(row: Row, runs: Path) -> Record:
     first = next(iter(found), None)
     tested = results_of(row, run, runs)
     made = found[first] if first else next(iter(tested), None) or run.results or {}
+    measured = {figure.name: float(value_in(source, figure.path)) for figure, source in found.items()}
+    seeds = _of_repeats(row, first, measured, runs) if first and row.repeats else ()
+    if seeds:
+        measured[first.name] = min(seeds)
     return Record(
         row=row,
         folder=run.folder,
         state=_state(row, run, runs, complete=len(found) == len(row.figures)),
-        measured={figure.name: float(value_in(source, figure.path)) for figure, source in found.items()},
+        measured=measured,
+        seeds=seeds,
+        drops=drops_of(curve_of(lines, "lr")),
         images=_images(made, first),
         iteration=_iteration(run, lines),
         total=run.total,
@@ -147,6 +153,13 @@ def gather(row: Row, runs: Path) -> Record:
         curves={name: curve_of(lines, key) for name, key in row.curves.items()},
         made=made,
     )
+
+
+def _of_repeats(row: Row, figure: Figure, measured: dict[str, float], runs: Path) -> tuple[float, ...]:
+    """Return a figure of the row's own training and of its repeats that have ended, an error each."""
+    ended = [run for step in row.repeats if (run := read_run(runs / step.folder)).ended]
+    found = [value_in(run.results, figure.path) for run in ended]
+    return (measured[figure.name], *(float(value) for value in found if isinstance(value, (int, float))))
 
 
 def _images(made: dict[str, Any], figure: Figure | None) -> int | None:
@@ -217,6 +230,12 @@ def different(config: dict[str, Any], other: Any, free: Collection[str]) -> list
     keys = [tuple(key.split(".")) for key in differences(config, plain) if key not in free]
     values = [(".".join(key), value_in(config, key), value_in(plain, key)) for key in keys]
     return [(key, ours, theirs) for key, ours, theirs in values if ours is not None and theirs is not None]
+
+
+def drops_of(rates: Curve) -> tuple[int, ...]:
+    """Return the iterations at which a rate that stood still fell to half or less; a cosine has none."""
+    steps = zip(rates, rates[1:], rates[2:])
+    return tuple(at for (_, first), (at, before), (_, after) in steps if first == before and after <= before / 2)
 
 
 def curve_of(lines: list[dict[str, Any]], key: str) -> Curve:

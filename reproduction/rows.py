@@ -48,11 +48,13 @@ class Figure:
         name: heading of its column, with its unit.
         paper: the paper's value, None where it gives none.
         path: keys that lead to the measured value in results.json, a share.
+        of_images: a share of the test images, whose number gives its interval.
     """
 
     name: str
     paper: float | None
     path: tuple[str, ...]
+    of_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class Row:
         config: file name in configs/.
         family, member: what the curves are told apart by: panel ("ResNet") and colour ("34 A").
         before: further trainings that the row needs, run before its own.
+        repeats: its training again, with other seeds; the best run has the row's figure.
+        best_of: what the paper says of its own runs, as "best of 5; 6.61 ± 0.16".
         tests: run, after the training, for those figures that it has not left itself.
         test_only: the row's figures are those of its tests; its training is another row's, with figures of its own.
         alias: a shorter name, that rows of one table may share.
@@ -108,6 +112,8 @@ class Row:
     train: Step
     figures: tuple[Figure, ...]
     before: tuple[Step, ...] = ()
+    repeats: tuple[Step, ...] = ()
+    best_of: str = ""
     tests: tuple[Step, ...] = ()
     test_only: bool = False
     data: str = ""
@@ -125,7 +131,7 @@ class Row:
     @property
     def trainings(self) -> tuple[Step, ...]:
         """All trainings, in the order in which they run."""
-        return (*self.before, self.train)
+        return (*self.before, self.train, *self.repeats)
 
     @property
     def result_folder(self) -> str:
@@ -166,6 +172,8 @@ class Record:
         state: NOT_RUN, UNFINISHED, UNTESTED (trained, a figure lacks), FOR_SERVER (tested; an evaluation server has
             its figures) or DONE.
         measured: {name of a figure: share}; of a row that is not DONE, those that are there.
+        seeds: the first figure of the row's own training and of those of its repeats that have ended.
+        drops: iterations at which the learning rate dropped.
         images: test images behind the first measured figure, or in what an evaluation server takes.
         iteration: steps done, as far as the run folder says.
         schedule_share: training images of the run's schedule over those of the config's.
@@ -180,6 +188,8 @@ class Record:
     folder: Path
     state: str = NOT_RUN
     measured: dict[str, float] = field(default_factory=dict)
+    seeds: tuple[float, ...] = ()
+    drops: tuple[int, ...] = ()
     images: int | None = None
     iteration: int = 0
     total: int = 0

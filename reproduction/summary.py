@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,8 @@ from .rows import DONE, FOR_SERVER, NOT_RUN, UNFINISHED, UNTESTED, Figure, Recor
 # Of the versions in results.json, those that decide about numbers and speed.
 VERSIONS = ("python", "torch", "torchvision", "detectron2")
 NOTHING = "-"
+# Of the normal distribution, for an interval of 95 %.
+Z = 1.96
 
 
 def headline(table: Table) -> str:
@@ -28,7 +32,9 @@ def summary(records: Sequence[Record]) -> str:
     text += f", {waiting} more with results for an evaluation server" if waiting else ""
     ended = [record for record in records if record.state in (DONE, FOR_SERVER)]
     short = sorted({share_text(record) for record in ended} - {""})
-    return f"{text}; with shortened or changed schedules among them: {', '.join(short)}." if short else f"{text}."
+    text += f"; with shortened or changed schedules among them: {', '.join(short)}." if short else "."
+    measured = any(half_interval(record, figure) for record in records for figure in record.row.figures)
+    return f"{text} ± is the 95 % interval on so many test images." if measured else text
 
 
 def results_table(table: Table, records: Sequence[Record]) -> tuple[list[list[str]], list[str]]:
@@ -51,10 +57,28 @@ def _figure_cells(record: Record, figure: Figure | None) -> tuple[str, str]:
     if figure.name in record.measured:
         value = 100 * record.measured[figure.name]
         difference = "" if figure.paper is None else f" ({value - figure.paper:+.2f})"
-        return paper, f"{value:.2f}{difference}"
-    if record.state == FOR_SERVER:
-        return paper, "server"
-    return paper, "not run" if record.state == NOT_RUN else NOTHING
+        spread = half_interval(record, figure)
+        return paper, f"{value:.2f}{'' if spread is None else f' ± {spread:.2f}'}{difference}"
+    return paper, "server" if record.state == FOR_SERVER else NOTHING
+
+
+def half_interval(record: Record, figure: Figure) -> float | None:
+    """Return half of the 95 % interval (Wilson's) of an error on so many test images, in points of per cent."""
+    if not (figure.of_images and record.images and figure.name in record.measured):
+        return None
+    share, images = record.measured[figure.name], record.images
+    return 100 * Z / (1 + Z**2 / images) * math.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
+
+
+def seeds_text(record: Record) -> str:
+    """Return ", best of 5 seeds, mean 6.60 ± 0.14" of a row that the paper ran several times; else ""."""
+    if not record.seeds:
+        return ""
+    errors = [100 * value for value in record.seeds]
+    wanted = 1 + len(record.row.repeats)
+    made = str(wanted) if len(errors) == wanted else f"{len(errors)} of {wanted}"
+    spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f", best of {made} seeds, mean {statistics.fmean(errors):.2f}{spread} (paper: {record.row.best_of})"
 
 
 def share_text(record: Record) -> str:
@@ -71,7 +95,7 @@ def state_text(record: Record) -> str:
         UNFINISHED: f"stopped at iteration {record.iteration:,} of {record.total:,}{share}, or still running",
         FOR_SERVER: f"{count(record.iteration, 'iteration')}{share}, {record.row.server} for the evaluation server",
         UNTESTED: f"{count(record.iteration, 'iteration')}{share}, not tested as the table asks",
-        DONE: f"{count(record.iteration, 'iteration')}{share}",
+        DONE: f"{count(record.iteration, 'iteration')}{share}{seeds_text(record)}",
     }
     changed = ", not as in the config (below)" if record.changes else ""
     return texts[record.state] + changed + (f"; failed: {record.failure}" if record.failure else "")
@@ -148,6 +172,12 @@ def _row_json(record: Record) -> dict[str, Any]:
             }
             for figure in record.row.figures
         },
+        "half_intervals": {
+            figure.name: round(spread, 4)
+            for figure in record.row.figures
+            if (spread := half_interval(record, figure)) is not None
+        },
+        "seeds": [round(100 * value, 4) for value in record.seeds],
         "images": record.images,
         "iteration": record.iteration,
         "iterations": record.total or None,

@@ -67,7 +67,14 @@ def curve_lines(done: int, total: int, error: float, protocol: str, *, lines: in
         drops = (at > total / 2) + (at > 0.75 * total)
         level = error + 0.8 * math.exp(-12 * at / total) + 0.06 * (2 - drops)
         noise = 0.01 * math.sin(index * 1.7)
-        rows.append({"iteration": at, "total_loss": level, "train_error": max(0.0, 0.7 * level - 0.03 + noise)})
+        rows.append(
+            {
+                "iteration": at,
+                "lr": 0.1**drops,
+                "total_loss": level,
+                "train_error": max(0.0, 0.7 * level - 0.03 + noise),
+            }
+        )
         if index % 10 == 0:
             rows.append({"iteration": at, f"{protocol}/top1_error": level + 2 * noise * (2 - drops)})
     return rows

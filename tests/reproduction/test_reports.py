@@ -7,12 +7,15 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from fake_runs import make_run
 
+from backbone.engine.schedule import Cosine, MultiStep, WarmUp
 from reproduction import Request, reproduce
 from reproduction.chart import Scale, Series, draw, fit_scale, thin_out, tick_step
 from reproduction.classification import classification_table
+from reproduction.records import drops_of
 
 VOID = {"meta", "br", "link", "img", "input"}
 
@@ -72,9 +75,15 @@ def test_paper_against_measured(tmp_path, report):
     make_run(tmp_path / "runs", "cifar10_plain20", error=0.0955)
     make_run(tmp_path / "runs", "cifar10_resnet56", iterations=16000, finished=False)
     markdown, page, figures = report("6")
-    assert lines_of(markdown, "ResNet-20")[0] == ["ResNet-20", "8.75", "9.12 (+0.37)", "10,000", "64,000 iterations"]
-    assert lines_of(markdown, "plain-20")[0][1:3] == ["-", "9.55"]
-    assert lines_of(markdown, "ResNet-32")[0] == ["ResNet-32", "7.51", "not run", "-", "not run"]
+    assert lines_of(markdown, "ResNet-20")[0] == [
+        "ResNet-20",
+        "8.75",
+        "9.12 ± 0.56 (+0.37)",
+        "10,000",
+        "64,000 iterations",
+    ]
+    assert lines_of(markdown, "plain-20")[0][1:3] == ["-", "9.55 ± 0.58"]
+    assert lines_of(markdown, "ResNet-32")[0] == ["ResNet-32", "7.51", "-", "-", "not run"]
     assert "stopped at iteration 16,000 of 64,000" in lines_of(markdown, "ResNet-56")[0][-1]
     assert lines_of(markdown, "ResNet-20")[1][1:5] == [
         "0",
@@ -86,14 +95,15 @@ def test_paper_against_measured(tmp_path, report):
     rows = {row["row"]: row for row in figures["rows"]}
     assert rows["ResNet-20"]["figures"] == {"top-1 error %": {"paper": 8.75, "measured": 9.12}}
     assert (rows["ResNet-32"]["state"], rows["ResNet-56"]["state"]) == ("not run", "unfinished")
-    for text in ("9.12 (+0.37)", "not run", "stopped at iteration 16,000"):
+    for text in ("9.12 ± 0.56 (+0.37)", "not run", "stopped at iteration 16,000"):
         assert text in page
 
 
 def test_top_5_stands_beside_top_1(tmp_path, report):
     make_run(tmp_path / "runs", "imagenet_resnet50", error=0.23)
     markdown, _, _ = report("3")
-    expected = ["ResNet-50", "22.85", "23.00 (+0.15)", "6.71", "4.60 (-2.11)", "10,000", "600,000 iterations"]
+    top_1, top_5 = ["22.85", "23.00 ± 0.82 (+0.15)"], ["6.71", "4.60 ± 0.41 (-2.11)"]
+    expected = ["ResNet-50", *top_1, *top_5, "10,000", "600,000 iterations"]
     assert lines_of(markdown, "ResNet-50")[0] == expected
 
 
@@ -140,7 +150,7 @@ def test_curves_of_plain_and_residual_nets_stand_in_their_panels(tmp_path, repor
 
 def test_without_any_run_the_page_says_so(report):
     markdown, page, _ = report("6")
-    assert markdown.count("not run") == 20
+    assert markdown.count("not run") == 10
     assert "not run: plain-20, plain-56" in page
     assert "<polyline" in page and 'class="line' not in page
 
@@ -155,7 +165,55 @@ def test_text_from_records_can_neither_break_the_table_nor_the_page(tmp_path, re
     assert "\\<script>alert(1)\\</script> \\| a" in markdown
 
 
+def test_the_interval_is_wilsons(tmp_path, report):
+    make_run(tmp_path / "runs", "cifar10_resnet20", error=0.085)
+    folder = tmp_path / "runs" / "cifar10_resnet20"
+    results = json.loads((folder / "results.json").read_text())
+    results["single"]["images"] = 1000
+    (folder / "results.json").write_text(json.dumps(results))
+    markdown, _, figures = report("6")
+    # The errors p from which 0.085 is 1.96 deviations away: (0.085 - p)^2 = 1.96^2 p (1 - p) / 1000.
+    z = 1.96**2 / 1000
+    low, high = sorted(np.roots([1 + z, -(2 * 0.085 + z), 0.085**2]))
+    half = next(row for row in figures["rows"] if row["row"] == "ResNet-20")["half_intervals"]["top-1 error %"]
+    assert half == pytest.approx(100 * (high - low) / 2, abs=1e-3)
+    assert lines_of(markdown, "ResNet-20")[0][2:4] == [f"8.50 ± {half:.2f} (-0.25)", "1,000"]
+
+
+def test_resnet_110_is_the_best_of_five_seeds_with_their_mean(tmp_path, report):
+    errors = (0.067, 0.0643, 0.068, 0.0655, 0.0662)
+    make_run(tmp_path / "runs", "cifar10_resnet110", error=errors[0])
+    markdown, _, _ = report("6")
+    assert "best of 1 of 5 seeds, mean 6.70 (paper: best of 5; 6.61 ± 0.16)" in lines_of(markdown, "ResNet-110")[0][-1]
+    for seed, error in enumerate(errors[1:], 1):
+        made = make_run(tmp_path / f"seed{seed}", "cifar10_resnet110", error=error, overrides=["SEED", seed])
+        made.rename(tmp_path / "runs" / f"cifar10_resnet110_seed{seed}")
+    markdown, page, figures = report("6")
+    mean, deviation = 100 * np.mean(errors), 100 * np.std(errors, ddof=1)
+    for text in (lines_of(markdown, "ResNet-110")[0][-1], page):
+        assert f"best of 5 seeds, mean {mean:.2f} ± {deviation:.2f}" in text
+    row = next(row for row in figures["rows"] if row["row"] == "ResNet-110")
+    assert row["figures"]["top-1 error %"]["measured"] == 6.43
+    assert row["seeds"] == pytest.approx([100 * error for error in errors])
+
+
 # -- charts
+
+
+def test_the_drops_of_the_rate_are_marked(tmp_path, report):
+    make_run(tmp_path / "runs", "cifar10_resnet20")
+    _, page, _ = report("6")
+    charts = [ElementTree.fromstring(chart) for chart in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+    marks = [[float(part.get("x1")) for part in chart.iter("line") if part.get("class") == "drop"] for chart in charts]
+    scale = Scale(64000, 0, 1)
+    expected = [pytest.approx(scale.x(at), abs=0.1) for at in (32000, 48000)]
+    # Fig. 1 and the plain panel of Fig. 6 have no run.
+    assert marks == [[], [], [], expected]
+
+
+@pytest.mark.parametrize("schedule", [Cosine(1000), MultiStep(()), MultiStep((), warm_up=WarmUp(100, 0.1))])
+def test_a_rate_that_falls_slowly_has_no_drops(schedule):
+    assert drops_of([(at, schedule.multiplier(at)) for at in range(0, 1001, 10)]) == ()
 
 
 def test_thinning_keeps_means_and_the_last_iteration():

@@ -66,6 +66,13 @@ def test_a_row_is_one_command_with_all_that_was_asked_for(bench, tmp_path):
     assert (bench.output / "table6.md").is_file() and (bench.output / "table6.html").is_file()
 
 
+def test_resnet_110_is_trained_with_five_seeds(bench):
+    assert bench.run("6", "ResNet-110")
+    name = "cifar10_resnet110"
+    assert bench.folders() == [name, *(f"{name}_seed{seed}" for seed in (1, 2, 3, 4))]
+    assert [call[-2:] for call in bench.calls()[1:]] == [["SEED", str(seed)] for seed in (1, 2, 3, 4)]
+
+
 def test_rows_run_in_order_and_done_ones_are_left_alone(bench):
     assert bench.run("6", "ResNet-32", "ResNet-20")
     assert bench.folders() == ["cifar10_resnet20", "cifar10_resnet32"]
