@@ -89,11 +89,12 @@ def create(name: str, *, weights: str | Path | None = None, part: str | None = N
 
     net = networks.create(name, **keywords)
     if weights is not None:
-        from .weights import load_weights
+        from .weights import load_weights, open_weights
         from .weights.traits import doubts
 
-        report = load_weights(net, weights, part=part)
-        for note in doubts(net, report.traits):
+        weights = open_weights(weights, part=part)
+        report = load_weights(net, weights)
+        for note in filter(None, [*doubts(net, report.traits), "" if part else weights.chosen]):
             # There is no report to hand over.
             warnings.warn(f"{report.source}: {note}", stacklevel=2)
     return net

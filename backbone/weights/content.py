@@ -56,14 +56,18 @@ class WeightsFile:
         name = self.metadata.get("architecture")
         return name if isinstance(name, str) else None
 
+    @property
+    def chosen(self) -> str:
+        """Which of several networks was taken, in words; "" where there is one."""
+        if not self.copies:
+            return f"{self.part!r} taken" if self.part else ""
+        name = repr(self.part) if self.part else "the network without a name before it"
+        copies = ", ".join(map(repr, self.copies))
+        return f"{name} taken; part={self.copies[0]!r} (--part) takes its copy (there is {copies})"
+
     def notes(self) -> list[str]:
         """Return what was left out, and which of several networks was taken, in words."""
-        notes = []
-        if self.copies:
-            copies = ", ".join(map(repr, self.copies))
-            notes.append(f"{self.part!r} taken; part={self.copies[0]!r} (--part) takes its copy (there is {copies})")
-        elif self.part:
-            notes.append(f"{self.part!r} taken")
+        notes = [*filter(None, [self.chosen])]
         names = [name for name in self.beside if not name.endswith("num_batches_tracked")]
         if names:
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

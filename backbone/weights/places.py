@@ -17,8 +17,8 @@ from .names import walk
 COPY = re.compile(r"(^|[._])(ema|averaged?|swa|shadow|momentum|target|encoder_k|key_encoder)([._]|$)", re.IGNORECASE)
 # Beginnings of our names that are of the network itself: what stands in them is never left out.
 OWN = re.compile(r"(conv|bn|gn|norm|layer|res|stage|block|group)s?\.?\d|(stem|features|bn|norm|downsample)\.")
-# What a layout's network begins with where its classifier stands beside it.
-ROOTS = ("resnet.", "backbone.")
+# What the names of transformers' and MMPretrain's networks begin with where a classifier of this name stands beside it.
+ROOTS = {"resnet.": "classifier.1.weight", "backbone.": "head.fc.weight"}
 # The last stage, which C4 detectors have in their head.
 LAST_STAGES = (("layer3.0.conv1.weight", "layer4."), ("res4.0.conv1.weight", "res5."))
 
@@ -74,10 +74,11 @@ def _prefixes(names: Collection[str]) -> list[str]:
 
 def _with_classifier(prefix: str, names: Collection[str]) -> str:
     """Return the prefix without the root's own name where the layout has a classifier beside it."""
-    for root in ROOTS:
+    for root, classifier in ROOTS.items():
         outer = prefix.removesuffix(root)
-        if outer != prefix and any(f"{outer}{name}.weight" in names for name in ("classifier.1", "head.fc")):
-            return outer
+        if outer != prefix and f"{outer}{classifier}" in names:
+            inside = {name.removeprefix(outer) for name in names if name.startswith(outer)}
+            return outer if find_layout(inside) else prefix
     return prefix
 
 

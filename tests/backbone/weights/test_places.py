@@ -90,7 +90,8 @@ CASES: dict[str, Callable[[State, State], dict]] = {
     "Lightning": lambda a, b: {"state_dict": under("model.net.", a), "ema_state_dict": under("model.net.", b)},
     "compiled": lambda a, b: under("_orig_mod.module.", a),
     "compiled layers": lambda a, b: under("module.", compiled_layers(a)),
-    "segmentation": lambda a, b: {"model": {**under("backbone.", a), "classifier.4.weight": ONE}},
+    "segmentation": lambda a, b: {"model": {**under("backbone.", a), "classifier.1.weight": ONE}},
+    "own classifier": lambda a, b: {**under("resnet.", a), "classifier.1.weight": ONE, "head.fc.weight": ONE},
     "BYOL": lambda a, b: {**under("online_net.0.", a), **under("target_net.0.", b)} | {"target.x": ONE},
 }  # fmt: skip
 
@@ -133,6 +134,8 @@ def test_a_copy_is_said_and_can_be_taken(tmp_path, sources, case, part):
     torch.save(CASES[case](*map(of, sources)), tmp_path / "a.pth")
     assert f"{part}" in str(check(tmp_path / "a.pth", sources[0]))
     check(tmp_path / "a.pth", sources[1], part=part)
+    with pytest.warns(UserWarning, match=f"{part}.*takes its copy"):
+        backbone.create("resnet18", out_features=("res3",), weights=tmp_path / "a.pth")
 
 
 def test_of_several_networks_one_must_be_chosen(tmp_path, sources):
