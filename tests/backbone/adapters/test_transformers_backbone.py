@@ -99,6 +99,12 @@ def test_detector_trains_and_survives_saving(build, keywords, images, tmp_path):
         one, other = (m.eval()(pixel_values=images) for m in (again, model))
     assert torch.equal(one.logits, other.logits)
     assert torch.equal(one.pred_boxes, other.pred_boxes)
+    # The folder is a weights file of its backbone too.
+    alone = backbone.create("resnet18", freeze_at=2, **keywords).eval()
+    assert backbone.load_weights(alone, tmp_path).fits
+    with torch.no_grad():
+        for value, truth in zip(alone(images).values(), network.eval()(images).values()):
+            assert torch.equal(value, truth)
     frozen = [{n for n, p in adapters.network_of(m).named_parameters() if not p.requires_grad} for m in (again, model)]
     assert frozen[0] == frozen[1] != set()
 
