@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..common.errors import ArchitectureError
 from ..common.text import nearest
 
+# Kinds of blocks in each family.
+BLOCKS = {"resnet": ("basic", "bottleneck"), "preact": ("basic", "bottleneck"), "vgg": ("conv",)}
 IMAGENET_WIDTHS, CIFAR_WIDTHS = (64, 128, 256, 512), (16, 32, 64)
 
 
@@ -23,6 +27,9 @@ class Architecture:
         shortcut: the paper's option "A", "B" or "C"; None for a plain net.
         groups, base_width: of the 3x3 convolutions in bottlenecks (ResNeXt and wide networks).
         batch_norm: VGG alone has a form without.
+
+    Raises:
+        ArchitectureError: a network of these values cannot be built.
     """
 
     blocks: tuple[int, ...]
@@ -34,6 +41,37 @@ class Architecture:
     groups: int = 1
     base_width: int = 64
     batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        # Lists, as JSON and YAML give them; an entry is hashable.
+        for name in ("blocks", "widths"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, fits, wanted in self._rules():
+            if not fits:
+                raise ArchitectureError(f"Architecture: {name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield an attribute, whether it fits, and what it must be; each rule may rely on those before it."""
+        yield "family", self.family in tuple(BLOCKS), _one_of(BLOCKS)
+        vgg, blocks = self.family == "vgg", BLOCKS[self.family]
+        stems = ("none",) if vgg else ("conv7", "conv3")
+        shortcuts = (None,) if vgg else ("A", "B", "C", None) if self.family == "resnet" else ("A", "B", "C")
+        yield "block", self.block in blocks, _one_of(blocks)
+        yield "stem", self.stem in stems, _one_of(stems)
+        yield "shortcut", self.shortcut in shortcuts, _one_of(shortcuts)
+        lists = isinstance(self.blocks, tuple) and self.blocks and all(map(_is_count, self.blocks))
+        yield "blocks", bool(lists), "whole numbers from 1 on, one for each stage"
+        fits = isinstance(self.widths, tuple) and len(self.widths) == len(self.blocks)
+        fits = fits and all(map(_is_count, self.widths))
+        yield "widths", fits, f"{len(self.blocks)} whole numbers from 1 on, one for each stage of blocks"
+        for name, default in (("groups", 1), ("base_width", 64)):
+            value = getattr(self, name)
+            yield name, _is_count(value), "a whole number from 1 on"
+            yield name, value == default or self.block == "bottleneck", f"{default} where blocks are no bottlenecks"
+        narrow = self.block != "bottleneck" or min(self.widths) * self.base_width >= 64
+        yield "base_width", narrow, f"at least 64 / {min(self.widths)}, the least of widths"
+        yield "batch_norm", self.batch_norm is True or (vgg and self.batch_norm is False), "True (False: VGG alone)"
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -62,6 +100,14 @@ class Architecture:
     def num_classes(self) -> int:
         """Classes of the data set it is trained on: ImageNet or CIFAR-10."""
         return 10 if self.image_size == 32 else 1000
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _one_of(names: Iterable[Any]) -> str:
+    return "one of " + ", ".join(map(str, names))
 
 
 RESNETS = {

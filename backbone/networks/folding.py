@@ -26,6 +26,9 @@ class FoldedBackbone(nn.Module):
     (`feature_info`, `preprocessing`, `stage_names`, `layer4`, ...) is the network's.
     """
 
+    # torch.jit.script compiles every other property.
+    __jit_unused_properties__ = ("out_features", "memory_format")
+
     def __init__(self, network: Backbone, dtype: torch.dtype, *, channels_last: bool, compiled: bool) -> None:
         super().__init__()
         self.network = network
@@ -55,10 +58,15 @@ class FoldedBackbone(nn.Module):
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """See `Backbone.forward`."""
-        return self._runner()(images.to(self.dtype, memory_format=self.memory_format))
+        with torch.no_grad():
+            if torch.jit.is_scripting():
+                images = images.to(self.dtype)
+                if self.channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
+                return self.network(images)
+            return self._runner()(images.to(self.dtype, memory_format=self.memory_format))
 
     @torch.no_grad()
     def dense_logits(self, images: Tensor, crop: int) -> Tensor:

@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .contract import Backbone
+
 # Under these names torch's wrappers keep the module: torch.compile, DataParallel and DDP, checkpointing, FSDP.
 INSIDE = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
 
@@ -66,6 +68,43 @@ def plain_copy(network: nn.Module, *, share: bool = False) -> nn.Module:
     for module in copied.modules():
         module.training = flags.get(module, False)
     return copied
+
+
+def plain_names(network: nn.Module) -> dict[str, str]:
+    """Return {name of a tensor without the wrappers on its way: its name in the network}.
+
+    A wrapper is a module of one child, and nothing else in it. The weight that a pruned layer computes from has the
+    name that it had; masks are left out. Wrappers in other networks than those of `backbone.create` stay.
+    """
+    names = network.state_dict()
+    plain = {}
+    for name in names:
+        layer, _, kind = name.rpartition(".")
+        pruned = kind.removesuffix("_orig")
+        if f"{layer}.{pruned}_mask" in names:
+            kind = pruned
+        if f"{name.removesuffix('_mask')}_orig" not in names:
+            plain[f"{path_inside(network, layer)}{kind}"] = name
+    return plain
+
+
+def load_plain(network: nn.Module, tensors: dict[str, Tensor], *, assign: bool = False) -> None:
+    """Copy tensors by their `plain_names` into the network; with `assign`, put them in the place of its own."""
+    names = plain_names(network)
+    network.load_state_dict({names[name]: value for name, value in tensors.items()}, strict=False, assign=assign)
+
+
+def path_inside(network: nn.Module, layer: str) -> str:
+    """Return what stands before the names of a layer's tensors in `plain_names`: the layer's name and a dot."""
+    kept, module, is_ours = "", network, isinstance(network, Backbone)
+    for part in layer.split(".") if layer else ():
+        is_wrapper = is_ours and len(module._modules) == 1 and not module._parameters and not module._buffers
+        # A stage of one block is a Sequential of ours.
+        is_stage = isinstance(module, nn.Sequential) and type(module) is not nn.Sequential
+        if not is_wrapper or module is network or is_stage:
+            kept += part + "."
+        module = module.get_submodule(part)
+    return kept
 
 
 def _computed(network: nn.Module) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from ..engine import starting_weights
 from ..engine.config import get, put
 from ..engine.starting_weights import StartingWeights, WeightKeys
 from ..networks import find_architecture
+from ..networks.plain import load_plain
 from ..weights import load_weights, match
 from .config import CHOICES
 from .networks import SegmentationNetwork, atrous_rates
@@ -156,5 +157,5 @@ def _fill(
     report.missing = [name for name in report.missing if not name.startswith(fresh)] if fresh else report.missing
     if not report.fits:
         raise WeightsError(f"{weights.source}: does not fit MODEL of this config: {report.problems()}")
-    network.load_state_dict({name: wanted[name] for name in report.loaded}, strict=False)
+    load_plain(network, {name: wanted[name] for name in report.loaded})
     return f"{weights.source}: whole network, {count(len(report.loaded), 'tensor')}"

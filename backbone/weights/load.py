@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..common.errors import WeightsError
 from ..common.text import count
-from ..networks.plain import unwrapped
+from ..networks.plain import load_plain, path_inside, plain_names, unwrapped
 from .content import WeightsFile, open_weights
 from .identify import find_backbones, shortcut_of
 from .report import LoadReport, MisfitError, match
@@ -33,8 +33,9 @@ def load_weights(
     network, and their stride placement is checked against it.
 
     Args:
-        network: of `backbone.create`, or that inside of torch.compile and DistributedDataParallel. Stages and a
-            classifier that it was built without may be in the file, and what is no part of such a network.
+        network: of `backbone.create`; it or its stages may be inside torch.compile, DistributedDataParallel or wrappers
+            of one's own; pruned layers keep their masks. Stages and a classifier that it was built without may be in
+            the file, and what is no part of such a network.
         path: the file, or what `open_weights` made of it.
         strict: every tensor of the network must be in the file, with its shape, and no unknown one among its own.
         new_classifier: initialise the network's classifier anew, whatever the file has for it.
@@ -71,7 +72,8 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     Raises:
         WeightsError: a network on meta would stay without values in part.
     """
-    state = network.state_dict()
+    own = network.state_dict()
+    state = {plain: own[name] for plain, name in plain_names(network).items()}
     on_meta = [name for name, value in state.items() if value.is_meta]
     empty = [name for name in on_meta if name not in tensors and not name.endswith("num_batches_tracked")]
     if empty:
@@ -82,7 +84,7 @@ def _fill(network: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
     if on_meta:
         tensors = {name: value.to(state[name].dtype) for name, value in tensors.items()}
         tensors |= {name: torch.zeros((), dtype=torch.long) for name in on_meta if name not in tensors}
-    network.load_state_dict(tensors, strict=False, assign=bool(on_meta))
+    load_plain(network, tensors, assign=bool(on_meta))
 
 
 def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = False) -> LoadReport:
@@ -96,7 +98,7 @@ def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = 
     report.left_out = [name for name in weights.beside if not name.endswith("num_batches_tracked")]
     report.unexpected = [name for name in report.unexpected if not left_out(network, name)]
     if new_classifier:
-        prefix = classifier_of(network)[0] + "."
+        prefix = path_inside(network, classifier_of(network)[0])
         report.loaded = [name for name in report.loaded if not name.startswith(prefix)]
         report.missing = [name for name in report.missing if not name.startswith(prefix)]
         for name in [name for name in report.mismatched if name.startswith(prefix)]:
@@ -131,7 +133,7 @@ def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
     """Say how to mend a misfit, where that can be known."""
     wrong = [*report.missing, *report.mismatched]
     if not report.unexpected and wrong and hasattr(network, "feature_info") and "logits" in network.feature_info:
-        prefix = classifier_of(network)[0] + "."
+        prefix = path_inside(network, classifier_of(network)[0])
         if all(name.startswith(prefix) for name in wrong):
             return NEW_CLASSIFIER_HINT
     if weights.layout is None:

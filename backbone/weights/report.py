@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..common.errors import WeightsError
 from ..common.preprocessing import Preprocessing
 from ..common.text import count, table
+from ..networks.plain import plain_names
 from .traits import Traits
 
 SHOWN = 3
@@ -100,8 +101,9 @@ def _some(names: list[str], shown: int = SHOWN) -> str:
 
 
 def match(network: nn.Module, tensors: dict[str, Tensor], source: str) -> LoadReport:
-    """Compare `tensors` with the network's state, without changing anything."""
-    state = network.state_dict()
+    """Compare `tensors` with the network's state by its `plain_names`, without changing anything."""
+    own = network.state_dict()
+    state = {plain: own[name] for plain, name in plain_names(network).items()}
     report = LoadReport(source)
     for name, value in state.items():
         if name not in tensors:

@@ -17,7 +17,7 @@ from ..common.files import checked_file, write_whole
 from ..common.text import count, nearest
 from ..networks.contract import Backbone
 from ..networks.conv_norm import FoldedConv
-from ..networks.plain import plain_copy, unwrapped
+from ..networks.plain import plain_copy, plain_names, unwrapped
 from .layouts import writable_layout
 from .metadata import KEY, describe
 from .reader_notes import reader_notes
@@ -93,7 +93,7 @@ def plain_state(network: Backbone) -> dict[str, Tensor]:
     own = network.state_dict()
     if any(value.is_meta for value in own.values()):
         raise WeightsError(f"{network.architecture}: its weights are on meta and hold no values; nothing is written")
-    state = {_name_inside(network, name): value.detach().cpu() for name, value in own.items()}
+    state = {plain: own[name].detach().cpu() for plain, name in plain_names(network).items()}
     lost = sorted(name for name in network.built_names - state.keys() if not name.startswith(("fc.", "classifier.")))
     if lost:
         raise WeightsError(
@@ -101,17 +101,6 @@ def plain_state(network: Backbone) -> dict[str, Tensor]:
             "other names for replaced layers; merge these layers or put the former ones back"
         )
     return state
-
-
-def _name_inside(network: nn.Module, name: str) -> str:
-    """Return the name of a tensor without the wrappers on its way: modules of one child, and nothing else in them."""
-    kept, module = [], network
-    for part in name.split(".")[:-1]:
-        is_wrapper = len(module._modules) == 1 and not module._parameters and not module._buffers
-        if not (is_wrapper and module is not network and not isinstance(module, nn.Sequential)):
-            kept.append(part)
-        module = module.get_submodule(part)
-    return ".".join([*kept, name.rpartition(".")[2]])
 
 
 Writer = Callable[[Path, Mapping[str, Tensor], str, "str | None"], None]

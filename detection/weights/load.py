@@ -12,6 +12,7 @@ from backbone import LoadReport, WeightsError
 from backbone.common.text import count
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
+from backbone.networks.plain import load_plain
 from backbone.weights import match
 
 from ..modeling.backbone import network_of
@@ -128,4 +129,4 @@ def _fill(model: nn.Module, tensors: dict[str, Tensor], path: str, what: str) ->
 
 
 def _copy(module: nn.Module, tensors: dict[str, Tensor], report: LoadReport) -> None:
-    module.load_state_dict({name: tensors[name] for name in report.loaded}, strict=False)
+    load_plain(module, {name: tensors[name] for name in report.loaded})

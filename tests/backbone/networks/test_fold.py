@@ -171,3 +171,13 @@ def test_replaced_layers_stay():
         assert relative_error(feature, net(x)[stage]) < 1e-5
     with pytest.raises(backbone.ArchitectureError, match="not Conv2d"):
         backbone.fold(nn.Conv2d(1, 1, 1))
+
+
+@pytest.mark.parametrize("settings", [{}, {"channels_last": False}, {"dtype": torch.bfloat16}])
+def test_the_copy_can_be_scripted(settings):
+    folded = backbone.fold(network("resnet18", norm="frozen_bn"), **settings)
+    x = torch.randn(1, 3, 32, 32, requires_grad=True)
+    found = torch.jit.script(folded)(x)
+    for stage, expected in folded(x).items():
+        assert relative_error(found[stage], expected) < 1e-5
+        assert found[stage].dtype is folded.dtype and not found[stage].requires_grad

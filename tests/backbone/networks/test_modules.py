@@ -272,3 +272,32 @@ def test_an_architecture_of_ones_own(images):
     assert same(backbone.create(table, num_classes=4).eval()(images), net(images), 10)
     with pytest.raises(backbone.ArchitectureError, match="preact"):
         ResNet("preact_resnet18")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"blocks": (2, 0, 2)}, "blocks must be whole numbers from 1 on"),
+        ({"blocks": 2}, "blocks must be"),
+        ({"blocks": ()}, "blocks must be"),
+        ({"blocks": (1, 1)}, "widths must be 2 whole numbers"),
+        ({"widths": (8, 16, 2.5)}, "widths must be 3 whole numbers"),
+        ({"block": "conv"}, "block must be one of basic, bottleneck, not 'conv'"),
+        ({"family": "resnext"}, "family must be one of resnet, preact, vgg"),
+        ({"stem": "deep"}, "stem must be one of conv7, conv3"),
+        ({"shortcut": "D"}, "shortcut must be one of A, B, C, None"),
+        ({"family": "preact", "shortcut": None}, "shortcut must be one of A, B, C, not None"),
+        ({"groups": 2}, "groups must be 1 where blocks are no bottlenecks, not 2"),
+        ({"block": "bottleneck", "groups": 0}, "groups must be a whole number"),
+        ({"block": "bottleneck", "base_width": 4}, "base_width must be at least 64 / 8"),
+        ({"batch_norm": False}, "batch_norm must be True"),
+    ],
+)
+def test_an_architecture_that_cannot_be_built(values, says):
+    with pytest.raises(backbone.ArchitectureError, match=says):
+        Architecture(**{"blocks": (1, 1, 2), "block": "basic", "widths": (8, 16, 32), **values})
+
+
+def test_an_architecture_from_lists():
+    table = Architecture([1, 1, 2], "basic", [8, 16, 32])
+    assert table == Architecture((1, 1, 2), "basic", (8, 16, 32)) and hash(table)

@@ -266,6 +266,17 @@ def test_wrapped_and_pruned_layers_are_written_under_their_own_names(tmp_path):
         target = backbone.create("resnet18", norm="frozen_bn")
     assert backbone.load_weights(target, tmp_path / "a.pth").fits
     torch.testing.assert_close(target(x)["res5"], expected)
+    # The way back: plain names go into the wrapped network.
+    parametrizations.weight_norm(target.layer2[0].conv1)
+    torch.nn.utils.parametrize.remove_parametrizations(source.layer2[0].conv1, "weight")
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.zero_()
+    source.bn1 = nn.Sequential(source.bn1)
+    assert backbone.load_weights(nn.DataParallel(source), tmp_path / "a.pth").fits
+    torch.testing.assert_close(source(x)["res5"], expected)
+    with pytest.raises(backbone.WeightsError, match=r"missing \(layer2.0.conv1.parametrizations"):
+        backbone.load_weights(target, tmp_path / "a.pth")
 
 
 def test_layers_of_other_names_and_empty_networks_are_refused(tmp_path):
