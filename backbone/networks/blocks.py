@@ -161,7 +161,11 @@ class ResidualBlock(nn.Module):
         if not self.plain:
             if self.downsample is not None:
                 x = self.downsample(x)
-            out = out.add_(x) if self.in_place else out + x
+            if self.in_place:
+                # torch.fx reads += as +, as in torchvision's blocks; a method that writes would change what it traced.
+                out += x
+            else:
+                out = out + x
         return self.relu(out)
 
 

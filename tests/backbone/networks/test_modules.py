@@ -96,6 +96,8 @@ def test_torchvisions_getters_run_the_children_in_turn(norm, images):
     expected = IntermediateLayerGetter(peer, returned)(images)
     assert same(IntermediateLayerGetter(net, returned)(images), expected)
     assert same(create_feature_extractor(net, returned)(images), expected)
+    inside = {"layer2.0.conv1": "convolution", "layer3.1.bn2": "last norm", "layer4.0.downsample.1": "shortcut"}
+    assert same(create_feature_extractor(net, inside)(images), create_feature_extractor(peer, inside)(images))
     torch.manual_seed(0)
     ours = BackboneWithFPN(net, returned, [64, 128, 256, 512], 8)
     torch.manual_seed(0)
