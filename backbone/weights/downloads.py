@@ -199,9 +199,15 @@ def by_hand(target: Path) -> str:
 
 def _size(url: str) -> int | None:
     """Return the bytes that the server promises; torch.hub does not compare them afterwards."""
-    with urlopen(Request(url, headers={"User-Agent": "torch.hub"})) as answer:
-        length = answer.headers.get("Content-Length")
-    return int(length) if length else None
+    for method in ("HEAD", "GET"):  # not every server answers the first
+        try:
+            with urlopen(Request(url, headers={"User-Agent": "torch.hub"}, method=method)) as answer:
+                length = answer.headers.get("Content-Length")
+            return int(length) if length else None
+        except (urllib.error.HTTPError, http.client.HTTPException, ConnectionError) as error:
+            if method == "GET" or getattr(error, "code", None) in (404, 410):
+                raise
+    return None
 
 
 def _check_size(name: str, url: str, file: Path, size: int | None, target: Path) -> None:
