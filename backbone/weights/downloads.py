@@ -114,8 +114,8 @@ def from_hugging_face(name: str, repository: str, file: str = "", revision: str 
         RevisionNotFoundError,
     )
 
-    place = f"{repository}@{revision}" if revision else repository
-    by_hand = hub_file("huggingface", *place.split("/"), *(file or HUB_FILES[0]).split("/"))
+    folder = f"{repository}@{revision}" if revision else repository
+    place = hub_file("huggingface", *folder.split("/"), *(file or HUB_FILES[0]).split("/"))
     before = hub_logging.get_verbosity()
     # It would print a line for each of its attempts.
     hub_logging.set_verbosity_error()
@@ -140,13 +140,11 @@ def from_hugging_face(name: str, repository: str, file: str = "", revision: str 
             f"{name}: the hub has no repository {repository!r} that can be read without a login"
         ) from None
     except Exception as error:  # what its HTTP library raises differs by version
-        if by_hand.is_file():
-            return by_hand
-        offline = ", and HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-        raise WeightsError(
-            f"{name}: not in the cache of huggingface_hub{offline}, and it cannot be downloaded ({_line(error)}); "
-            f"check the network, or put the file at {by_hand}"
-        ) from None
+        if place.is_file():
+            return place
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        reason = "HF_HUB_OFFLINE is set" if offline else f"it cannot be downloaded ({_line(error.__cause__ or error)})"
+        raise WeightsError(f"{name}: not in the cache of huggingface_hub, and {reason}{by_hand(place)}") from None
     finally:
         hub_logging.set_verbosity(before)
 

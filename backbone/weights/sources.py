@@ -44,7 +44,7 @@ def resolve(source: str | Path) -> Path:
         WeightsError: an unknown name, or a download that failed; it says where the file may be put by hand.
         RunError: the cache cannot be written.
     """
-    if Path(source).exists():
+    if _exists(source):
         return Path(source)
     name = as_given(source)
     scheme, handler = _scheme(name)
@@ -57,9 +57,16 @@ def resolve(source: str | Path) -> Path:
     return known
 
 
+def _exists(source: str | Path) -> bool:
+    try:
+        return Path(source).exists()
+    except (OSError, ValueError):  # a URL may be longer than any file's name
+        return False
+
+
 def is_name(source: str | Path) -> bool:
     """Whether a text is a name or a URL, and not a path."""
-    return not Path(source).exists() and _scheme(as_given(source), strict=False)[1] is not None
+    return not _exists(source) and _scheme(as_given(source), strict=False)[1] is not None
 
 
 def traits_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> Traits:

@@ -76,6 +76,7 @@ def test_a_url_is_downloaded_once_and_loads_as_the_file(server, tensors, content
     sources._found.clear()
     assert open_weights(url).source == url
     assert len(server.asked) == asked
+    assert resolve(f"{url}?signature={'0' * 300}").read_bytes() == content
     place = resolve(Path(url))
     assert place.read_bytes() == content and place.is_relative_to(caches / "torch" / "hub" / "checkpoints")
 
