@@ -98,7 +98,8 @@ def path_inside(network: nn.Module, layer: str) -> str:
     """Return what stands before the names of a layer's tensors in `plain_names`: the layer's name and a dot."""
     kept, module, is_ours = "", network, isinstance(network, Backbone)
     for part in layer.split(".") if layer else ():
-        is_wrapper = is_ours and len(module._modules) == 1 and not module._parameters and not module._buffers
+        # Names may leave out a wrapper themselves, as torch's for checkpointing do.
+        is_wrapper = is_ours and list(module._modules) == [part] and not module._parameters and not module._buffers
         # A stage of one block is a Sequential of ours.
         is_stage = isinstance(module, nn.Sequential) and type(module) is not nn.Sequential
         if not is_wrapper or module is network or is_stage:

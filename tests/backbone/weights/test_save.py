@@ -11,6 +11,7 @@ import pytest
 import torch
 from other_projects import empty, filled
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.utils import parametrizations, prune
 
 import backbone
@@ -273,6 +274,7 @@ def test_wrapped_and_pruned_layers_are_written_under_their_own_names(tmp_path):
         for parameter in source.parameters():
             parameter.zero_()
     source.bn1 = nn.Sequential(source.bn1)
+    source.layer2 = checkpoint_wrapper(source.layer2)
     assert backbone.load_weights(nn.DataParallel(source), tmp_path / "a.pth").fits
     torch.testing.assert_close(source(x)["res5"], expected)
     with pytest.raises(backbone.WeightsError, match=r"missing \(layer2.0.conv1.parametrizations"):
