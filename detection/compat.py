@@ -31,6 +31,10 @@ OPERATORS = ("box_iou_rotated", "nms_rotated", "roi_align_rotated_forward", "roi
 CAFFE2_NAMES = ("add_export_config", "export_caffe2_model", "Caffe2Model", "export_onnx_model", "Caffe2Tracer")
 
 
+class _NotCompiledError(RunError, AttributeError):
+    """Pickle and torch.compile ask every module for a name, and take an AttributeError for a no."""
+
+
 class _MissingExtension(types.ModuleType):
     """Stands in for `detectron2._C`. Faster and Mask R-CNN never call it; what does gets a clear error."""
 
@@ -44,7 +48,7 @@ class _MissingExtension(types.ModuleType):
 
 def not_compiled(name: str) -> RunError:
     """Return the error of what needs detectron2's compiled part."""
-    return RunError(
+    return _NotCompiledError(
         f"detectron2's compiled part is not installed, and {name} needs it; "
         "run `python tools/install_detectron2.py --from-source --force`"
     )

@@ -45,7 +45,7 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
 
     Args:
         precision: float32, bfloat16 or float16; detections are float32 in each.
-        compile: pass the network, and conv5 on regions, through torch.compile.
+        compile: pass the network below its pyramid, and conv5 on regions, through torch.compile.
 
     Returns:
         The copy; `model` itself where a module of a user's own cannot be copied.
@@ -63,7 +63,7 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
     if precision != "float32":
         _lower(fast, heavy, DTYPES[precision])
     if compile:
-        for module in heavy:
+        for module in (getattr(module, "bottom_up", module) for module in heavy):
             on_cpu = next(module.parameters()).device.type == "cpu"
             module.compile(options={"freezing": True} if on_cpu else None)
     return fast

@@ -114,6 +114,8 @@ def test_stub_names_the_mend():
     stub = compat._MissingExtension("detectron2._C")
     with pytest.raises(RunError, match=r"deform_conv_forward needs it; run .*install_detectron2.py --from-source"):
         stub.deform_conv_forward(1, 2)
+    # Pickle, and with it torch.compile, looks for a function in every module.
+    assert not hasattr(stub, "torch")
     # What Python itself asks of any module stays answered as for a plain one.
     assert not hasattr(stub, "__file__")
     assert stub.__name__ == "detectron2._C"

@@ -228,7 +228,7 @@ def test_methods_run_on_the_copy_and_compile_is_obeyed(models, images, monkeypat
     monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compiled.append(module))
     sample = TestTransform(config)(images[0])
     pipeline = testing.as_tested(model, config, ["a", "b", "c"])
-    assert isinstance(pipeline, Pipeline) and compiled == [pipeline.networks[0].model.backbone]
+    assert isinstance(pipeline, Pipeline) and compiled == [network_of(pipeline.networks[0].model)]
     expected, found = (detect(net, [sample])[0] for net in (Pipeline([Network(model)], pipeline.methods), pipeline))
     assert len(found) == len(expected) and (found.scores - expected.scores).abs().max() < 1e-5
     testing.as_tested(model, config, ["a", "b", "c"], may_compile=False)
