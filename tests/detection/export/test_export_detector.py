@@ -50,7 +50,7 @@ def untrained(kind: str) -> Detector:
     with torch.no_grad():
         model.roi_heads.box_predictor.cls_score.weight.mul_(3)
     classes = [f"class {index}" for index in range(config.MODEL.ROI_HEADS.NUM_CLASSES)]
-    return Detector(model, config, classes, list(range(1, len(classes) + 1)), model)
+    return Detector(model, config, classes, list(range(1, len(classes) + 1)))
 
 
 def operators(graph: onnx.GraphProto) -> set[str]:
