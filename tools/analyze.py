@@ -16,7 +16,17 @@ EXAMPLE = """tools/analyze.py --backbone resnet101 --input-size 800 1216 --num-c
 SIZE_FLAGS = {"input_size", "batch_size", "freeze_at"}
 FLAGS = {
     "backbone": SIZE_FLAGS
-    | {"num_classes", "out_features", "output_stride", "norm", "stride_in_1x1", "shortcut", "stem", "effective"},
+    | {
+        "num_classes",
+        "out_features",
+        "output_stride",
+        "norm",
+        "stride_in_1x1",
+        "shortcut",
+        "stem",
+        "in_chans",
+        "effective",
+    },
     "all": SIZE_FLAGS,
     "responses": {"networks", "images", "num_images", "weights", "output", "seed"},
 }
@@ -53,6 +63,7 @@ def make_parser() -> Parser:
     one.add_argument("--stride-in-1x1", action="store_true", help="as in the paper, not in the 3x3")
     one.add_argument("--shortcut", metavar="X", help="option A, B or C of the paper")
     one.add_argument("--stem", metavar="NAME", help="conv7 or deep")
+    one.add_argument("--in-chans", type=int, metavar="N", help="channels of the images (default: 3)")
     one.add_argument("--effective", type=int, metavar="N", help="measure effective receptive fields on N noise images")
 
     responses = parser.add_argument_group("--responses", **left_out)
@@ -89,7 +100,8 @@ def analyse_one(name: str, given: dict) -> dict:
     if samples is not None:
         network = {key: value for key, value in given.items() if key not in ("batch_size", "freeze_at")}
         effective = measure_effective_fields(name, samples=samples, **network)
-    print(f"{name}, {report.batch_size} x 3 x {report.input_size[0]} x {report.input_size[1]}\n")
+    channels = given.get("in_chans", 3)
+    print(f"{name}, {report.batch_size} x {channels} x {report.input_size[0]} x {report.input_size[1]}\n")
     print(network_table(report, effective))
     return to_json(report, effective)
 

@@ -39,7 +39,10 @@ class TimmFeatures(nn.Module):
     def pretrained_cfg(self) -> dict[str, Any]:
         """What timm.data.resolve_model_data_config reads: mean and std of RGB images 0..1, and their usual size."""
         size = network_of(self.network).table.image_size
-        values: dict[str, Any] = {"architecture": self.network.architecture, "input_size": (3, size, size)}
+        values: dict[str, Any] = {
+            "architecture": self.network.architecture,
+            "input_size": (network_of(self.network).in_chans, size, size),
+        }
         preprocessing = network_of(self.network).preprocessing
         if preprocessing is not None:
             numbers = preprocessing.converted(channel_order="RGB", value_range=1)

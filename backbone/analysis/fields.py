@@ -90,7 +90,7 @@ def effective_fields(net: Backbone, size: tuple[int, int], *, samples: int = 4, 
     stages = [stage for stage in net.out_features if stage != "logits"]
     total = dict.fromkeys(stages, torch.zeros(size, dtype=torch.float64))
     for _ in range(samples):
-        images = torch.randn(1, 3, *size, generator=generator).requires_grad_()
+        images = torch.randn(1, net.in_chans, *size, generator=generator).requires_grad_()
         features = net(images)
         for stage in stages:
             height, width = features[stage].shape[2:]

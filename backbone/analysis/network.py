@@ -110,11 +110,14 @@ def analyse(
     """
     table = find_architecture(name)
     height, width = size or (table.image_size, table.image_size)
+    channels = keywords.get("in_chans", 3)
     if min(height, width, batch_size) < 1:
-        raise ArchitectureError(f"{name}: a batch of {batch_size} x 3 x {height} x {width}: each must be at least 1")
+        raise ArchitectureError(
+            f"{name}: a batch of {batch_size} x {channels} x {height} x {width}: each must be at least 1"
+        )
     keywords = {"num_classes": table.num_classes, **keywords}
-    images = torch.empty(batch_size, 3, height, width, device="meta")
     net = _build(name, keywords).eval()
+    images = torch.empty(batch_size, net.in_chans, height, width, device="meta")
     counting, peak, fields = Counting(), Peak(net, images), FollowFields(images)
     try:
         with torch.no_grad(), counting, peak, fields:
@@ -165,7 +168,7 @@ def measure_effective_fields(
         net = create(name, **{**keywords, "num_classes": None, "norm": norm, "out_features": None})
         net.out_features = tuple(net.stage_names)
         if any(isinstance(module, nn.BatchNorm2d) for module in net.modules()):
-            recompute_bn(net, [torch.randn(2, 3, *size)], 2)
+            recompute_bn(net, [torch.randn(2, net.in_chans, *size)], 2)
     return effective_fields(net.eval(), size, samples=samples)
 
 
@@ -207,7 +210,7 @@ def _smallest_side(net: Backbone) -> int:
     for side in range(1, 257):
         try:
             with torch.no_grad():
-                _run(net, torch.empty(1, 3, side, side, device="meta"), ())
+                _run(net, torch.empty(1, net.in_chans, side, side, device="meta"), ())
             return side
         except RuntimeError:
             continue

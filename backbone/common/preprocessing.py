@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .errors import WeightsError
 
-CHANNEL_ORDERS = ("RGB", "BGR")
+# With their number of channels; "bands" may have any.
+CHANNEL_ORDERS = {"RGB": 3, "BGR": 3, "L": 1, "bands": None}
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Preprocessing:
     """(pixel - mean) / std, channel by channel.
 
     Attributes:
-        channel_order: "RGB" or "BGR".
+        channel_order: "RGB", "BGR", "L" (gray) or "bands" (any number of channels, as the file has them).
         value_range: 255 where pixels are 0..255, 1 where they are divided by 255 first.
         mean, std: one number a channel, in `channel_order` and `value_range`.
         assumed: it is only the one usual for the layout of the weights' names; nothing in the file says so.
@@ -27,30 +28,44 @@ class Preprocessing:
 
     channel_order: str
     value_range: float
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     assumed: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.channel_order not in CHANNEL_ORDERS:
-            raise WeightsError(f"preprocessing: channel_order must be RGB or BGR, not {self.channel_order!r}")
+            raise WeightsError(f"preprocessing: channel_order must be RGB, BGR, L or bands, not {self.channel_order!r}")
         if self.value_range not in (1, 255):
             raise WeightsError(f"preprocessing: value_range must be 255 or 1, not {self.value_range!r}")
         for name in ("mean", "std"):
-            object.__setattr__(self, name, self._three(name))
+            object.__setattr__(self, name, self._numbers(name))
+        if len(self.mean) != len(self.std):
+            raise WeightsError(f"preprocessing: {len(self.mean)} numbers in mean, {len(self.std)} in std")
         if min(self.std) <= 0:
             raise WeightsError(f"preprocessing: std must be above 0, not {list(self.std)}")
 
-    def _three(self, name: str) -> tuple[float, float, float]:
+    def _numbers(self, name: str) -> tuple[float, ...]:
         try:
             values = tuple(float(value) for value in getattr(self, name))
         except (TypeError, ValueError):
             values = ()
-        if len(values) == 3 and not all(math.isfinite(value) for value in values):
+        wanted = CHANNEL_ORDERS[self.channel_order]
+        if not values or len(values) != (wanted or len(values)):
+            number = {1: "one number", 3: "three numbers", None: "numbers"}[wanted]
+            raise WeightsError(f"preprocessing: {name} must be {number}, not {getattr(self, name)!r}")
+        if not all(math.isfinite(value) for value in values):
             raise WeightsError(f"preprocessing: {name} must be finite, not {list(values)}")
-        if len(values) != 3:
-            raise WeightsError(f"preprocessing: {name} must be three numbers, not {getattr(self, name)!r}")
         return values
+
+    def for_channels(self, channels: int) -> Preprocessing:
+        """Return the numbers for images of another number of channels: the mean of all for one, else in turn."""
+        if channels == len(self.mean):
+            return self
+        if channels == 1:
+            mean, std = ((sum(values) / len(values),) for values in (self.mean, self.std))
+        else:
+            mean, std = (tuple(v[i % len(v)] for i in range(channels)) for v in (self.mean, self.std))
+        return replace(self, channel_order="L" if channels == 1 else "bands", mean=mean, std=std)
 
     def converted(self, *, channel_order: str | None = None, value_range: float | None = None) -> Preprocessing:
         """Return the numbers for another channel order or value range.
@@ -58,7 +73,9 @@ class Preprocessing:
         Weights keep the order they were trained with; another order here is a way to compare, or to feed pixels that
         come in it once the channels of the first convolution are turned too.
         """
-        order = channel_order or self.channel_order
+        # What is no colour image has no other order.
+        order = (channel_order if len(self.mean) == 3 else None) or self.channel_order
+        order = self.channel_order if self.channel_order == "bands" else order
         step = 1 if order == self.channel_order else -1
         factor = (value_range or self.value_range) / self.value_range
         mean, std = ([value * factor for value in values][::step] for values in (self.mean, self.std))
@@ -68,7 +85,7 @@ class Preprocessing:
         """Preprocess images.
 
         Args:
-            images: (N, 3, H, W) or (3, H, W), RGB, 0..255, any dtype.
+            images: (N, C, H, W) or (C, H, W), RGB (gray, or bands as the file has them), 0..255, any dtype.
 
         Returns:
             float32 (or the dtype of floating images), same shape, in `channel_order`.
@@ -77,7 +94,7 @@ class Preprocessing:
         if self.channel_order == "BGR":
             images = images.flip(-3)
         numbers = self.converted(value_range=255)
-        mean, std = (torch.tensor(v).to(images).view(3, 1, 1) for v in (numbers.mean, numbers.std))
+        mean, std = (torch.tensor(v).to(images).view(-1, 1, 1) for v in (numbers.mean, numbers.std))
         return (images - mean) / std
 
     def to_dict(self) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def export(
     """
     path = Path(path)
     source = source_of(network)
-    options = ExportOptions(input_size, batch_size, dynamic, exporter, opset)
+    options = ExportOptions(input_size, batch_size, dynamic, exporter, opset, source.in_chans)
     if path.suffix.lower() in WEIGHTS_SUFFIXES:
         if bake_preprocessing or exporter != "auto" or opset is not None:
             raise ExportError(f"{path}: holds weights alone; bake_preprocessing, exporter and opset are not for it")

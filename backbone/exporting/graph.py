@@ -14,7 +14,7 @@ from ..networks.contract import Backbone
 from ..networks.folding import FoldedBackbone, fold
 
 INPUT = "images"
-SHAPE_TO_TRACE = (2, 3, 64, 96)
+SIZE_TO_TRACE = (64, 96)
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class ExportOptions:
         dynamic: whether the file takes other sizes and numbers of images.
         exporter: "dynamo" or "torchscript", for ONNX.
         opset: of ONNX; None is the exporter's own choice.
+        channels: of the images.
 
     Raises:
         ExportError: sizes that are none.
@@ -37,6 +38,7 @@ class ExportOptions:
     dynamic: bool
     exporter: str | None = None
     opset: int | None = None
+    channels: int = 3
 
     def __post_init__(self) -> None:
         sizes = tuple(self.input_size) if isinstance(self.input_size, (tuple, list)) else ()
@@ -48,7 +50,7 @@ class ExportOptions:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        return (self.batch_size, 3, *self.input_size)
+        return (self.batch_size, self.channels, *self.input_size)
 
     def shapes_to_check(self) -> list[tuple[int, int, int, int]]:
         """Shapes of images that the file must take: the example's, and with `dynamic` another."""
@@ -58,7 +60,7 @@ class ExportOptions:
         # Odd sizes divide by no stride. Of large images a part is quicker; small ones may not become smaller.
         height = height * 5 // 8 if height >= 256 else height + 11
         width = width * 3 // 4 if width >= 256 else width + 18
-        return [self.shape, (self.batch_size + 1, 3, height | 1, width | 1)]
+        return [self.shape, (self.batch_size + 1, self.channels, height | 1, width | 1)]
 
     def shape_to_trace(self) -> tuple[int, int, int, int]:
         """Shape of the images that the network is traced with.
@@ -66,7 +68,7 @@ class ExportOptions:
         torch.export takes a size of one, of the batch or of a feature map, for a constant. A dynamic graph is the same
         from any images; small ones are quick.
         """
-        return SHAPE_TO_TRACE if self.dynamic else self.shape
+        return (2, self.channels, *SIZE_TO_TRACE) if self.dynamic else self.shape
 
 
 class AdaptiveAveragePool(nn.Module):
@@ -113,8 +115,8 @@ class ExportGraph(nn.Module):
             if preprocessing.channel_order == "BGR":
                 flip_inputs(self.network)
             numbers = preprocessing.converted(channel_order="RGB", value_range=255)
-            self.register_buffer("mean", torch.tensor(numbers.mean).view(3, 1, 1))
-            self.register_buffer("std", torch.tensor(numbers.std).view(3, 1, 1))
+            self.register_buffer("mean", torch.tensor(numbers.mean).view(-1, 1, 1))
+            self.register_buffer("std", torch.tensor(numbers.std).view(-1, 1, 1))
         self.eval().requires_grad_(False)
 
     @property

@@ -42,7 +42,7 @@ def export_weights(
     """
     path = Path(path)
     source = source_of(network)
-    options = ExportOptions(input_size, batch_size, dynamic)
+    options = ExportOptions(input_size, batch_size, dynamic, channels=source.in_chans)
     examples = examples_of(source, ExportGraph(source, None), options)
     with temporary_folder(path) as folder:
         file = folder / path.name

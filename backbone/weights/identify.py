@@ -13,6 +13,7 @@ from torch import nn
 from ..common.errors import UserError, WeightsError
 from .content import WeightsFile
 
+FIRST = ("conv1.weight", "conv1.0.weight", "features.0.weight")
 CLASSIFIERS = ("fc.weight", "classifier.6.weight")
 
 
@@ -28,6 +29,9 @@ def keywords_for(weights: WeightsFile) -> dict[str, Any]:
         keywords["norm"] = "gn"
     if "conv1.0.weight" in tensors:
         keywords["stem"] = "deep"
+    first = next((tensors[name] for name in FIRST if name in tensors), None)
+    if first is not None and first.ndim == 4 and first.shape[1] > 0:
+        keywords["in_chans"] = first.shape[1]
     return keywords
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from ..common.errors import WeightsError
 from ..common.text import count
+from ..networks.contract import Backbone, first_convolution
 from ..networks.plain import load_plain, path_inside, plain_names, unwrapped
+from .channels import fit_channels
 from .content import WeightsFile, open_weights
 from .identify import find_backbones, shortcut_of
 from .report import LoadReport, MisfitError, match
@@ -30,7 +32,8 @@ def load_weights(
     """Load a weights file of any known kind and layout into `network`.
 
     The weights' preprocessing becomes `network.preprocessing` (None where it is not known), their pooling is set on the
-    network, and their stride placement is checked against it.
+    network, and their stride placement is checked against it. Weights of three channels are adapted to a network of
+    another `in_chans` by timm's rule.
 
     Args:
         network: of `backbone.create`; it or its stages may be inside torch.compile, DistributedDataParallel or wrappers
@@ -48,6 +51,7 @@ def load_weights(
     """
     network = unwrapped(network)
     weights = path if isinstance(path, WeightsFile) else open_weights(path, part=part)
+    weights, adapted = fit_channels(network, weights)
     report = compare(network, weights, new_classifier=new_classifier)
     if not report.loaded or (strict and not report.fits):
         architecture = getattr(network, "architecture", "the network")
@@ -60,7 +64,7 @@ def load_weights(
     if new_classifier:
         classifier_of(network)[1].reset_parameters()
         report.notes.append("classifier initialised anew")
-    report.notes += weights.notes()
+    report.notes += [*adapted, *weights.notes()]
     report.notes += [*filter(None, [set_pooling(network, weights.traits)]), *doubts(network, weights.traits)]
     network.preprocessing = weights.traits.preprocessing
     return report
@@ -136,6 +140,14 @@ def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
         prefix = path_inside(network, classifier_of(network)[0])
         if all(name.startswith(prefix) for name in wrong):
             return NEW_CLASSIFIER_HINT
+    if isinstance(network, Backbone) and wrong == [
+        name := path_inside(network, first_convolution(network)[0]) + "weight"
+    ]:
+        shape = report.mismatched.get(name, ((), ()))
+        if len(shape[0]) == 4 and shape[0][:1] + shape[0][2:] == shape[1][:1] + shape[1][2:]:
+            return (
+                f"the weights are of images with {shape[0][1]} channels: create the network with in_chans={shape[0][1]}"
+            )
     if weights.layout is None:
         return "the names in the file are of no known layout"
     stem = "deep" if "conv1.0.weight" in weights.tensors else "conv7"

@@ -29,6 +29,7 @@ def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -
         "layout": layout,
         "norm": norm_of(network),
         "num_classes": _classes_of(network),
+        "in_chans": getattr(network, "in_chans", None),
         **traits_of(network),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
     }

@@ -10,6 +10,15 @@ from .layouts.base import structure
 from .traits import traits_of
 
 PROJECTS = {"mmdet": "MMDetection", "mmpretrain": "MMPretrain", "huggingface": "transformers"}
+# What says the number of channels.
+CHANNELS = {
+    "timm": "create timm's network with in_chans={}",
+    "mmdet": "build MMDetection's with in_channels={}",
+    "mmpretrain": "build MMPretrain's with in_channels={}",
+    "huggingface": "build transformers' with num_channels={}",
+    "detectron2": "set MODEL.PIXEL_MEAN and PIXEL_STD to {} entries",
+    "torchvision": "torchvision's network needs a new conv1 of {} channels",
+}
 # Of the networks with stages res2 to res5, by output stride.
 STRIDES = {16: ((1, 2, 2, 1), (1, 1, 1, 2)), 8: ((1, 2, 1, 1), (1, 1, 2, 4))}
 
@@ -20,6 +29,11 @@ def reader_notes(network: nn.Module, layout: str, state: dict[str, Tensor]) -> l
     dilated = traits["output_stride"] if traits["dilation_style"] else None
     groups, width = _groups(network, has)
     notes = []
+    channels = getattr(network, "in_chans", 3)
+    if channels != 3:
+        notes.append(
+            f"images have {channels} channels: {CHANNELS.get(layout, 'another first convolution').format(channels)}"
+        )
     if layout in ("mmdet", "mmpretrain"):
         notes += _openmmlab(layout, has, dilated, groups, width)
     elif layout == "detectron2":
