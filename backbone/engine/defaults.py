@@ -39,7 +39,8 @@ def add_shared_defaults(config: Any) -> None:
     _section(config, "PAPER").ROWS = ()
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
     _section(config, "DATALOADER").NUM_WORKERS = -1
-    # Channel order of the images: "RGB" or "BGR".
+    # Channel order of the images: "RGB" or "BGR"; detectors also take "L" (gray, one channel) and "bands" (as many as
+    # MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
     _section(config, "INPUT").FORMAT = "RGB"
     _add_model(_section(config, "MODEL"))
     _add_solver(_section(config, "SOLVER"))
@@ -60,7 +61,8 @@ def _add_model(model: Any) -> None:
     model.WEIGHTS_PART = ""
     # Memory layout of images, features and convolution weights.
     model.CHANNELS_LAST = False
-    # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights.
+    # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights. One for each channel of
+    # the images; the networks of detectors take as many.
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
     # One for each channel, as PIXEL_MEAN.
     model.PIXEL_STD = [58.395, 57.12, 57.375]

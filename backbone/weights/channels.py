@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from ..networks.contract import Backbone, first_convolution
@@ -27,18 +26,25 @@ def adapted(kernel: Tensor, channels: int) -> Tensor:
 
 def fit_channels(network: nn.Module, weights: WeightsFile) -> tuple[WeightsFile, list[str]]:
     """Return the weights for the network's number of channels, their preprocessing likewise, and what was done."""
-    if not isinstance(network, Backbone):
-        return weights, []
-    name, channels = path_inside(network, first_convolution(network)[0]) + "weight", network.in_chans
-    kernel = weights.tensors.get(name)
-    if not isinstance(kernel, torch.Tensor) or kernel.ndim != 4 or kernel.shape[1] != BASE or channels == BASE:
-        return weights, []
+    tensors, notes = adapt_channels(network, weights.tensors)
     preprocessing = weights.traits.preprocessing
-    order = f" ({preprocessing.channel_order})" if preprocessing else ""
-    how = "summed" if channels == 1 else f"repeated in their order{order}, times {BASE}/{channels}"
+    if notes and preprocessing is not None:
+        notes.append(
+            f"mean and std of {preprocessing.channel_order} images "
+            + ("averaged" if network.in_chans == 1 else "repeated in that order")
+        )
+        preprocessing = preprocessing.for_channels(network.in_chans)
+    return replace(weights, tensors=tensors, traits=replace(weights.traits, preprocessing=preprocessing)), notes
+
+
+def adapt_channels(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return tensors whose first convolution takes the network's number of channels, and what was done."""
+    if not isinstance(network, Backbone):
+        return tensors, []
+    name, channels = path_inside(network, first_convolution(network)[0]) + "weight", network.in_chans
+    kernel = tensors.get(name)
+    if not isinstance(kernel, Tensor) or kernel.ndim != 4 or kernel.shape[1] != BASE or channels == BASE:
+        return tensors, []
+    how = "summed" if channels == 1 else f"repeated, times {BASE}/{channels}"
     note = f"{name} adapted from {BASE} channels to {channels}: {how}"
-    if preprocessing is not None:
-        preprocessing = preprocessing.for_channels(channels)
-        note += "; mean and std likewise, " + ("averaged" if channels == 1 else "repeated")
-    traits = replace(weights.traits, preprocessing=preprocessing)
-    return replace(weights, tensors={**weights.tensors, name: adapted(kernel, channels)}, traits=traits), [note]
+    return {**tensors, name: adapted(kernel, channels)}, [note]

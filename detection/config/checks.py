@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
+from backbone.common.preprocessing import CHANNEL_ORDERS
 from backbone.engine.defaults import (
     IMAGES,
     SCHEDULES,
@@ -36,6 +37,7 @@ DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
 CHOICES = {
     **SHARED_CHOICES,
+    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
     "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),
@@ -72,12 +74,25 @@ def check_values(config: CfgNode, source: str) -> None:
     check_choices(config, choices, source)
     check_steps(config, source)
     check_pixels(config, source)
+    _check_channels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)
     _check_sizes(config, source)
     _check_scheme(config, source)
     _check_last_stage(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)
+
+
+def _check_channels(config: CfgNode, source: str) -> None:
+    """Raise ConfigError unless the numbers of the pixels are as many as INPUT.FORMAT has channels."""
+    order, mean, std = config.INPUT.FORMAT, config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD
+    wanted = CHANNEL_ORDERS[order] or len(mean)
+    if len(mean) != wanted or len(std) != len(mean) or not mean:
+        hint = "" if order == "bands" else '; INPUT.FORMAT "L" takes gray images, "bands" any number of channels'
+        raise ConfigError(
+            f"{source}: INPUT.FORMAT {order} needs {wanted or 'some'} numbers in MODEL.PIXEL_MEAN and PIXEL_STD, "
+            f"not {len(mean)} and {len(std)}{hint}"
+        )
 
 
 def _check_sizes(config: CfgNode, source: str) -> None:

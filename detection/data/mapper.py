@@ -69,6 +69,9 @@ def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "non
     """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels."""
     if flip == "none":
         return resize_image(image, width, height)
+    if image.shape[2] != 3:  # OpenCV would drop the axis of a single channel
+        axis = {"horizontal": 1, "vertical": 0}[flip]
+        return np.ascontiguousarray(np.flip(resize_image(image, width, height), axis))
     if width * height < image.shape[0] * image.shape[1]:
         return cv2.flip(resize_image(image, width, height), FLIPS[flip])
     return resize_image(cv2.flip(image, FLIPS[flip]), width, height)
@@ -81,6 +84,7 @@ class Mapper:
         flip: at random, "horizontal", "vertical" or "none".
         mask_format: "polygon" or "bitmask"; used where the set has segmentations.
         proposals: of the same images; added to the samples of training.
+        channel_order: of `read_image`; channels: how many the images must have.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Mapper:
         *,
         resize: Resize,
         channel_order: str,
+        channels: int | None = None,
         flip: str = "horizontal",
         mask_format: str = "polygon",
         proposals: Proposals | None = None,
@@ -96,6 +101,7 @@ class Mapper:
         self.images = images
         self.resize = resize
         self.channel_order = channel_order
+        self.channels = channels
         self.flip = flip
         self.mask_format = mask_format
         self.given = proposals
@@ -109,7 +115,8 @@ class Mapper:
         """
         width, height = self.images.size(index)
         path = str(self.images.path(index))
-        image = read_image(path, size=(width, height), channel_order=self.channel_order)
+        order = self.channel_order
+        image = read_image(path, size=(width, height), channel_order=order, channels=self.channels)
         new_width, new_height = self.resize.target(width, height, self.resize.draw(rng))
         flipped = self.flip != "none" and rng is not None and rng.random() < 0.5
         flip = self.flip if flipped else "none"

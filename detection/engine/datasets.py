@@ -195,6 +195,7 @@ def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals 
         images,
         resize=Resize(tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, inputs.MIN_SIZE_TRAIN_SAMPLING),
         channel_order=inputs.FORMAT,
+        channels=len(config.MODEL.PIXEL_MEAN),
         flip=inputs.RANDOM_FLIP,
         mask_format=inputs.MASK_FORMAT,
         proposals=proposals,

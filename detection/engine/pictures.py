@@ -12,7 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from backbone.common.errors import DataError
-from backbone.common.images import montage, read_image
+from backbone.common.images import montage, picture_of, read_image
 
 from ..data.sets import DetectionSet
 from ..visualization import draw_objects
@@ -24,12 +24,12 @@ def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_or
     """Return the first images of a training batch with their ground truth, (H, W, 3) BGR uint8.
 
     Args:
-        channel_order: "RGB" or "BGR", of the batch's images.
+        channel_order: of the batch's images.
     """
     drawn = []
     for sample in batch[:IN_SHEET]:
         image = sample["image"].permute(1, 2, 0).numpy()
-        image = np.ascontiguousarray(image[:, :, ::-1] if channel_order == "RGB" else image)
+        image = np.ascontiguousarray(picture_of(image, channel_order))
         target = sample["instances"]
         drawn.append(draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), classes))
     return montage(drawn, columns=2)
@@ -46,14 +46,17 @@ def evaluation_pictures(
     chosen = np.linspace(0, len(images) - 1, min(config.TEST.PICTURES, len(images))).astype(int)
     for index in np.unique(chosen).tolist():
         try:
-            picture = _pair(images, index, of_image[images.image_ids[index].item()], config.TEST.PICTURE_SCORE)
+            records = of_image[images.image_ids[index].item()]
+            picture = _pair(images, index, records, config.TEST.PICTURE_SCORE, config.INPUT.FORMAT)
         except DataError:
             continue  # the evaluation has named it
         yield f"{images.name}_{Path(images.files[index]).stem}", picture
 
 
-def _pair(images: DetectionSet, index: int, records: list[dict[str, Any]], least_score: float) -> np.ndarray:
-    image = read_image(images.path(index), size=images.size(index))
+def _pair(
+    images: DetectionSet, index: int, records: list[dict[str, Any]], least_score: float, order: str
+) -> np.ndarray:
+    image = picture_of(read_image(images.path(index), size=images.size(index), channel_order=order), order)
     larger = max(1.0, 320 / min(image.shape[:2]))
     image = cv2.resize(image, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
     label_of = {category: label for label, category in enumerate(images.category_ids)}

@@ -69,6 +69,11 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
     if isinstance(detector.model.roi_heads.box_predictor, nn.ModuleList):
         raise ExportError(f"{path}: a cascade of box heads cannot be written as one graph")
+    if detector.config.INPUT.FORMAT not in ("RGB", "BGR"):
+        raise ExportError(
+            f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "
+            f"{detector.config.INPUT.FORMAT!r}; export the backbone"
+        )
     require(("onnx", "onnxruntime"), f"{path}: ONNX")
     graph = DetectorGraph(detector.model)
     metadata = _metadata(detector, graph)

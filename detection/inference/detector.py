@@ -52,7 +52,8 @@ class Detector:
         return self._tested[1]
 
     def __call__(self, image: np.ndarray) -> Instances:
-        """Detect on a BGR uint8 image (H, W, 3); boxes come in its pixels."""
+        """Detect on a BGR uint8 image (H, W, 3), or on (H, W, C) where INPUT.FORMAT is "L" or "bands"; boxes come in
+        its pixels."""
         return detect(self.tested, [TestTransform(self.config)(image)])[0]
 
 

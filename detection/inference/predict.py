@@ -18,7 +18,7 @@ from tqdm import tqdm
 from backbone import DataError
 from backbone.common.files import write_json, write_whole
 from backbone.common.images import find_images as images_below
-from backbone.common.images import read_image
+from backbone.common.images import picture_of, read_image
 from backbone.engine.record import LOGGER
 
 from ..visualization import draw_objects
@@ -99,10 +99,12 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
         files, numbers, category_ids = listed.files, listed.ids, listed.category_ids
         if listed.note:
             log.warning(listed.note)
+    wanted = detector.config.INPUT.FORMAT
+    order = wanted if wanted in ("L", "bands") else "BGR"
     rows = zip(files, numbers, picture_names(files, root))
     for file, image_id, name in tqdm(rows, total=len(files), unit="img", disable=None if len(files) > 1 else True):
         try:
-            image = read_image(file)
+            image = read_image(file, channel_order=order, channels=len(detector.config.MODEL.PIXEL_MEAN))
         except DataError as error:
             skipped[str(file)] = str(error)
             log.warning("skipped: %s", error)
@@ -111,7 +113,7 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
         records += to_coco(instances, image_id, category_ids)
         height, width = image.shape[:2]
         images.append({"id": image_id, "file_name": str(file.relative_to(root)), "width": width, "height": height})
-        picture = draw(image, instances[instances.scores >= least_score], detector.classes)
+        picture = draw(picture_of(image, order), instances[instances.scores >= least_score], detector.classes)
         encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
         write_whole(output / name, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
     if not images:

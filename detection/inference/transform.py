@@ -27,7 +27,7 @@ class TestTransform:
 
     def __init__(self, config: CfgNode, *, resize: Resize | None = None, views: bool = True) -> None:
         inputs = config.INPUT
-        self.channel_order = inputs.FORMAT
+        self.channel_order, self.channels = inputs.FORMAT, len(config.MODEL.PIXEL_MEAN)
         self.resize = resize or Resize((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST)
         self.views = _views(config) if views else {}
 
@@ -36,10 +36,10 @@ class TestTransform:
         where a method needs other sizes, `views`: {shorter side: the image at that size}.
 
         Args:
-            image: (H, W, 3) uint8, its channels in `channel_order`.
+            image: (H, W, C), its channels in `channel_order`; gray and bands come as the config's INPUT.FORMAT.
         """
         height, width = image.shape[:2]
-        reverse = channel_order != self.channel_order
+        reverse = channel_order != self.channel_order and self.channel_order in ("RGB", "BGR")
 
         def sized(resize: Resize, side: int) -> Any:
             resized = resize_image(image, *resize.target(width, height, side))
@@ -69,7 +69,8 @@ class TestMapper:
             DataError: the image cannot be decoded, or is not of the size that its record says.
         """
         path, order = str(self.images.path(index)), self.transform.channel_order
-        image = read_image(path, size=self.images.size(index), channel_order=order)
+        size, channels = self.images.size(index), self.transform.channels
+        image = read_image(path, size=size, channel_order=order, channels=channels)
         sample = self.transform(image, order)
         return {**sample, "file_name": path, "image_id": self.images.image_ids[index].item()}
 

@@ -82,10 +82,9 @@ def network_keywords(config: CfgNode) -> dict[str, object]:
 
 def build_network(config: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
     """Build the config's network as a detectron2 backbone."""
-    if input_shape is not None and input_shape.channels != 3:
-        raise ConfigError(f"backbones take 3 channels, MODEL.PIXEL_MEAN has {input_shape.channels}")
+    channels = len(config.MODEL.PIXEL_MEAN) if input_shape is None else input_shape.channels
     name, _ = architecture_of(config)
-    return adapted_class(name)(name, **network_keywords(config))
+    return adapted_class(name)(name, in_chans=channels, **network_keywords(config))
 
 
 def network_of(model: nn.Module) -> backbone.Backbone:

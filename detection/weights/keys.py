@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.engine.starting_weights import WeightKeys
+from backbone.engine.starting_weights import IMAGE_KEYS, WeightKeys
 
 from ..config.names import architecture_of
 
@@ -16,4 +16,6 @@ WEIGHT_KEYS = WeightKeys(
     },
     stem="MODEL.BACKBONE.STEM",
     architecture=lambda config: architecture_of(config)[1],
+    # Images that are not of three channels are the config's own: weights of three are adapted to them.
+    matters=lambda config, key: key not in IMAGE_KEYS or len(config.MODEL.PIXEL_MEAN) == 3,
 )

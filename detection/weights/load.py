@@ -14,6 +14,7 @@ from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
 from backbone.networks.plain import load_plain
 from backbone.weights import match
+from backbone.weights.channels import adapt_channels
 
 from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
@@ -75,7 +76,8 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
         report = load_detector(model, weights)
         return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}{mapped}"
     network = network_of(model)
-    wanted, rest = _split(weights.tensors, network)
+    tensors, adapted = adapt_channels(network, weights.tensors)
+    wanted, rest = _split(tensors, network)
     parts = [(network, wanted)]
     heads = getattr(model, "roi_heads", None)
     if heads is not None:
@@ -89,7 +91,8 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
     for (module, tensors), report in zip(parts, reports):
         _copy(module, tensors, report)
     loaded = sum(len(report.loaded) for report in reports)
-    return f"{source}: {weights.says}backbone, {count(loaded, 'tensor')}{weights.leaves}"
+    said = "; ".join([f"{source}: {weights.says}backbone, {count(loaded, 'tensor')}", *adapted])
+    return said + weights.leaves
 
 
 def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[str]) -> tuple[StartingWeights, str]:

@@ -1,5 +1,6 @@
 """Reading and resizing images with OpenCV. Imported where images are read, not by `import backbone`."""
 
+from .bands import picture_of
 from .find import find_images, is_image_name, list_folders, list_images
 from .headers import has_image_magic, read_header, with_end
 from .read import decode_image, read_image
@@ -13,6 +14,7 @@ __all__ = [
     "list_folders",
     "list_images",
     "montage",
+    "picture_of",
     "read_header",
     "read_image",
     "resize_image",

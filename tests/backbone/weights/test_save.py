@@ -41,7 +41,8 @@ def test_every_kind_comes_back_with_its_metadata(suffix, layout, tmp_path):
     save_weights(source, path, layout=layout, metadata={"epochs": 90, "top1": 75.3})
     weights = open_weights(path)
     assert (weights.kind, weights.layout) == (KINDS.get(suffix, "torch"), layout)
-    expected = {"architecture": "resnet50", "layout": layout, "norm": "frozen_bn", "epochs": 90, "top1": 75.3}
+    expected = {"architecture": "resnet50", "layout": layout, "norm": "frozen_bn", "in_chans": 3}
+    expected |= {"epochs": 90, "top1": 75.3}
     expected |= {"stride_in_1x1": True, "ceil_pool": True, "average_down": False, "preprocessing": BGR.to_dict()}
     expected |= {"stem": "conv7", "shortcut": "B", "output_stride": 32}
     assert weights.metadata == expected
@@ -198,7 +199,7 @@ def test_the_former_file_survives(suffix, tmp_path, monkeypatch):
     [
         ('{"stride_in_1x1": "yes"}', "stride_in_1x1 must be true or false"),
         ('{"preprocessing": {"mean": [1, 2, 3]}}', "preprocessing must have channel_order"),
-        (json.dumps({"preprocessing": {**BGR.to_dict(), "channel_order": "GBR"}}), "RGB or BGR"),
+        (json.dumps({"preprocessing": {**BGR.to_dict(), "channel_order": "GBR"}}), "RGB, BGR, L or bands"),
         (json.dumps({"preprocessing": {**BGR.to_dict(), "value_range": 100}}), "255 or 1"),
         (json.dumps({"preprocessing": {**BGR.to_dict(), "mean": [0, 0]}}), "three numbers"),
         (json.dumps({"preprocessing": {**BGR.to_dict(), "std": [1, 0, 1]}}), "above 0"),
