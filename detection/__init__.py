@@ -36,7 +36,8 @@ def get_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> Cf
     """Return the frozen detectron2 config of a YAML file.
 
     Args:
-        path_or_name: a path, or a bare file name that is then looked for in configs/.
+        path_or_name: a path, or a bare file name that is then looked for in configs/;
+            `detectron2:COCO-Detection/faster_rcnn_R_50_C4_1x` and its like are those of detectron2's model zoo.
         overrides: KEY, VALUE, KEY, VALUE, ...; they win over the file.
 
     Raises:

@@ -13,7 +13,10 @@ EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input p
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py or detectron2"
+    )
+    parser.add_argument("--config", metavar="FILE", help="of weights of detectron2 (else its model zoo's is found)")
     parser.add_argument("--input", required=True, metavar="PATH", help="an image, a folder, or a quoted glob")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
@@ -35,7 +38,7 @@ def main() -> None:
     from detection.inference.predict import predict
 
     start_logging(None)
-    detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides)
+    detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides, config=arguments.config)
     outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score, ids=arguments.ids)
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
     print(f"{count(outcome.images, 'image')}, {count(outcome.detections, 'detection')}{skipped}")

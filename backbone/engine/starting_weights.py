@@ -148,6 +148,7 @@ class StartingWeights:
         classes: names of what the whole model was trained on; [] where it does not say.
         file: of a backbone, all that is known of it.
         metadata: of a whole model, what its checkpoint says of it.
+        usual: `wants` are only the defaults of the project that the file is of; the command line's values win.
     """
 
     source: str
@@ -157,6 +158,11 @@ class StartingWeights:
     classes: list[str] = field(default_factory=list)
     file: WeightsFile | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    usual: bool = False
+
+    def wanted(self, given: Collection[str]) -> dict[str, Any]:
+        """Return the keys that the weights ask for, where those of the command line, `given`, are not to win."""
+        return {key: value for key, value in self.wants.items() if not (self.usual and key in given)}
 
     @property
     def assumed(self) -> bool:
@@ -176,13 +182,18 @@ class StartingWeights:
 
 
 def open_starting_weights(
-    path: str, keys: WeightKeys, is_whole: Callable[[Mapping[str, Tensor]], bool], part: str = ""
+    path: str,
+    keys: WeightKeys,
+    is_whole: Callable[[Mapping[str, Tensor]], bool],
+    part: str = "",
+    of_others: Callable[[Any, Mapping[str, Tensor], str], StartingWeights | None] | None = None,
 ) -> StartingWeights:
     """Read a whole model's checkpoint, or a backbone's weights of any kind and layout.
 
     Args:
         is_whole: whether tensors of these names are a whole model's.
         part: which of several networks in the file, MODEL.WEIGHTS_PART; "" for the only one, or a whole model.
+        of_others: makes starting weights of another project's whole model, of content, tensors and path; or None.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
@@ -191,14 +202,22 @@ def open_starting_weights(
     tensors = find_state_dict(content, path)
     if all(name.startswith(PARALLEL) for name in tensors):
         tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}
+    others = of_others(content, tensors, path) if of_others is not None and not part else None
+    if others is not None:
+        return others
     if not part and is_whole(tensors):
-        metadata = content.get("metadata")
-        metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
-        classes = metadata.get("classes")
-        classes = [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []
+        classes, metadata = classes_in(content)
         return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), classes, metadata=metadata)
     file = interpret(content, text, path, part=part or None)
     return StartingWeights(path, False, file.tensors, keys.of_backbone(file.traits, file.tensors), file=file)
+
+
+def classes_in(content: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the names of a checkpoint's classes, and all of its metadata; [] and {} where it has none."""
+    metadata = content.get("metadata")
+    metadata = dict(metadata) if isinstance(metadata, Mapping) else {}
+    classes = metadata.get("classes")
+    return [str(name) for name in classes] if isinstance(classes, (list, tuple)) else [], metadata
 
 
 def _has(config: Any, key: str) -> bool:

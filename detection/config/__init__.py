@@ -1,5 +1,6 @@
 """The detector's config: detectron2's keys, ours beside them, and the loading of YAML files."""
 
-from .load import check, default_config, load_config
+from .defaults import default_config
+from .load import check, load_config
 
 __all__ = ["check", "default_config", "load_config"]

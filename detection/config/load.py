@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 from backbone.engine.config import check_tool, find_config, merge, merge_overrides, read_yaml
 
 from .checks import check_values, derive_from_architecture
-from .defaults import add_defaults
+from .defaults import default_config
+from .detectron2_config import from_detectron2, zoo_config
 from .keys import refuse_unused
 
-
-def default_config() -> CfgNode:
-    """Return a fresh, unfrozen config with detectron2's keys and ours."""
-    config = get_cfg()
-    add_defaults(config)
-    return config
+# Before the name of a config of detectron2's model zoo.
+ZOO = "detectron2:"
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:
     """See `detection.get_config`."""
-    path = find_config(path_or_name)
-    config = default_config()
-    values = read_yaml(path)
-    check_tool(values, str(path), "tools/train_net.py")
-    merge(config, values, str(path))
+    if str(path_or_name).startswith(ZOO):
+        source, values = str(path_or_name), {}
+        config = from_detectron2(zoo_config(source.removeprefix(ZOO)), source)
+    else:
+        path = find_config(path_or_name)
+        source, values, config = str(path), read_yaml(path), default_config()
+        check_tool(values, source, "tools/train_net.py")
+        merge(config, values, source)
     given = merge_overrides(config, overrides)
-    check(config, default_config(), {*given, *_dotted(values)}, str(path))
+    check(config, default_config(), {*given, *_dotted(values)}, source)
     config.freeze()
     return config
 

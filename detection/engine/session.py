@@ -108,7 +108,8 @@ class DetectionRun(TaskRun):
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
-        config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
+        wants = weights.wanted(given)
+        config, notes = WEIGHT_KEYS.adopt(self.config, wants, weights.source, given, assumed=weights.assumed)
         return config, weights, notes
 
     def build(self) -> nn.Module:

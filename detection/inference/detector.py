@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import nn
 
-from backbone import WeightsError
+from backbone import ConfigError, WeightsError
+from backbone.common.text import some
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, merge_overrides, parse_yaml
+from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
+from backbone.engine.starting_weights import StartingWeights
+from backbone.weights import find_state_dict
 
-from ..config import check, default_config
+from ..config import check, default_config, load_config
 from ..modeling.build import build
+from ..weights.detectron2_files import config_of, named_classes, number_of_classes
+from ..weights.detectron2_names import has_detectron2_names
 from ..weights.keys import WEIGHT_KEYS
-from ..weights.load import load_detector
+from ..weights.load import load_detector, open_starting_weights
 from .fast import state_of
 from .methods import as_tested, check_ensemble
 from .run import detect
 from .transform import TestTransform
+
+log = logging.getLogger(LOGGER)
 
 
 @dataclass
@@ -57,12 +67,17 @@ class Detector:
         return detect(self.tested, [TestTransform(self.config)(image)])[0]
 
 
-def load_trained_detector(path: str | Path, device: str | None = None, overrides: Sequence[object] = ()) -> Detector:
-    """Build the detector that a checkpoint of this project holds; its config is in it.
+def load_trained_detector(
+    path: str | Path, device: str | None = None, overrides: Sequence[object] = (), config: str | Path | None = None
+) -> Detector:
+    """Build the detector of a checkpoint of this project, whose config is in it, or of a file of detectron2.
+
+    A file of detectron2 gets the config of its model zoo that has such a detector, and the names of its classes.
 
     Args:
         device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
         overrides: KEY, VALUE, ... of the config's TEST section and its like; they are checked as for a training.
+        config: for a file that carries none, as of `detection.get_config`.
 
     Raises:
         WeightsError: no such checkpoint, or it carries no config and classes.
@@ -70,29 +85,70 @@ def load_trained_detector(path: str | Path, device: str | None = None, overrides
         RunError: the device is not there.
     """
     content = checkpoint.load(path)
-    metadata = content.get("metadata", {})
-    if not isinstance(content.get("config"), str) or not metadata.get("classes"):
-        raise WeightsError(f"{path}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
-    config = default_config()
-    merge(config, parse_yaml(content["config"], f"{path}, its config"), str(path))
-    names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
-    if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
-    trained = config.clone()
-    config.MODEL.DEVICE = default_config().MODEL.DEVICE
-    given = set(merge_overrides(config, overrides))
+    if isinstance(content.get("config"), str):
+        if config is not None:
+            raise ConfigError(f"--config {config}: {path} carries its own config; KEY VALUE pairs change it")
+        made, names, ids = _of_checkpoint(content, str(path))
+        weights, wants = str(path), WEIGHT_KEYS.of_checkpoint(content, str(path))
+    else:
+        weights = open_starting_weights(str(path))
+        made, names, ids = _of_detectron2(content, weights, config)
+        wants = None
+    trained = made.clone()
+    made.MODEL.DEVICE = default_config().MODEL.DEVICE
+    given = set(merge_overrides(made, overrides))
     if device is not None:
-        config.MODEL.DEVICE = device
-    check(config, trained, given, "command line")
-    WEIGHT_KEYS.adopt(config, WEIGHT_KEYS.of_checkpoint(content, str(path)), str(path), given)
-    check_device(config.MODEL.DEVICE)
-    check_ensemble(config)
-    config.freeze()
-    model = build(config)
-    load_detector(model, str(path))
+        made.MODEL.DEVICE = device
+    check(made, trained, given, "command line")
+    wants = wants if wants is not None else weights.wanted(given)
+    adopted, _ = WEIGHT_KEYS.adopt(made, wants, str(path), given)
+    check_device(adopted.MODEL.DEVICE)
+    check_ensemble(adopted)
+    adopted.freeze()
+    model = build(adopted)
+    load_detector(model, weights)
     model.eval()
-    detector = Detector(model, config, names, ids)
-    if config.TEST.ENSEMBLE:
+    detector = Detector(model, adopted, names, ids)
+    if adopted.TEST.ENSEMBLE:
         # What is wrong with its checkpoints shows now.
         _ = detector.tested
     return detector
+
+
+def _of_checkpoint(content: Mapping[str, Any], path: str) -> tuple[CfgNode, list[str], list[int]]:
+    """Return config, classes and category ids that a checkpoint of ours carries."""
+    metadata = content.get("metadata", {})
+    if not metadata.get("classes"):
+        raise WeightsError(f"{path}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
+    config = default_config()
+    merge(config, parse_yaml(content["config"], f"{path}, its config"), path)
+    names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
+    if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
+        raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
+    return config, names, ids
+
+
+def _of_detectron2(
+    content: Mapping[str, Any], weights: StartingWeights, given: str | Path | None
+) -> tuple[CfgNode, list[str], list[int]]:
+    """Return config, classes and category ids of detectron2's detector; those of its zoo's where it names none."""
+    tensors = find_state_dict(content, weights.source)
+    if not weights.whole or not has_detectron2_names(tensors):
+        raise WeightsError(f"{weights.source}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
+    config = load_config(given).clone() if given is not None else config_of(tensors)
+    if config is None:
+        raise WeightsError(
+            f"{weights.source}: no config of detectron2's model zoo has such a detector; --config names one, a file of "
+            "configs/ or detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x and its like"
+        )
+    config.defrost()
+    number = number_of_classes(tensors)
+    config.MODEL.ROI_HEADS.NUM_CLASSES = number or config.MODEL.ROI_HEADS.NUM_CLASSES
+    names, ids = named_classes(config, tensors)
+    if weights.classes and weights.classes != names:
+        names, ids = weights.classes, list(range(1, len(weights.classes) + 1))
+    if len(names) != number:
+        names, ids = [f"class {index + 1}" for index in range(number)], list(range(1, number + 1))
+    if not weights.classes:
+        log.warning("%s: names no classes; taken for %s", weights.source, some(names))
+    return config, names, ids

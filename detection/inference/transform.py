@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from PIL import Image
 
 from backbone.common.images import read_image, resize_image
 
@@ -30,6 +31,7 @@ class TestTransform:
         self.channel_order, self.channels = inputs.FORMAT, len(config.MODEL.PIXEL_MEAN)
         self.resize = resize or Resize((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST)
         self.views = _views(config) if views else {}
+        self.resize_image = _pillow if inputs.EXACT_RESIZE else resize_image
 
     def __call__(self, image: np.ndarray, channel_order: str = "BGR") -> dict[str, Any]:
         """Return `image` (3, H, W) uint8, its memory channels last, `height` and `width` of the image as given and,
@@ -42,7 +44,7 @@ class TestTransform:
         reverse = channel_order != self.channel_order and self.channel_order in ("RGB", "BGR")
 
         def sized(resize: Resize, side: int) -> Any:
-            resized = resize_image(image, *resize.target(width, height, side))
+            resized = self.resize_image(image, *resize.target(width, height, side))
             return to_tensor(resized, "RGB") if reverse else planes_of(resized)
 
         sample = {"image": sized(self.resize, self.resize.sizes[0]), "height": height, "width": width}
@@ -73,6 +75,12 @@ class TestMapper:
         image = read_image(path, size=size, channel_order=order, channels=channels)
         sample = self.transform(image, order)
         return {**sample, "file_name": path, "image_id": self.images.image_ids[index].item()}
+
+
+def _pillow(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    if image.shape[1::-1] == (width, height):
+        return image
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _views(config: CfgNode) -> dict[int, Resize]:

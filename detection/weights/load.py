@@ -18,7 +18,9 @@ from backbone.weights.channels import adapt_channels
 
 from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
+from . import detectron2_files
 from .classes import map_classes, map_heads
+from .detectron2_names import res5_as_in
 from .keys import WEIGHT_KEYS
 
 DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
@@ -36,12 +38,12 @@ def is_detector(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def open_starting_weights(path: str, part: str = "") -> StartingWeights:
-    """Read a detector's checkpoint, or a backbone's weights of any kind and layout.
+    """Read a detector's checkpoint, ours or detectron2's, or a backbone's weights of any kind and layout.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, detectron2_files.interpret)
 
 
 def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:
@@ -120,6 +122,7 @@ def _beyond(network: nn.Module) -> set[str]:
 
 
 def _fill(model: nn.Module, tensors: dict[str, Tensor], path: str, what: str) -> LoadReport:
+    tensors = res5_as_in(model.state_dict(), tensors)
     report = match(model, tensors, path)
     # detectron2 keeps anchors and pixel statistics as buffers; the config sets them.
     computed = ("pixel_mean", "pixel_std", "anchor_generator.cell_anchors")

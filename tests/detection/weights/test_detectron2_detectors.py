@@ -1,0 +1,177 @@
+"""Detectors of detectron2's model zoo here, and ours there, against detectron2's own model and predictor."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from randomize import randomize
+from torch import nn
+
+import detection
+from backbone import ConfigError, WeightsError
+from backbone.common.images import read_image
+from detection.config.detectron2_config import from_detectron2, to_detectron2, zoo_config
+from detection.export.detectron2_file import write_detectron2
+from detection.inference.detector import load_trained_detector
+from detection.weights.detectron2_files import interpret, recognise
+from detection.weights.load import open_starting_weights
+
+SMALL = ["INPUT.MIN_SIZE_TEST", 128, "MODEL.RPN.POST_NMS_TOPK_TEST", 40, "MODEL.ROI_BOX_HEAD.FC_DIM", 32]
+KINDS = {
+    "c4": "COCO-Detection/faster_rcnn_R_50_C4_3x",
+    "dc5": "COCO-Detection/faster_rcnn_R_50_DC5_3x",
+    "fpn with masks": "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered():
+    detection.register()
+
+
+@torch.no_grad()
+def spread(model: nn.Module, sample: dict[str, Any]) -> None:
+    """Scale the last layers of both stages to what they see, so that boxes move by some pixels, and scores differ."""
+    generator = torch.Generator().manual_seed(1)
+    rpn, predictor = model.proposal_generator.rpn_head, model.roi_heads.box_predictor
+    layers = ((rpn.objectness_logits, 2.0), (rpn.anchor_deltas, 0.1), (predictor.cls_score, 3.0))
+    for layer, size in (*layers, (predictor.bbox_pred, 0.5)):
+        seen: list[torch.Tensor] = []
+        hook = layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        model([sample])
+        hook.remove()
+        values = torch.randn(layer.weight.shape, generator=generator)
+        columns = torch.cat([value.transpose(0, 1).flatten(1).T for value in seen])
+        layer.weight.copy_(values * size / columns.std(0).mean() / layer.weight[0].numel() ** 0.5)
+        layer.bias.copy_(
+            torch.randn(layer.bias.shape, generator=generator) * 0.1 - layer.weight.flatten(1) @ columns.mean(0)
+        )
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def stock(request, tmp_path_factory, shared_data) -> tuple[str, Path, Any, list[tuple[Any, Instances]]]:
+    """Name, file, config and detections on real images of detectron2's own model with random weights."""
+    name, path = KINDS[request.param], tmp_path_factory.mktemp("zoo") / "zoo.pkl"
+    config = zoo_config(name)
+    config.merge_from_list([*SMALL, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    torch.manual_seed(0)
+    predictor = DefaultPredictor(config)
+    model = predictor.model
+    randomize(model.backbone)
+    if hasattr(model.roi_heads, "res5"):
+        randomize(model.roi_heads.res5)
+    images = [read_image(sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[0])]
+    spread(model, {"image": torch.from_numpy(images[0][::3, ::3].copy()).permute(2, 0, 1)})
+    arrays = {key: value.numpy() for key, value in model.state_dict().items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    return name, path, config, [(image, predictor(image)["instances"]) for image in images]
+
+
+def check_same(found: Instances, expected: Instances) -> None:
+    assert len(found) == len(expected) > 20
+    assert torch.equal(found.pred_classes, expected.pred_classes)
+    assert (found.pred_boxes.tensor - expected.pred_boxes.tensor).abs().max() < 0.01
+    assert (found.scores - expected.scores).abs().max() < 1e-4
+    if expected.has("pred_masks"):
+        assert (found.pred_masks != expected.pred_masks).float().mean() < 1e-5
+
+
+def test_in_and_out_again(stock, tmp_path):
+    name, path, config, expected = stock
+    assert recognise(open_names(path)) == name
+    detector = load_trained_detector(path, "cpu", SMALL)
+    assert (detector.classes[0], detector.classes[79], detector.category_ids[79]) == ("person", "toothbrush", 90)
+    for image, instances in expected:
+        check_same(detector(image), instances)
+
+    done = write_detectron2(detector, tmp_path / "again.pkl")
+    assert done.tensors == len(open_names(path))
+    back = get_cfg()
+    back.merge_from_file(str(done.config))
+    for key in ("PIXEL_MEAN", "ANCHOR_GENERATOR", "RPN", "ROI_HEADS", "ROI_BOX_HEAD", "RESNETS", "FPN", "BACKBONE"):
+        assert back.MODEL[key] == config.MODEL[key], key
+    assert str(tmp_path / "again.pkl") == back.MODEL.WEIGHTS
+    assert "matching_heuristics" not in pickle.loads((tmp_path / "again.pkl").read_bytes())
+    # Its predictor loads by DetectionCheckpointer, which only warns of what does not fit.
+    predictor = DefaultPredictor(back)
+    predictor.model.load_state_dict(open_names(tmp_path / "again.pkl"))
+    for image, instances in expected:
+        check_same(predictor(image)["instances"], instances)
+    # What was written opens here too, with the classes and the config that it carries.
+    again = open_starting_weights(str(tmp_path / "again.pkl"))
+    assert again.classes == detector.classes and again.wants["INPUT.FORMAT"] == "BGR"
+    state = detector.model.state_dict()
+    assert again.tensors.keys() == state.keys() and all(torch.equal(again.tensors[key], state[key]) for key in state)
+    with pytest.raises(WeightsError, match="exists already"):
+        write_detectron2(detector, tmp_path / "again.pkl")
+
+
+def open_names(path: Path) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(value) for key, value in pickle.loads(path.read_bytes())["model"].items()}
+
+
+def meta_names(name: str) -> dict[str, torch.Tensor]:
+    """Return names and shapes of detectron2's model of a zoo config, without memory."""
+    config = zoo_config(name)
+    config.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build_model(config).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("COCO-Detection/faster_rcnn_R_101_FPN_3x", "COCO-Detection/faster_rcnn_R_101_FPN_3x"),
+        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_3x"),
+        ("COCO-InstanceSegmentation/mask_rcnn_X_101_32x8d_FPN_3x",) * 2,
+        ("PascalVOC-Detection/faster_rcnn_R_50_C4",) * 2,
+        ("Cityscapes/mask_rcnn_R_50_FPN",) * 2,
+        ("LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x",) * 2,
+        ("Misc/scratch_mask_rcnn_R_50_FPN_3x_gn", None),
+    ],
+)
+def test_recognised_by_its_tensors(name, found):
+    tensors = meta_names(name)
+    assert recognise(tensors) == found
+    if found:
+        ours = interpret({"__author__": "Detectron2 Model Zoo"}, tensors, "zoo.pkl")
+        assert len(ours.classes) == zoo_config(name).MODEL.ROI_HEADS.NUM_CLASSES
+        assert ours.wants["MODEL.RESNETS.STRIDE_IN_1X1"] == ("X_101" not in name) and not ours.usual
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("COCO-Detection/retinanet_R_50_FPN_3x", "a RetinaNet"),
+        ("COCO-Detection/rpn_R_50_C4_1x", "an RPN alone"),
+        ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x", "a Keypoint R-CNN"),
+        ("COCO-PanopticSegmentation/panoptic_fpn_R_50_3x", "a panoptic"),
+    ],
+)
+def test_refused_by_name(name, said):
+    with pytest.raises(WeightsError, match=f"zoo.pkl: holds {said}.* of detectron2, which has no counterpart here"):
+        interpret({}, meta_names(name), "zoo.pkl")
+
+
+def test_files_of_trainings_let_the_command_line_win():
+    tensors = meta_names(KINDS["c4"])
+    ours = interpret({"iteration": 9}, tensors, "model_final.pth")
+    assert ours.usual and not ours.classes
+    assert "INPUT.FORMAT" in ours.wanted(set()) and "INPUT.FORMAT" not in ours.wanted({"INPUT.FORMAT"})
+    config = from_detectron2(get_cfg(), "its config")
+    config.MODEL.BACKBONE.STEM = "deep"
+    with pytest.raises(ConfigError, match="detectron2 does not know the deep stem"):
+        to_detectron2(config, "its config")
+    with pytest.raises(ConfigError, match="no config 'COCO-Detection/faster_rcnn_R_50_C4'; did you mean"):
+        detection.get_config("detectron2:COCO-Detection/faster_rcnn_R_50_C4")
+    config = detection.get_config("detectron2:COCO-Detection/faster_rcnn_R_50_DC5_1x", ["SOLVER.MAX_ITER", 5])
+    assert (config.MODEL.BACKBONE.OUTPUT_STRIDE, config.MODEL.BACKBONE.DILATION_STYLE) == (16, "mmdetection")
+    assert (config.MODEL.BACKBONE.NAME, config.SOLVER.MAX_ITER, config.SEED) == ("resnet50", 5, 0)
