@@ -106,5 +106,5 @@ def test_arrays_are_numpys(tmp_path, monkeypatch):
 def test_an_archive_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
     monkeypatch.setattr("backbone.common.files.LARGE", 2**20)
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros(2**22, np.uint8))
-    with pytest.raises(DataError, match="a.npz: not a readable .npz file: it unpacks to"):
+    with pytest.raises(DataError, match="a.npz: cannot be read as an .npz archive: it unpacks to"):
         Arrays(tmp_path / "a.npz")
