@@ -29,7 +29,15 @@ if TYPE_CHECKING:
         unfreeze_norm,
     )
     from .networks.precise_bn import BNReport, recompute_bn
-    from .weights import LoadReport, MisfitError, Preprocessing, Traits, load_weights, read_traits, save_weights
+    from .weights import (
+        LoadReport,
+        MisfitError,
+        Preprocessing,
+        WeightMetadata,
+        load_weights,
+        read_weight_metadata,
+        save_weights,
+    )
 
 __all__ = [
     "ARCHITECTURES",
@@ -47,7 +55,7 @@ __all__ = [
     "MisfitError",
     "Preprocessing",
     "RunError",
-    "Traits",
+    "WeightMetadata",
     "UserError",
     "WeightsError",
     "create",
@@ -59,7 +67,7 @@ __all__ = [
     "list_backbones",
     "load_weights",
     "network_class",
-    "read_traits",
+    "read_weight_metadata",
     "recompute_bn",
     "save_weights",
     "unfreeze_norm",
@@ -90,11 +98,11 @@ def create(name: str, *, weights: str | Path | None = None, part: str | None = N
     net = networks.create(name, **keywords)
     if weights is not None:
         from .weights import load_weights, open_weights
-        from .weights.traits import doubts
+        from .weights.weight_metadata import doubts
 
         weights = open_weights(weights, part=part)
         report = load_weights(net, weights)
-        for note in filter(None, [*doubts(net, report.traits), "" if part else weights.chosen]):
+        for note in filter(None, [*doubts(net, report.weight_metadata), "" if part else weights.chosen]):
             # There is no report to hand over.
             warnings.warn(f"{report.source}: {note}", stacklevel=2)
     return net

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backbone.common.errors import RunError
-from backbone.engine.loading import settle_workers
+from backbone.engine.loading import resolve_workers
 from backbone.engine.timing import Timing, alternate, only_those_that_run
 
 from .classifiers import CLASSES, Loop, Setting, make_loops
@@ -79,7 +79,7 @@ def measure(
         if images is not None:
             setting = SETTINGS[-1] if kind == "cuda" else SETTINGS[0]
             loops = make_loops(name, setting, batch=batch, size=size, device=device)
-            workers = settle_workers(workers, 1)
+            workers = resolve_workers(workers, 1)
             figures["files"] = _time_on_files(
                 images, loops, batch=batch, size=size, workers=workers, device=device, rounds=rounds
             )

@@ -63,13 +63,13 @@ def details(records: Sequence[Record], runs: Path, *, number: str) -> Details:
 
 
 def _sections(curves: Curves, galleries: list[str], notes: list[str]) -> tuple[tuple[str, str], ...]:
-    said = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    line = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     if not curves:
-        return (("Precision and recall", said or '<p class="note">No row has detections with figures yet.</p>'),)
+        return (("Precision and recall", line or '<p class="note">No row has detections with figures yet.</p>'),)
     charts = "".join(_charts(name, rows) for name, rows in curves.items())
     note = (
         '<p class="note">Mean over the classes with objects, by COCO’s rules: the highest precision at each recall or '
-        f"beyond, at most 100 detections of an image and class.</p>{said}"
+        f"beyond, at most 100 detections of an image and class.</p>{line}"
     )
     kinds = "".join(
         f'<li><span class="dot k{key}"></span>{escape(title)}</li>'

@@ -19,9 +19,9 @@ def markdown(table: Table, records: Sequence[Record], details: Details = NO_DETA
     rows, header = runs_table(records)
     if rows:
         parts += ["## Runs", _table(rows, header)]
-    said = notes(records)
-    if said:
-        parts += ["## Not as in the config", "\n".join(f"- {_safe(note)}" for note in said)]
+    message = notes(records)
+    if message:
+        parts += ["## Not as in the config", "\n".join(f"- {_safe(note)}" for note in message)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -26,9 +26,9 @@ def page(table: Table, records: Sequence[Record], details: Details = NO_DETAILS)
     rows, header = runs_table(records)
     if rows:
         parts += ["<h2>Runs</h2>", _table(rows, header)]
-    said = notes(records)
-    if said:
-        parts += ["<h2>Not as in the config</h2>", f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in said)}</ul>"]
+    text = notes(records)
+    if text:
+        parts += ["<h2>Not as in the config</h2>", f"<ul>{''.join(f'<li>{escape(note)}</li>' for note in text)}</ul>"]
     parts.insert(0, f"<p>Paper against measured, in per cent. {escape(summary(records))}</p>")
     return document(headline(table), "\n".join(parts), style=STYLE + details.style, script=SCRIPT)
 

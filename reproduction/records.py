@@ -208,8 +208,8 @@ def _changes_of_tests(row: Row, tested: list[dict[str, Any]]) -> list[str]:
             found.append(f"tested with keys that are refused now ({error})")
             continue
         free = {*row.kind.free_keys, "SEED", *own} - (set(row.kind.telling_keys) - own)
-        said = different(config, row.kind.load(row.config, ()), free)
-        found += [f"{key} {ours} (config: {theirs})" for key, ours, theirs in said if not key.startswith("SOLVER.")]
+        message = different(config, row.kind.load(row.config, ()), free)
+        found += [f"{key} {ours} (config: {theirs})" for key, ours, theirs in message if not key.startswith("SOLVER.")]
     return found
 
 

@@ -126,7 +126,7 @@ def make_calls(request: Request, rows: Sequence[Row]) -> Calls:
     train = {}
     for row in rows:
         for step in row.trainings:
-            overrides = settled(row, step, request)
+            overrides = resolved(row, step, request)
             if not request.report_only:
                 _check_run(row, step, request, overrides)
             train[row.config_of(step)] = tuple(map(str, overrides))
@@ -138,14 +138,14 @@ def _check_weights(request: Request) -> dict[str, str]:
     networks = {step.network for row in request.table.rows for step in row.trainings} - {""}
     for network, path in request.weights.items():
         if network not in networks:
-            said = f"; one of {', '.join(sorted(networks))}" if networks else ": its rows start from random weights"
-            raise ConfigError(f"--weights {network}={path}: no network of Table {request.table.number}{said}")
+            line = f"; one of {', '.join(sorted(networks))}" if networks else ": its rows start from random weights"
+            raise ConfigError(f"--weights {network}={path}: no network of Table {request.table.number}{line}")
         if not resolve(path).exists():
             raise ConfigError(f"--weights {network}={path}: no such file; give the pretrained weights of {network}")
     return dict(request.weights)
 
 
-def settled(row: Row, step: Step, request: Request) -> list[object]:
+def resolved(row: Row, step: Step, request: Request) -> list[object]:
     """Return the overrides of a training: the user's, and those of a shortened schedule."""
     given = set(request.overrides[::2])
     if request.scale == 1:

@@ -173,10 +173,10 @@ class Runner:
         status = process.wait()
         with self._lock:
             self._processes.discard(process)
-        said = next((line.strip() for line in reversed(last) if line.strip()), "said nothing")
+        shown = next((line.strip() for line in reversed(last) if line.strip()), "said nothing")
         if status < 0:
-            return 128 - status, f"{_ended_by(-status)}; the same command goes on from there; it said last: {said}"
-        return status, said.removeprefix(f"{row.kind.tool}: error: ")
+            return 128 - status, f"{_ended_by(-status)}; the same command goes on from there; it said last: {shown}"
+        return status, shown.removeprefix(f"{row.kind.tool}: error: ")
 
     def say(self, row: Row, line: str) -> None:
         """Pass a line on, with the row's name before it where several run at once."""

@@ -54,7 +54,7 @@ def main() -> None:
     read = done.read
     print(f"{arguments.source}: {read.kind} file, {read.layout} layout, {count(len(read.loaded), 'tensor')}")
     print(f"network: {done.architecture}")
-    print(f"known of the weights: {read.traits}")
+    print(f"known of the weights: {read.weight_metadata}")
     for note in done.notes:
         print(f"note: {note}")
     print(f"{arguments.target}: {arguments.to} layout, {count(done.tensors, 'tensor')}, read back and found equal")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..common.errors import ArchitectureError
-from ..networks.contract import settle_outputs
+from ..networks.contract import resolve_outputs
 from .inside import require
 
 if TYPE_CHECKING:
@@ -59,5 +59,5 @@ def transformers_config(
 
     config = DetectionBackboneConfig(architecture=name, keywords={"norm": norm, **keywords})
     if out_features is not None:
-        config.out_features = list(settle_outputs(name, config.stage_names, out_features, None, default=()))
+        config.out_features = list(resolve_outputs(name, config.stage_names, out_features, None, default=()))
     return config

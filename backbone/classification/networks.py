@@ -16,7 +16,7 @@ from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
 from ..networks import Backbone, create, find_architecture, keywords_of
 from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, open_weights
 from ..weights.load import NEW_CLASSIFIER_HINT
-from ..weights.traits import stride_doubt
+from ..weights.weight_metadata import stride_doubt
 from .data import ImagesInMemory, LabelledImages
 
 
@@ -43,7 +43,7 @@ WEIGHT_KEYS = WeightKeys(
 PAPER_CLASSES = {"imagenet": 1000, "cifar10": 10}
 
 
-def settle_classes(config: Any, classes: list[str], given: set[str]) -> Any:
+def resolve_classes(config: Any, classes: list[str], given: set[str]) -> Any:
     """Return the config with the number of classes that the data has, and PAPER.ROWS where the data is the paper's.
 
     Raises:
@@ -142,11 +142,11 @@ def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool)
     # The other networks of an ensemble have files of their own.
     part = config.MODEL.WEIGHTS_PART if path == config.MODEL.WEIGHTS else ""
     weights = open_weights(path, part=part or None)
-    wanted = WEIGHT_KEYS.of_backbone(weights.traits, weights.tensors)
+    wanted = WEIGHT_KEYS.of_backbone(weights.weight_metadata, weights.tensors)
     if not images:
         wanted = {key: value for key, value in wanted.items() if key not in IMAGE_KEYS}
-    assumed = weights.traits.preprocessing is not None and weights.traits.preprocessing.assumed
-    config, notes = WEIGHT_KEYS.adopt(config, wanted, path, given, assumed=images and assumed)
+    assumed = weights.weight_metadata.preprocessing is not None and weights.weight_metadata.preprocessing.assumed
+    config, notes = WEIGHT_KEYS.resolve(config, wanted, path, given, assumed=images and assumed)
     return config, weights, notes
 
 
@@ -160,7 +160,7 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
         WeightsError: it cannot be read, or does not fit.
     """
     weights = open_weights(weights) if isinstance(weights, str) else weights
-    path, known = weights.source, weights.traits.preprocessing
+    path, known = weights.source, weights.weight_metadata.preprocessing
     try:
         report = load_weights(network, weights, new_classifier=bool(new_classifier))
     except MisfitError as error:
@@ -174,8 +174,8 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")
     # In a training, `fit_weights` has said it of weights whose preprocessing is assumed.
-    told = new_classifier is not None and known is not None and known.assumed
-    as_key = {stride_doubt("stride_in_1x1"): "" if told else stride_doubt(WEIGHT_KEYS.flags["stride_in_1x1"])}
+    inferred = new_classifier is not None and known is not None and known.assumed
+    as_key = {stride_doubt("stride_in_1x1"): "" if inferred else stride_doubt(WEIGHT_KEYS.flags["stride_in_1x1"])}
     notes = filter(None, (as_key.get(note, note) for note in report.notes))
     return Trained(image, known, _class_names(weights), "; ".join(notes))
 

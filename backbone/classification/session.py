@@ -23,7 +23,7 @@ from ..networks import Backbone
 from .config import PROTOCOLS, check_tests, load_config
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
-from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, settle_classes
+from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, resolve_classes
 from .optimizer import make_optimizer
 from .plan import plan
 from .results import report, write_classifier
@@ -88,10 +88,10 @@ class ClassificationRun(TaskRun):
         testing = self.request.eval_only
         known = classes_of(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART) if testing else []
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
-        self.config = settle_classes(self.config, self.test_set.classes, set(self.request.given))
+        self.config = resolve_classes(self.config, self.test_set.classes, set(self.request.given))
         if not testing:
             # A test settles the weights of each of its networks.
-            self.settle_weights()
+            self.resolve_weights()
 
     @property
     def best(self) -> str:
@@ -115,14 +115,14 @@ class ClassificationRun(TaskRun):
             return RANDOM
         anew = self.config.MODEL.NEW_CLASSIFIER
         trained = load_into(network, self.weights, new_classifier=anew)
-        said = f"{self.config.MODEL.WEIGHTS}: {trained}"
+        text = f"{self.config.MODEL.WEIGHTS}: {trained}"
         if anew:
-            return f"{said}; the classifier begins anew"
+            return f"{text}; the classifier begins anew"
         other = [pair for pair in zip(trained.classes, self.test_set.classes) if pair[0] != pair[1]]
         if other:
-            said += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
-            said += "trains a new classifier"
-        return said
+            text += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
+            text += "trains a new classifier"
+        return text
 
     def make_task(self, network: Backbone) -> ClassificationTask:
         image = mean_image(self.train_set) if self.config.MODEL.MEAN_IMAGE else None
@@ -160,8 +160,8 @@ class ClassificationRun(TaskRun):
             networks.append(network.eval())
             prepare.append(prepare_for(trained, config))
             lines.append(f"{path}: {trained}")
-        said = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
-        log.info(self.plan(networks[0], said, self.notes))
+        text = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
+        log.info(self.plan(networks[0], text, self.notes))
         protocols = self.request.tests or config.TEST.FINAL_PROTOCOLS or (config.TEST.PROTOCOL,)
         results = test_networks(networks, prepare, images, config, protocols)
         self.finish(None, results, {"weights": files})

@@ -17,7 +17,7 @@ from ..common.text import count
 from ..engine import distributed
 from ..engine.broken import BrokenImages
 from ..engine.image_progress import ImageProgress
-from ..engine.loading import Batch, settle_workers
+from ..engine.loading import Batch, resolve_workers
 from ..engine.record import LOGGER
 from ..engine.share import Share
 from ..engine.solver import device_of
@@ -25,7 +25,7 @@ from ..engine.task import Task
 from ..networks import Backbone
 from ..networks.precise_bn import recompute_bn
 from ..weights import Preprocessing
-from ..weights.traits import traits_of
+from ..weights.weight_metadata import options_of
 from .average import MovingAverage
 from .data import LabelledImages
 from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
@@ -129,7 +129,7 @@ class ClassificationTask(Task):
             images = images.flip(1)
         return normalise(images, self._mean, model.PIXEL_STD, channels_last=model.CHANNELS_LAST)
 
-    def measures(self) -> dict[str, Tensor]:
+    def step_metrics(self) -> dict[str, Tensor]:
         return {} if self._error is None else {"train_error": self._error}
 
     def stepped(self, iteration: int) -> None:
@@ -161,7 +161,7 @@ class ClassificationTask(Task):
         return {
             "classes": self.classes,
             "architecture": model.NAME,
-            **traits_of(self.model),
+            **options_of(self.model),
             "preprocessing": self.preprocessing().to_dict(),
             "mean_image": self.mean_image,
             "bn_statistics": "precise" if self._precise else "moving",
@@ -183,7 +183,7 @@ class ClassificationTask(Task):
         return network.eval()
 
     def finish(self) -> None:
-        """Replace the moving statistics of BN by true averages (Sec. 3.4: "BN statistics ... fixed")."""
+        """Replace the moving statistics of BN by those of precise BN (Sec. 3.4: "BN statistics ... fixed")."""
         precise = self.config.TEST.PRECISE_BN
         if not precise.ENABLED:
             return
@@ -260,7 +260,7 @@ def test_networks(
             protocol,
             prepare=prepare,
             device=device,
-            workers=settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
+            workers=resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
             batch_size=config.TEST.BATCH_SIZE,
             amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
             channels_last=config.MODEL.CHANNELS_LAST,

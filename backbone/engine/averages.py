@@ -1,4 +1,4 @@
-"""Losses and measures between two reports."""
+"""Losses and metrics of the steps between two reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMEDIES = "lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS"
 
 
 class Averages:
-    """Means of losses and measures since the last report.
+    """Means of losses and metrics since the last report.
 
     They stay on the device until then, so that no step waits for it.
 
@@ -35,12 +35,12 @@ class Averages:
 
     @property
     def losses(self) -> dict[str, float]:
-        """The losses of `last`, without the measures."""
+        """The losses of `last`, without the metrics."""
         return {name: self.last[name] for name in self.names if name in self.last}
 
-    def add(self, losses: dict[str, Tensor], measures: dict[str, Tensor]) -> None:
+    def add(self, losses: dict[str, Tensor], step_metrics: dict[str, Tensor]) -> None:
         self.names = list(losses)
-        values = {**losses, **measures}
+        values = {**losses, **step_metrics}
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
         self.count += 1

@@ -11,17 +11,17 @@ import torch.distributed as dist
 from .joining import TIMEOUT
 
 
-def together() -> bool:
+def is_distributed() -> bool:
     """Whether more than one process runs."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    return dist.get_rank() if together() else 0
+    return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    return dist.get_world_size() if together() else 1
+    return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
@@ -30,7 +30,7 @@ def is_main() -> bool:
 
 def gather(value: Any) -> list[Any]:
     """Return every process's `value`, by rank, in every process. Any picklable value."""
-    if not together():
+    if not is_distributed():
         return [value]
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_over_cpus())
@@ -39,7 +39,7 @@ def gather(value: Any) -> list[Any]:
 
 def share(value: Any) -> Any:
     """Return the main process's `value` in every process."""
-    if not together():
+    if not is_distributed():
         return value
     holder = [value]
     dist.broadcast_object_list(holder, src=0, group=_over_cpus())
@@ -48,7 +48,7 @@ def share(value: Any) -> Any:
 
 def mean(values: torch.Tensor) -> torch.Tensor:
     """Return the mean of a tensor over the processes."""
-    if not together():
+    if not is_distributed():
         return values
     values = values.clone()
     dist.all_reduce(values)
@@ -62,14 +62,14 @@ def share_buffers(model: torch.nn.Module) -> None:
 
 def share_tensors(tensors: Iterable[torch.Tensor]) -> None:
     """Write the main process's values into every process's `tensors`."""
-    if together():
+    if is_distributed():
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     """Return the model for training: itself, or in DistributedDataParallel where several processes run."""
-    if not together():
+    if not is_distributed():
         return model
     # DistributedDataParallel shares the parameters; the buffers it would share at every step.
     share_buffers(model)
@@ -80,13 +80,13 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 
 def barrier() -> None:
-    if together():
+    if is_distributed():
         dist.barrier(group=_over_cpus())
 
 
 def greatest(number: int) -> int:
     """Return the greatest `number` of all processes. Never waits for a GPU."""
-    if not together():
+    if not is_distributed():
         return number
     value = torch.tensor([number])
     dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_over_cpus())

@@ -212,14 +212,14 @@ class _Wait:
         self.what = what
         self.limit = JOINING.total_seconds() + more
         self.began = time.monotonic()
-        self.said = not meeting.speaks
+        self.message = not meeting.speaks
 
     def a_little(self) -> None:
         waited = time.monotonic() - self.began
         if waited > self.limit:
             raise ProcessError(f"waited {self.limit / 60:.0f} minutes for {self.what()} in vain; start them, or fewer")
-        if waited > QUIET and not self.said:
-            self.said = True
+        if waited > QUIET and not self.message:
+            self.message = True
             log.warning("waiting for %s, %.0f minutes at most", self.what(), self.limit / 60)
         time.sleep(min(0.5, 0.02 + waited / 10))
 

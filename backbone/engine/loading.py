@@ -135,7 +135,7 @@ class BatchSampler(Sampler[list[Item]]):
                 yield waiting.pop(group)
 
 
-def settle_workers(wanted: int, processes: int) -> int:
+def resolve_workers(wanted: int, processes: int) -> int:
     """Return the number of loader processes: as asked, or for -1 the cores of this machine shared out, at most 8."""
     if wanted >= 0:
         return wanted

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ..common.errors import PeerError, ProcessError, UserError
 from . import joining
-from .distributed import together
+from .distributed import is_distributed
 
 ON_WITH_IT = "--resume goes on from the newest checkpoint"
 MEMORY = {
@@ -37,7 +37,7 @@ def named() -> Iterator[None]:
         text = str(error)
         if found := LOADER.search(text):
             raise ProcessError(_loader(found)) from None
-        if together() and (isinstance(error, dist.DistError) or PEER.search(text)):
+        if is_distributed() and (isinstance(error, dist.DistError) or PEER.search(text)):
             raise PeerError(f"{joining.lost_peers()}; {ON_WITH_IT}") from None
         raise
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..common.environment import device_name
 from ..common.text import count
 from . import distributed
-from .loading import settle_workers
+from .loading import resolve_workers
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
 MANY_EPOCHS = 1000
@@ -59,7 +59,7 @@ def batch(config: Any) -> str:
 
 def loaders(config: Any) -> str:
     """Return the loader workers of each process."""
-    return f"{count(settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()), 'loader worker')} each"
+    return f"{count(resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()), 'loader worker')} each"
 
 
 def trained(network: nn.Module) -> str:

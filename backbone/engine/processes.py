@@ -172,7 +172,7 @@ def _start(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
     _keep_quiet_about_semaphores()
     signals.start_tracker()
     context = mp.get_context("spawn")
-    told = context.SimpleQueue()
+    reports = context.SimpleQueue()
     # The processes of one machine need no word of each other's end: this one sees all.
     alone = setup.machines == 1
     processes: list[Any] = []
@@ -190,11 +190,11 @@ def _start(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
                 meeting = joining.Meeting(
                     host, port, rank, setup.world_size, hosts=rank == 0, speaks=local == 0, beats=not alone
                 )
-                values = (os.getpid(), mp.get_start_method(), main, setup, local, meeting, told, arguments)
+                values = (os.getpid(), mp.get_start_method(), main, setup, local, meeting, reports, arguments)
                 processes.append(context.Process(target=_process, args=values))
                 processes[-1].start()
         stopped = _wait(processes)
-    _judge(processes, stopped, told, asked.signum, setup)
+    _judge(processes, stopped, reports, asked.signum, setup)
 
 
 def _process(
@@ -204,7 +204,7 @@ def _process(
     setup: Launch,
     local: int,
     meeting: joining.Meeting,
-    told: Any,
+    reports: Any,
     arguments: tuple,
 ) -> None:
     signals.end_with(launcher, signal.SIGKILL)
@@ -219,7 +219,7 @@ def _process(
         status = 0
     except UserError as error:
         kind = type(error) if isinstance(error, ProcessError) else RunError
-        told.put(kind(str(error)))
+        reports.put(kind(str(error)))
         status = error.status
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
@@ -250,13 +250,13 @@ def _wait(processes: list[Any]) -> set[int]:
     return killed
 
 
-def _judge(processes: list[Any], killed: set[int], told: Any, asked: int, setup: Launch) -> None:
+def _judge(processes: list[Any], killed: set[int], reports: Any, asked: int, setup: Launch) -> None:
     """Raise what the ends of the processes come to; of several, the cause of the others."""
     if not any(process.exitcode for process in processes):
         return
     errors = []
-    while not told.empty():
-        errors.append(told.get())
+    while not reports.empty():
+        errors.append(reports.get())
     causes = [error for error in errors if not isinstance(error, PeerError)]
     if causes:
         raise causes[0]

@@ -119,7 +119,7 @@ class WarmUpByError:
     """`factor` of another schedule's rate until the training error has fallen below `error` (Sec. 4.2, ResNet-110).
 
     Attributes:
-        measure: name of the training error among the task's measures; its running mean over some 20 steps decides.
+        measure: name of the training error among the task's step metrics; its running mean over some 20 steps decides.
     """
 
     schedule: Any
@@ -135,10 +135,10 @@ class WarmUpByError:
     def multiplier(self, iteration: int) -> float:
         return self.schedule.multiplier(iteration) * (self.factor if self.watching else 1.0)
 
-    def observe(self, measures: dict[str, float]) -> None:
-        """Look at the measures of a step."""
-        if self.measure in measures:
-            mean = 0.95 * self.state["mean"] + 0.05 * measures[self.measure]
+    def observe(self, step_metrics: dict[str, float]) -> None:
+        """Look at the metrics of a step."""
+        if self.measure in step_metrics:
+            mean = 0.95 * self.state["mean"] + 0.05 * step_metrics[self.measure]
             self.state.update(mean=mean, done=mean < self.error)
 
     def evaluated(self, results: dict[str, dict[str, float]]) -> None:

@@ -37,14 +37,14 @@ class Share:
             values: (N, ...), a row an image of this process.
             places: (N * processes,), a permutation, the same in every process.
         """
-        mine = self.of(places)
+        own = self.of(places)
         if self.processes == 1:
-            return values[_on(values, mine)]
+            return values[_on(values, own)]
         everyone = [places[rank :: self.processes] for rank in range(self.processes)]
         asked = [wanted[wanted % self.processes == self.rank] // self.processes for wanted in everyone]
         sent = values[_on(values, np.concatenate(asked))].contiguous()
         received = torch.empty(sent.shape, dtype=sent.dtype, device=sent.device)
-        holders = mine % self.processes
+        holders = own % self.processes
         sizes = np.bincount(holders, minlength=self.processes).tolist()
         dist.all_to_all_single(received, sent, sizes, [len(rows) for rows in asked])
         # They arrive by the process that sent them.

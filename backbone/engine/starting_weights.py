@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..common.errors import ConfigError
 from ..networks import Architecture
-from ..weights import Traits, WeightsFile, find_state_dict, interpret, read_file
+from ..weights import WeightMetadata, WeightsFile, find_state_dict, interpret, read_file
 from ..weights.identify import shortcut_of
-from ..weights.traits import stride_doubt
+from ..weights.weight_metadata import stride_doubt
 from .config import get, parse_yaml, put, read_yaml
 from .record import CONFIG
 
@@ -43,13 +43,13 @@ class WeightKeys:
     def all(self) -> tuple[str, ...]:
         return (*IMAGE_KEYS, *self.flags.values(), self.stem)
 
-    def of_backbone(self, traits: Traits, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    def of_backbone(self, weight_metadata: WeightMetadata, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the keys that a backbone's weights ask for, with their values."""
         wanted: dict[str, Any] = {}
-        if traits.preprocessing is not None:
-            numbers = traits.preprocessing.converted(value_range=255)
+        if weight_metadata.preprocessing is not None:
+            numbers = weight_metadata.preprocessing.converted(value_range=255)
             wanted |= dict(zip(IMAGE_KEYS, (numbers.channel_order, list(numbers.mean), list(numbers.std))))
-        known = traits.keywords()
+        known = weight_metadata.keywords()
         if any(name.startswith("layer2.") for name in tensors):
             known["shortcut"] = shortcut_of(tensors)
         wanted |= {self.flags[name]: value for name, value in known.items() if name in self.flags}
@@ -63,7 +63,7 @@ class WeightKeys:
         return self._of_config(parse_yaml(text, f"{source}, its config")) if isinstance(text, str) else {}
 
     def of_run(self, folder: Path) -> dict[str, Any]:
-        """Return the keys as they were settled when the run in `folder` began from weights."""
+        """Return the keys as they were resolved when the run in `folder` began from weights."""
         path = folder / CONFIG
         values = read_yaml(path) if path.is_file() else {}
         return self._of_config(values) if (values.get("MODEL") or {}).get("WEIGHTS") else {}
@@ -77,7 +77,7 @@ class WeightKeys:
                 continue
         return found
 
-    def adopt(
+    def resolve(
         self, config: Any, wanted: Mapping[str, Any], source: str, given: Collection[str], *, assumed: bool = False
     ) -> tuple[Any, list[str]]:
         """Set the config to what weights ask for.
@@ -114,13 +114,13 @@ class WeightKeys:
                 )
         if not different:
             return config, notes
-        adopted = config.clone()
-        adopted.defrost()
+        resolved = config.clone()
+        resolved.defrost()
         for key, value in different.items():
-            put(adopted, key, value)
-        adopted.freeze()
+            put(resolved, key, value)
+        resolved.freeze()
         shown = ", ".join(f"{key} {_show(get(config, key))} -> {_show(value)}" for key, value in different.items())
-        return adopted, [f"set as the weights ask: {shown}", *notes]
+        return resolved, [f"set as the weights ask: {shown}", *notes]
 
     def _heeds(self, config: Any, key: str) -> bool:
         """Blocks of two 3x3 convolutions have no 1x1 for a stride, plain nets no shortcuts."""
@@ -167,7 +167,7 @@ class StartingWeights:
     @property
     def assumed(self) -> bool:
         """Whether the preprocessing among `wants` is only the usual one of such a file."""
-        preprocessing = self.file.traits.preprocessing if self.file is not None else None
+        preprocessing = self.file.weight_metadata.preprocessing if self.file is not None else None
         return preprocessing is not None and preprocessing.assumed
 
     @property
@@ -209,7 +209,7 @@ def open_starting_weights(
         classes, metadata = classes_in(content)
         return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), classes, metadata=metadata)
     file = interpret(content, text, path, part=part or None)
-    return StartingWeights(path, False, file.tensors, keys.of_backbone(file.traits, file.tensors), file=file)
+    return StartingWeights(path, False, file.tensors, keys.of_backbone(file.weight_metadata, file.tensors), file=file)
 
 
 def classes_in(content: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

@@ -15,8 +15,8 @@ from .broken import BrokenImages
 class Schedule(Protocol):
     """The learning rate as a multiple of the base one.
 
-    A schedule may watch the run too: `observe(measures)` after every step while `watching` is set, `evaluated(results)`
-    after every evaluation, `state_dict()` and `load_state_dict(state)` for what it remembers of them.
+    A schedule may watch the run too: `observe(step_metrics)` after every step while `watching` is set,
+    `evaluated(results)` after every evaluation, `state_dict()` and `load_state_dict(state)` for what it remembers.
     """
 
     def multiplier(self, iteration: int) -> float: ...
@@ -41,7 +41,7 @@ class Task(ABC):
     def losses(self, model: nn.Module, batch: Any, iteration: int) -> dict[str, Tensor]:
         """Return the losses of one batch; their sum is minimised. `model` may be wrapped for several processes."""
 
-    def measures(self) -> dict[str, Tensor]:
+    def step_metrics(self) -> dict[str, Tensor]:
         """Return what of the last step is averaged and shown beside the losses, such as the training error."""
         return {}
 

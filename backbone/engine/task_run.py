@@ -135,12 +135,12 @@ class TaskRun(ABC):
         self.notes += scaled
         self.train()
 
-    def settle_weights(self) -> None:
+    def resolve_weights(self) -> None:
         """Read MODEL.WEIGHTS and fit the config to them; a run that goes on keeps what it began with."""
         request, keys = self.request, self.weight_keys
         if request.resume and self.has_begun():
             kept = {key: value for key, value in keys.of_run(request.folder).items() if key not in request.given}
-            self.config = keys.adopt(self.config, kept, str(request.folder), request.given)[0]
+            self.config = keys.resolve(self.config, kept, str(request.folder), request.given)[0]
         elif self.config.MODEL.WEIGHTS:
             self.config, self.weights, notes = self.read_weights()
             self.notes += notes
@@ -148,8 +148,8 @@ class TaskRun(ABC):
     def test(self) -> None:
         """Test MODEL.WEIGHTS and write the results."""
         network = self.build()
-        said = self.load_trained(network)
-        log.info(self.plan(network, said, self.notes))
+        text = self.load_trained(network)
+        log.info(self.plan(network, text, self.notes))
         task = self.make_task(network.eval())
         self.finish(task, task.evaluate(), {"weights": self.config.MODEL.WEIGHTS})
 

@@ -259,7 +259,7 @@ class Trainer:
         return self.optimizer.param_groups[0]["lr"]
 
     def step(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take one step; return its losses and measures, on the device."""
+        """Take one step; return its losses and metrics, on the device."""
         # Before the forward pass, whose peak of memory the last step's gradients would lift.
         self.optimizer.zero_grad(set_to_none=True)
         try:
@@ -272,10 +272,10 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.task.stepped(self.state.iteration + 1)
-        measures = self.task.measures()
+        step_metrics = self.task.step_metrics()
         if getattr(self.schedule, "watching", False):
-            self.schedule.observe({name: float(distributed.mean(value)) for name, value in measures.items()})
-        return {name: loss.detach() for name, loss in losses.items()}, measures
+            self.schedule.observe({name: float(distributed.mean(value)) for name, value in step_metrics.items()})
+        return {name: loss.detach() for name, loss in losses.items()}, step_metrics
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Return the context of the forward pass."""

@@ -10,7 +10,7 @@ import torch
 from ..common.environment import version
 from ..networks.contract import Backbone
 from ..weights.metadata import KEY
-from ..weights.traits import traits_of
+from ..weights.weight_metadata import options_of
 from .graph import INPUT, ExportGraph, ExportOptions
 
 __all__ = ["KEY", "describe", "dump", "parse"]
@@ -36,7 +36,7 @@ def describe(source: Backbone, graph: ExportGraph, options: ExportOptions) -> di
             stage: {"channels": source.feature_info[stage].channels, "stride": source.feature_info[stage].stride}
             for stage in graph.outputs
         },
-        **traits_of(source),
+        **options_of(source),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
         "input": {
             "name": INPUT,

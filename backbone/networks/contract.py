@@ -137,9 +137,9 @@ class Backbone(nn.Module):
         for stage, run in self.stages():
             if stage != "logits":
                 x = run(x)
-        return self.slide_classifier(x, crop)
+        return self.fully_convolutional(x, crop)
 
-    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+    def fully_convolutional(self, x: Tensor, crop: int) -> Tensor:
         """Return `dense_logits` from the output of the last stage."""
         raise NotImplementedError
 
@@ -276,7 +276,7 @@ def _contexts(owner: nn.Module) -> tuple[AbstractContextManager, AbstractContext
     return nullcontext(), statistics_kept(owner.modules())
 
 
-def settle_outputs(
+def resolve_outputs(
     name: str,
     stages: Sequence[str],
     wanted: Sequence[str] | None,

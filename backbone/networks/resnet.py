@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..common.errors import ArchitectureError
 from .architectures import Architecture, named_architecture
 from .blocks import BLOCKS, BlockShape, Stage, conv3x3
-from .contract import Backbone, FeatureInfo, check_in_chans, settle_outputs
+from .contract import Backbone, FeatureInfo, check_in_chans, resolve_outputs
 from .conv_norm import ConvNorms, conv_norm
 from .initialise import initialise
 from .norm import check_norm, make_norm
@@ -151,7 +151,7 @@ class ResNet(Backbone):
             raise ArchitectureError(f"{name}: a plain net has no residual branches to drop or to begin at 0")
         self._check(name, table, output_stride, dilation_style, stem)
         default = (*table.stages, *(() if num_classes is None else ("logits",)))
-        out_features = settle_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
+        out_features = resolve_outputs(name, ("stem", *table.stages), out_features, num_classes, default=default)
         self.architecture = name
         self.stride_in_1x1 = stride_in_1x1 and table.block == "bottleneck"
         self.ceil_pool = ceil_pool
@@ -282,7 +282,7 @@ class ResNet(Backbone):
                 outputs[self._ends[name]] = x
         return outputs
 
-    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+    def fully_convolutional(self, x: Tensor, crop: int) -> Tensor:
         """Average over windows in place of the global pooling, then `fc` at every position.
 
         `fc` is linear: it takes the mean over the positions instead, and gives the mean of their scores.

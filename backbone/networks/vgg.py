@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..common.errors import ArchitectureError
 from .architectures import Architecture, named_architecture
-from .contract import Backbone, FeatureInfo, check_in_chans, maybe_checkpoint, settle_outputs
+from .contract import Backbone, FeatureInfo, check_in_chans, maybe_checkpoint, resolve_outputs
 from .conv_norm import ConvNorms, run_layers
 from .initialise import initialise
 from .norm import check_norm, make_norm
@@ -98,7 +98,7 @@ class VGG(Backbone):
         if not 0 <= dropout < 1:
             raise ArchitectureError(f"{name}: dropout must be 0 to 1, not {dropout}")
         default = (*table.stages[2:], *(() if num_classes is None else ("logits",)))
-        out_features = settle_outputs(name, table.stages, out_features, num_classes, default=default)
+        out_features = resolve_outputs(name, table.stages, out_features, num_classes, default=default)
         self.architecture = name
         self.ceil_pool = False
         self.feature_info = {}
@@ -163,7 +163,7 @@ class VGG(Backbone):
                 outputs["logits"] = self.classify(x)
         return outputs
 
-    def slide_classifier(self, x: Tensor, crop: int) -> Tensor:
+    def fully_convolutional(self, x: Tensor, crop: int) -> Tensor:
         """Run fc6 as a convolution with the window as its kernel, 7 x 7 for crops of 224, and fc7 as a 1x1 convolution.
 
         The last layer is linear: it takes the mean over the positions instead, and gives the mean of their scores.

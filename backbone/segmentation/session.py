@@ -66,7 +66,7 @@ class SegmentationRun(TaskRun):
     best = f"{KIND}/mIoU"
 
     def open(self) -> None:
-        self.settle_weights()
+        self.resolve_weights()
         testing = self.request.eval_only
         known = self.weights.classes if testing else ()
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
@@ -81,7 +81,7 @@ class SegmentationRun(TaskRun):
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
-        config, notes = WEIGHT_KEYS.adopt(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
+        config, notes = WEIGHT_KEYS.resolve(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
         config, compared = fit_head(config, weights, given, testing=self.request.eval_only)
         return config, weights, [*notes, *compared]
 

@@ -20,7 +20,7 @@ from ..engine.loading import Batch
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..weights import Preprocessing
-from ..weights.traits import traits_of
+from ..weights.weight_metadata import options_of
 from .data import SegmentationSet
 from .data.batches import training_batches, whole_images
 from .data.labels import write_label
@@ -89,7 +89,7 @@ class SegmentationTask(Task):
         layout = torch.channels_last if self.config.MODEL.CHANNELS_LAST else torch.contiguous_format
         return self.preprocessing(images).contiguous(memory_format=layout)
 
-    def measures(self) -> dict[str, Tensor]:
+    def step_metrics(self) -> dict[str, Tensor]:
         return {} if self._accuracy is None else {"train_accuracy": self._accuracy}
 
     def state_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class SegmentationTask(Task):
         return {
             "classes": self.test.classes,
             "architecture": model.NAME,
-            **traits_of(self.model.backbone),
+            **options_of(self.model.backbone),
             "head": model.HEAD.NAME,
             "output_stride": model.OUTPUT_STRIDE,
             "atrous_rates": list(atrous_rates(self.config)) if model.HEAD.NAME == "deeplabv3" else [],

@@ -1,7 +1,7 @@
 """Weights in and out of the networks."""
 
 from ..common.preprocessing import Preprocessing
-from .content import WeightsFile, interpret, open_weights, read_traits
+from .content import WeightsFile, interpret, open_weights, read_weight_metadata
 from .conversion import Conversion, convert
 from .files import read_file
 from .identify import candidates
@@ -11,7 +11,7 @@ from .names import find_state_dict, strip_prefixes
 from .report import LoadReport, MisfitError, match
 from .save import save_weights
 from .sources import resolve
-from .traits import Traits
+from .weight_metadata import WeightMetadata
 
 __all__ = [
     "LAYOUTS",
@@ -20,7 +20,7 @@ __all__ = [
     "LoadReport",
     "MisfitError",
     "Preprocessing",
-    "Traits",
+    "WeightMetadata",
     "WeightsFile",
     "candidates",
     "compare",
@@ -31,7 +31,7 @@ __all__ = [
     "match",
     "open_weights",
     "read_file",
-    "read_traits",
+    "read_weight_metadata",
     "resolve",
     "save_weights",
     "strip_prefixes",

@@ -27,14 +27,16 @@ def adapted(kernel: Tensor, channels: int) -> Tensor:
 def fit_channels(network: nn.Module, weights: WeightsFile) -> tuple[WeightsFile, list[str]]:
     """Return the weights for the network's number of channels, their preprocessing likewise, and what was done."""
     tensors, notes = adapt_channels(network, weights.tensors)
-    preprocessing = weights.traits.preprocessing
+    preprocessing = weights.weight_metadata.preprocessing
     if notes and preprocessing is not None:
         notes.append(
             f"mean and std of {preprocessing.channel_order} images "
             + ("averaged" if network.in_chans == 1 else "repeated in that order")
         )
         preprocessing = preprocessing.for_channels(network.in_chans)
-    return replace(weights, tensors=tensors, traits=replace(weights.traits, preprocessing=preprocessing)), notes
+    return replace(
+        weights, tensors=tensors, weight_metadata=replace(weights.weight_metadata, preprocessing=preprocessing)
+    ), notes
 
 
 def adapt_channels(network: nn.Module, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

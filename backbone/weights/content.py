@@ -12,12 +12,12 @@ from torch import Tensor
 from ..common.errors import WeightsError
 from ..common.text import count
 from .files import file_kind, read_file
-from .metadata import find_metadata, traits_in
+from .metadata import find_metadata, weight_metadata_in
 from .names import find_state_dict, strip_prefixes
-from .openmmlab_config import traits_of_openmmlab
+from .openmmlab_config import openmmlab_weight_metadata
 from .places import choose, find_places, part_extras
 from .sources import resolve, traits_by_name
-from .traits import Traits
+from .weight_metadata import WeightMetadata
 
 SHOWN = 3  # names in a note
 
@@ -31,7 +31,7 @@ class WeightsFile:
         kind: "torch", "safetensors", "pickle", "npz" or "caffemodel".
         layout: name of the layout of its names; None for an unknown one, whose names are kept.
         tensors: by our names.
-        traits: what is known beside the shapes.
+        weight_metadata: what is known beside the shapes.
         metadata: what `save_weights` or a run's checkpoint says, the architecture among it; {} in other files.
         beside: names of tensors that are no part of the network, such as a detector's or a projection's heads.
         prefix: what stood before the names of a backbone inside a greater model.
@@ -43,7 +43,7 @@ class WeightsFile:
     kind: str
     layout: str | None
     tensors: dict[str, Tensor]
-    traits: Traits
+    weight_metadata: WeightMetadata
     metadata: dict[str, Any] = field(default_factory=dict)
     beside: tuple[str, ...] = ()
     prefix: str = ""
@@ -105,18 +105,24 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
     kind = file_kind(resolve(path))
     facts = dict(text) | {"author": str(content["__author__"])} if _has_author(content) else dict(text)
     metadata = find_metadata(content, text, source)
-    traits = traits_in(metadata, source)
+    weight_metadata = weight_metadata_in(metadata, source)
     places = find_places(content)
     if not places:
         if part is not None:
             raise WeightsError(f"{source}: holds no network of a known layout, so none is {part!r}")
-        return WeightsFile(source, kind, None, strip_prefixes(find_state_dict(content, source)), traits, metadata)
+        return WeightsFile(
+            source, kind, None, strip_prefixes(find_state_dict(content, source)), weight_metadata, metadata
+        )
     place, copies = choose(places, part, source)
     layout = place.layout
     try:
-        traits = layout.traits(place.tensors, facts).updated(traits_of_openmmlab(content)).updated(traits)
+        weight_metadata = (
+            layout.weight_metadata(place.tensors, facts)
+            .updated(openmmlab_weight_metadata(content))
+            .updated(weight_metadata)
+        )
         tensors, extras = part_extras(layout.to_ours(place.tensors, facts))
-        traits = traits.updated(traits_by_name(path, tensors))
+        weight_metadata = weight_metadata.updated(traits_by_name(path, tensors))
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     except (RuntimeError, IndexError, ValueError) as error:
@@ -125,17 +131,19 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
         ) from None
     beside = (*(place.prefix + name for name in extras), *place.beside)
     taken = place.name if copies or part is not None else ""
-    return WeightsFile(source, kind, layout.name, tensors, traits, metadata, beside, place.prefix, taken, copies)
+    return WeightsFile(
+        source, kind, layout.name, tensors, weight_metadata, metadata, beside, place.prefix, taken, copies
+    )
 
 
 def _has_author(content: Any) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get("__author__"), str)
 
 
-def read_traits(path: str | Path, *, part: str | None = None) -> Traits:
+def read_weight_metadata(path: str | Path, *, part: str | None = None) -> WeightMetadata:
     """Return what a weights file asks of the network and of its images, before either is built.
 
     Raises:
         WeightsError: as in `open_weights`.
     """
-    return open_weights(path, part=part).traits
+    return open_weights(path, part=part).weight_metadata

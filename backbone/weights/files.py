@@ -131,12 +131,12 @@ def _read_path(path: Path) -> tuple[Any, dict[str, str]]:
 def _read_shards(index: Path) -> tuple[Any, dict[str, str]]:
     tensors, text = {}, {}
     for shard, names in shards_of(index).items():
-        content, said = _read_path(index.parent / shard)
+        content, message = _read_path(index.parent / shard)
         missing = [name for name in names if name not in content] if isinstance(content, dict) else names
         if missing:
             raise WeightsError(f"{index}: its file {shard} has no tensor {missing[0]}; copy the files again")
         tensors |= {name: content[name] for name in names}
-        text |= said
+        text |= message
     return tensors, text
 
 

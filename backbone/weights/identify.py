@@ -18,9 +18,9 @@ CLASSIFIERS = ("fc.weight", "classifier.6.weight")
 
 
 def keywords_for(weights: WeightsFile) -> dict[str, Any]:
-    """Return the keywords of `backbone.create` that follow from the tensors and traits."""
+    """Return the keywords of `backbone.create` that follow from the tensors and their metadata."""
     tensors = weights.tensors
-    keywords: dict[str, Any] = dict(weights.traits.keywords())
+    keywords: dict[str, Any] = dict(weights.weight_metadata.keywords())
     classifier = next((tensors[name] for name in CLASSIFIERS if name in tensors), None)
     if classifier is not None and classifier.ndim == 2:
         keywords["num_classes"] = classifier.shape[0]

@@ -16,7 +16,7 @@ from .channels import fit_channels
 from .content import WeightsFile, open_weights
 from .identify import find_backbones, shortcut_of
 from .report import LoadReport, MisfitError, match
-from .traits import check, doubts, set_pooling, traits_of
+from .weight_metadata import check, doubts, options_of, set_pooling
 
 NEW_CLASSIFIER_HINT = "new_classifier=True loads the rest and initialises the classifier anew"
 
@@ -59,14 +59,17 @@ def load_weights(
         raise MisfitError(problem, report, _hint(network, weights, report))
     if strict and weights.architecture not in (None, getattr(network, "architecture", None)):
         raise WeightsError(f"{weights.source}: holds {weights.architecture}, not {network.architecture}")
-    check(network, weights.traits, weights.source)
+    check(network, weights.weight_metadata, weights.source)
     _fill(network, {name: weights.tensors[name] for name in report.loaded}, weights.source)
     if new_classifier:
         classifier_of(network)[1].reset_parameters()
         report.notes.append("classifier initialised anew")
     report.notes += [*adapted, *weights.notes()]
-    report.notes += [*filter(None, [set_pooling(network, weights.traits)]), *doubts(network, weights.traits)]
-    network.preprocessing = weights.traits.preprocessing
+    report.notes += [
+        *filter(None, [set_pooling(network, weights.weight_metadata)]),
+        *doubts(network, weights.weight_metadata),
+    ]
+    network.preprocessing = weights.weight_metadata.preprocessing
     return report
 
 
@@ -98,7 +101,7 @@ def compare(network: nn.Module, weights: WeightsFile, *, new_classifier: bool = 
         WeightsError: `new_classifier` for a network without one.
     """
     report = match(network, weights.tensors, weights.source)
-    report.kind, report.layout, report.traits = weights.kind, weights.layout, weights.traits
+    report.kind, report.layout, report.weight_metadata = weights.kind, weights.layout, weights.weight_metadata
     report.left_out = [name for name in weights.beside if not name.endswith("num_batches_tracked")]
     report.unexpected = [name for name in report.unexpected if not left_out(network, name)]
     if new_classifier:
@@ -155,7 +158,7 @@ def _hint(network: nn.Module, weights: WeightsFile, report: LoadReport) -> str:
         re.match(r"(conv1|bn1)\.", name) for name in (*wrong, *report.unexpected)
     ):
         return f'create the network with stem="{stem}"'
-    own, theirs = traits_of(network)["shortcut"], shortcut_of(weights.tensors)
+    own, theirs = options_of(network)["shortcut"], shortcut_of(weights.tensors)
     if theirs != own and own is not None and all(".downsample." in name for name in (*wrong, *report.unexpected)):
         return f'create the network with shortcut="{theirs}"'
     fitting = [name for name in find_backbones(weights) if name != getattr(network, "architecture", None)]

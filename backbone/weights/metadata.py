@@ -11,7 +11,7 @@ from torch import nn
 from ..common.errors import WeightsError
 from ..common.preprocessing import Preprocessing
 from .names import innermost
-from .traits import KEYWORDS, Traits, traits_of
+from .weight_metadata import KEYWORDS, WeightMetadata, options_of
 
 # The key in safetensors' text metadata and in npz files; an attribute of the dict in torch files.
 KEY = "backbone_metadata"
@@ -30,7 +30,7 @@ def describe(network: nn.Module, layout: str, extra: Mapping[str, Any] | None) -
         "norm": norm_of(network),
         "num_classes": _classes_of(network),
         "in_chans": getattr(network, "in_chans", None),
-        **traits_of(network),
+        **options_of(network),
         "preprocessing": preprocessing.to_dict() if preprocessing else None,
     }
     try:
@@ -85,7 +85,7 @@ def _of_run(content: Mapping[Any, Any]) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) and isinstance(found.get("architecture"), str) else None
 
 
-def traits_in(metadata: Mapping[str, Any], source: str) -> Traits:
+def weight_metadata_in(metadata: Mapping[str, Any], source: str) -> WeightMetadata:
     """Return what the metadata knows.
 
     Raises:
@@ -101,4 +101,4 @@ def traits_in(metadata: Mapping[str, Any], source: str) -> Traits:
         preprocessing = None if preprocessing is None else Preprocessing.from_dict(preprocessing)
     except WeightsError as error:
         raise WeightsError(f"{source}: metadata: {error}") from None
-    return Traits(preprocessing=preprocessing, **known)
+    return WeightMetadata(preprocessing=preprocessing, **known)

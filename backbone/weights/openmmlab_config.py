@@ -12,20 +12,20 @@ from typing import Any
 
 from ..common.errors import WeightsError
 from ..common.preprocessing import Preprocessing
-from .traits import KEYWORDS, Traits
+from .weight_metadata import KEYWORDS, WeightMetadata
 
 LONGEST = 2**20  # characters; the longest of their configs have some 10,000
 
 
-def traits_of_openmmlab(content: Any) -> Traits:
+def openmmlab_weight_metadata(content: Any) -> WeightMetadata:
     """Return what the config in a checkpoint's `meta` knows; nothing for other files."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
     config = _parse(text) if isinstance(text, str) else text
     if not isinstance(config, Mapping):
-        return Traits()
+        return WeightMetadata()
     model = _dict(config, "model")
-    return Traits(preprocessing=_preprocessing(config, model), **_keywords(_dict(model, "backbone")))
+    return WeightMetadata(preprocessing=_preprocessing(config, model), **_keywords(_dict(model, "backbone")))
 
 
 def _parse(text: str) -> dict[str, Any]:

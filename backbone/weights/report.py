@@ -10,7 +10,7 @@ from ..common.errors import WeightsError
 from ..common.preprocessing import Preprocessing
 from ..common.text import count, table
 from ..networks.plain import plain_names
-from .traits import Traits
+from .weight_metadata import WeightMetadata
 
 SHOWN = 3
 
@@ -28,7 +28,7 @@ class LoadReport:
         left_out: names in the file that are no part of the network, such as other heads.
         kind: of the file: "torch", "safetensors", "pickle", "npz" or "caffemodel".
         layout: of the names in it; None for an unknown one.
-        traits: what is known of the weights beside their shapes.
+        weight_metadata: what is known of the weights beside their shapes.
         notes: what was set on the network, or left as it was, in words.
     """
 
@@ -40,7 +40,7 @@ class LoadReport:
     left_out: list[str] = field(default_factory=list)
     kind: str | None = None
     layout: str | None = None
-    traits: Traits = field(default_factory=Traits)
+    weight_metadata: WeightMetadata = field(default_factory=WeightMetadata)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -50,7 +50,7 @@ class LoadReport:
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the images must go through; None where nothing is known."""
-        return self.traits.preprocessing
+        return self.weight_metadata.preprocessing
 
     def problems(self) -> str:
         """Return the differences in one line."""
@@ -77,7 +77,7 @@ class LoadReport:
             what.append(f"{self.layout} layout" if self.layout else "names of no known layout")
         parts = [", ".join([*what, f"{count(len(self.loaded), 'tensor')} loaded"])]
         if self.kind:
-            parts.append(str(self.traits))
+            parts.append(str(self.weight_metadata))
         parts += self.notes + ([] if self.fits else [self.problems()])
         return f"{self.source}: {'; '.join(parts)}"
 

@@ -35,7 +35,7 @@ def save_weights(
     """Write a network's weights; the former file is kept until the new one is whole.
 
     What the weights ask (preprocessing, stride placement, pooling), the architecture and the norm stand in the file
-    beside the tensors, where `load_weights` and `read_traits` find them and other readers do not see them.
+    beside the tensors, where `load_weights` and `read_weight_metadata` find them and other readers do not see them.
 
     Args:
         path: .pth, .pt or .th (a state dict as torch.load returns it; in detectron2's layout under "model"),

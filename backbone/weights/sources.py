@@ -27,7 +27,7 @@ from ..common.preprocessing import Preprocessing
 from ..common.text import nearest
 from . import zoos
 from .downloads import from_hugging_face, from_iopath, from_torch_hub, hub_file
-from .traits import Traits
+from .weight_metadata import WeightMetadata
 
 HASH = re.compile(r"[0-9a-f]{8,64}")
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -69,13 +69,13 @@ def is_name(source: str | Path) -> bool:
     return not _exists(source) and _scheme(as_given(source), strict=False)[1] is not None
 
 
-def traits_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> Traits:
+def traits_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> WeightMetadata:
     """Return what torchvision's and timm's tables know of weights that were asked for by name.
 
     Their bottlenecks have their stride in the 3x3 convolution; their files do not say so.
     """
     if not is_name(source):
-        return Traits()
+        return WeightMetadata()
     scheme, _, rest = as_given(source).partition(":")
     if scheme == "torchvision":
         model, _, tag = rest.partition(":")
@@ -85,9 +85,9 @@ def traits_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> Traits:
         config = zoos.timm_config("", rest)
         mean, std = config.mean, config.std
     else:
-        return Traits()
+        return WeightMetadata()
     known = Preprocessing("RGB", 1, tuple(mean), tuple(std)) if mean and std else None
-    return Traits(preprocessing=known, stride_in_1x1=False if "layer1.0.conv3.weight" in tensors else None)
+    return WeightMetadata(preprocessing=known, stride_in_1x1=False if "layer1.0.conv3.weight" in tensors else None)
 
 
 def as_given(source: str | Path) -> str:

@@ -124,7 +124,7 @@ def analyze(case: Case, *, score: float | None = None) -> Analysis:
     least = float(np.nan_to_num(best)) if score is None else score
     thresholds = grid(detections.scores)
     slices = [slice(*np.searchsorted(detections.label, [label, label + 1])) for label in range(len(wanted))]
-    of_class = [(detections.scores[mine], figures.outcome[mine], int(number)) for mine, number in zip(slices, wanted)]
+    of_class = [(detections.scores[rows], figures.outcome[rows], int(number)) for rows, number in zip(slices, wanted)]
     shown = detections.scores >= least
     return Analysis(
         case=case,

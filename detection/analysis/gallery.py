@@ -54,9 +54,9 @@ def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Shot]:
     chosen = [index for index in np.argsort(-weight, kind="stable")[:number].tolist() if weight[index] > 0]
     result = []
     for index in chosen:
-        mine = false[case.detections.image[false] == index]
-        order = np.argsort(-case.detections.scores[mine], kind="stable")
-        result.append(Shot(index, float(weight[index]), mine[order].tolist(), int(missed[index])))
+        of_image = false[case.detections.image[false] == index]
+        order = np.argsort(-case.detections.scores[of_image], kind="stable")
+        result.append(Shot(index, float(weight[index]), of_image[order].tolist(), int(missed[index])))
     return result
 
 
@@ -76,9 +76,9 @@ def shots(analysis: Analysis, chosen: Sequence[Shot]) -> str:
     """Return images with their objects, right detections and errors as HTML, without a script."""
     figures = []
     for shot in chosen:
-        name, said = escape(analysis.case.image_names[shot.image]), _errors(analysis, shot) or "no error"
-        drawing = _drawing(analysis, shot, f"{analysis.case.image_names[shot.image]}: {said}")
-        caption = f"<figcaption><strong>{name}</strong><br>{escape(said)}</figcaption>"
+        name, line = escape(analysis.case.image_names[shot.image]), _errors(analysis, shot) or "no error"
+        drawing = _drawing(analysis, shot, f"{analysis.case.image_names[shot.image]}: {line}")
+        caption = f"<figcaption><strong>{name}</strong><br>{escape(line)}</figcaption>"
         figures.append(f'<figure class="shot">{drawing}{caption}</figure>')
     return f'<div class="shots">{"".join(figures)}</div>'
 
@@ -96,9 +96,9 @@ def gallery(analysis: Analysis) -> str:
         notes.append("Boxes alone where the image file is missing.")
     if any(len(one.false) > MOST_BOXES for one in worst):
         notes.append(f"At most {MOST_BOXES} false detections are drawn on an image.")
-    said = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
+    line = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
     figures = "\n".join(_figure(analysis, one, rank) for rank, one in enumerate(worst, 1))
-    return f'{said}{_switches()}<div class="shots">\n{figures}\n</div><dialog aria-label="Image"></dialog>'
+    return f'{line}{_switches()}<div class="shots">\n{figures}\n</div><dialog aria-label="Image"></dialog>'
 
 
 def _switches() -> str:
@@ -114,12 +114,12 @@ def _switches() -> str:
 
 def _figure(analysis: Analysis, worst: Shot, rank: int) -> str:
     name = analysis.case.image_names[worst.image]
-    said = _errors(analysis, worst)
-    label = f"{rank}. {name}: {count(len(worst.false) + worst.missed, 'error')} ({said})"
+    line = _errors(analysis, worst)
+    label = f"{rank}. {name}: {count(len(worst.false) + worst.missed, 'error')} ({line})"
     return (
         f'<figure class="shot"><button type="button" aria-label="{escape(f"Enlarge {label}")}">'
         f"{_drawing(analysis, worst, label)}</button>"
-        f"<figcaption><strong>{rank}. {escape(name)}</strong><br>{escape(said)}</figcaption></figure>"
+        f"<figcaption><strong>{rank}. {escape(name)}</strong><br>{escape(line)}</figcaption></figure>"
     )
 
 

@@ -68,10 +68,10 @@ def measure(case: Case, pairs: Pairs, place: np.ndarray) -> Figures:
     shape = (len(IOU_THRESHOLDS), len(ranges))
     precision, recall = [], []
     for label in range(len(case.class_names)):
-        mine = slice(*np.searchsorted(detections.label, [label, label + 1]))
+        own = slice(*np.searchsorted(detections.label, [label, label + 1]))
         wanted = (~ignored[objects.label == label]).sum(axis=0)
-        precision.append(_precision(outcome[mine], wanted).reshape(*shape, -1))
-        recall.append(_recall(outcome[mine], place[mine], wanted).reshape(*shape, -1))
+        precision.append(_precision(outcome[own], wanted).reshape(*shape, -1))
+        recall.append(_recall(outcome[own], place[own], wanted).reshape(*shape, -1))
     classes = len(case.class_names)
     return Figures(
         precision=np.array(precision).reshape(classes, *shape, len(RECALL_THRESHOLDS)).transpose(1, 3, 0, 2),
@@ -117,9 +117,9 @@ def average_precision(scores: np.ndarray, label: np.ndarray, true: np.ndarray, w
     label, outcome = label[order], np.where(true[order], TRUE, FALSE)[:, None]
     values = []
     for k in np.flatnonzero(wanted >= 0):
-        mine = outcome[slice(*np.searchsorted(label, [k, k + 1]))]
+        own = outcome[slice(*np.searchsorted(label, [k, k + 1]))]
         if wanted[k]:
-            values.append(float(_precision(mine, wanted[k : k + 1]).mean()))
-        elif len(mine):
+            values.append(float(_precision(own, wanted[k : k + 1]).mean()))
+        elif len(own):
             values.append(0.0)
     return float(np.mean(values)) if values else 1.0

@@ -54,7 +54,7 @@ def report(analysis: Analysis, *, title: str = "Error analysis") -> str:
 def _head(analysis: Analysis) -> str:
     case = analysis.case
     ignored = int(case.objects.ignored.sum())
-    said = ", ".join(
+    line = ", ".join(
         [
             count(len(case.image_names), "image"),
             count(len(case.class_names), "class", "classes"),
@@ -66,7 +66,7 @@ def _head(analysis: Analysis) -> str:
         f"<div><dt>{name}</dt><dd>{percent(value)}</dd></div>" for name, value in analysis.summary().items()
     )
     return (
-        f"<p>{said}. Boxes, COCO’s figures in per cent; at most 100 detections of each image and class count.</p>"
+        f"<p>{line}. Boxes, COCO’s figures in per cent; at most 100 detections of each image and class count.</p>"
         f'<dl class="tiles">{tiles}</dl>'
     )
 

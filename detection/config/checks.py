@@ -23,7 +23,7 @@ from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 from ..evaluation import ENGINES
 from .keys import choices_of
-from .methods import check_methods, check_paper_rows, settle_context_head
+from .methods import check_methods, check_paper_rows, resolve_context_head
 from .names import NORM_NAMES, architecture_of
 
 AT_MOST = {
@@ -147,4 +147,4 @@ def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -
                 "leave the key out, the name decides"
             )
         config.MODEL.RESNETS[key] = derived[key]
-    settle_context_head(config, source)
+    resolve_context_head(config, source)

@@ -53,7 +53,7 @@ def check_methods(config: CfgNode, source: str) -> None:
         raise ConfigError(f"{source}: TEST.ENSEMBLE holds checkpoint files, such as ('b.pth',), not {test.ENSEMBLE}")
 
 
-def settle_context_head(config: CfgNode, source: str) -> None:
+def resolve_context_head(config: CfgNode, source: str) -> None:
     """Take our form of detectron2's StandardROIHeads where global context is asked for.
 
     Raises:

@@ -135,8 +135,8 @@ def _load(
             f"{source.json_file}: no object has a mask (segmentation); add masks, or set MODEL.MASK_ON False"
         )
     images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
-    said = warnings_line(faults, str(source.json_file), images=source.image_folder)
-    images.warnings = (f"{source.name}: {said}",) if said else ()
+    text = warnings_line(faults, str(source.json_file), images=source.image_folder)
+    images.warnings = (f"{source.name}: {text}",) if text else ()
     if len(images.classes) < len(data["categories"]):
         root = next(category for category in data["categories"] if category["name"] not in images.classes)
         images.warnings += (f"{source.name}: {root['name']!r}, the root of the other categories, is no class",)

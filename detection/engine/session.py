@@ -85,7 +85,7 @@ class DetectionRun(TaskRun):
         check_ensemble(self.config)
         self.sets = load_sets(self.config, training=not self.request.eval_only)
         self.config = fit_classes(self.config, self.sets.classes, set(self.request.given))
-        self.settle_weights()
+        self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
 
     @property
@@ -109,7 +109,7 @@ class DetectionRun(TaskRun):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
         wants = weights.wanted(given)
-        config, notes = WEIGHT_KEYS.adopt(self.config, wants, weights.source, given, assumed=weights.assumed)
+        config, notes = WEIGHT_KEYS.resolve(self.config, wants, weights.source, given, assumed=weights.assumed)
         return config, weights, notes
 
     def build(self) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from backbone.common.images import montage
 from backbone.engine import distributed
 from backbone.engine.broken import BrokenImages
-from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, settle_workers, until_error
+from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, resolve_workers, until_error
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
 
@@ -58,7 +58,7 @@ class DetectionTask(Task):
 
     @property
     def workers(self) -> int:
-        return settle_workers(self.config.DATALOADER.NUM_WORKERS, distributed.world_size())
+        return resolve_workers(self.config.DATALOADER.NUM_WORKERS, distributed.world_size())
 
     def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
         config, images = self.config, self.sets.train

@@ -101,15 +101,15 @@ def load_trained_detector(
         made.MODEL.DEVICE = device
     check(made, trained, given, "command line")
     wants = wants if wants is not None else weights.wanted(given)
-    adopted, _ = WEIGHT_KEYS.adopt(made, wants, str(path), given)
-    check_device(adopted.MODEL.DEVICE)
-    check_ensemble(adopted)
-    adopted.freeze()
-    model = build(adopted)
+    resolved, _ = WEIGHT_KEYS.resolve(made, wants, str(path), given)
+    check_device(resolved.MODEL.DEVICE)
+    check_ensemble(resolved)
+    resolved.freeze()
+    model = build(resolved)
     load_detector(model, weights)
     model.eval()
-    detector = Detector(model, adopted, names, ids)
-    if adopted.TEST.ENSEMBLE:
+    detector = Detector(model, resolved, names, ids)
+    if resolved.TEST.ENSEMBLE:
         # What is wrong with its checkpoints shows now.
         _ = detector.tested
     return detector

@@ -64,10 +64,10 @@ def run_on_set(
         COCO results, in the order of the set's images; in other processes an empty list.
     """
     images = mapper.images
-    mine = list(range(distributed.rank(), len(images), distributed.world_size()))
+    own = list(range(distributed.rank(), len(images), distributed.world_size()))
     found: list[tuple[int, list[dict[str, Any]]]] = []
     with ImageProgress(len(images), title, visible=True) as progress:
-        for index, sample in zip(mine, _samples(mapper, mine, workers, lenient)):
+        for index, sample in zip(own, _samples(mapper, own, workers, lenient)):
             if isinstance(sample, str):
                 log.warning("left out of %s: %s", title, sample)
                 continue

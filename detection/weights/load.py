@@ -93,8 +93,8 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
     for (module, tensors), report in zip(parts, reports):
         _copy(module, tensors, report)
     loaded = sum(len(report.loaded) for report in reports)
-    said = "; ".join([f"{source}: {weights.says}backbone, {count(loaded, 'tensor')}", *adapted])
-    return said + weights.leaves
+    message = "; ".join([f"{source}: {weights.says}backbone, {count(loaded, 'tensor')}", *adapted])
+    return message + weights.leaves
 
 
 def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[str]) -> tuple[StartingWeights, str]:
@@ -104,10 +104,10 @@ def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[s
     mapping = map_classes(weights.classes, classes)
     tensors = map_heads(weights.tensors, model.state_dict(), mapping, len(weights.classes))
     anew = [name for name, place in zip(classes, mapping) if place is None]
-    said = f"; {len(classes) - len(anew)} of {len(classes)} classes mapped by name from {len(weights.classes)}"
+    message = f"; {len(classes) - len(anew)} of {len(classes)} classes mapped by name from {len(weights.classes)}"
     if anew:
-        said += f", initialised anew: {', '.join(anew[:5])}{', ...' if len(anew) > 5 else ''}"
-    return replace(weights, tensors=tensors), said
+        message += f", initialised anew: {', '.join(anew[:5])}{', ...' if len(anew) > 5 else ''}"
+    return replace(weights, tensors=tensors), message
 
 
 def _split(tensors: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

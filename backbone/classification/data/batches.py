@@ -23,7 +23,7 @@ from ...engine.loading import (
     EpochSampler,
     Item,
     make_loader,
-    settle_workers,
+    resolve_workers,
     to_device,
     until_error,
 )
@@ -91,7 +91,7 @@ class BatchesFromFiles:
         config, device = self.config, self.device
         loader = make_loader(
             _Crops(self.images, config),
-            workers=settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
+            workers=resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
             pin_memory=device.type == "cuda",
             batches=make_sampler(self.images, config, start, end),
             collate=_collate,

@@ -15,7 +15,7 @@ from ...common.text import count
 from ...engine.broken import check_left_out
 from ...engine.distributed import gather, rank, world_size
 from ...engine.image_progress import ImageProgress
-from ...engine.loading import settle_workers
+from ...engine.loading import resolve_workers
 from ..data.sets import LabelledImages
 from .protocols import Protocol
 from .results import Errors
@@ -63,7 +63,7 @@ def evaluate(
     loader = load_views(
         Views(images, share, protocol),
         batch_size=batch_size,
-        workers=settle_workers(workers, world_size()),
+        workers=resolve_workers(workers, world_size()),
         pin_memory=device.type == "cuda",
     )
     with _without_tuning(protocol), ImageProgress(len(images), protocol.name, progress) as shown:

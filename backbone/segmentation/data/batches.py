@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
-from ...engine.loading import Batch, BatchSampler, EpochSampler, Item, make_loader, settle_workers, until_error
+from ...engine.loading import Batch, BatchSampler, EpochSampler, Item, make_loader, resolve_workers, until_error
 from .augment import View, training_view
 from .sets import SegmentationSet
 
@@ -53,7 +53,7 @@ def training_batches(
     )
     loader = make_loader(
         _Views(images, config),
-        workers=settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
+        workers=resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
         pin_memory=device.type == "cuda",
         batches=sampler,
         collate=_collate,
@@ -73,7 +73,7 @@ def whole_images(
     Raises:
         DataError: labels are missing or wrong.
     """
-    workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
+    workers = resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     loader = make_loader(_Whole(images, indices), workers=workers, pin_memory=False)
     for (sample,) in until_error(loader):
         yield sample

@@ -15,7 +15,7 @@ from ...common.text import count
 from ...engine import distributed
 from ...engine.broken import check_left_out
 from ...engine.image_progress import ImageProgress
-from ...engine.loading import make_loader, settle_workers, until_error
+from ...engine.loading import make_loader, resolve_workers, until_error
 from ..evaluation import VOID
 from .sets import LabelledFiles, SegmentationSet
 
@@ -120,7 +120,7 @@ def check_set(images: SegmentationSet, config: Any, *, training: bool) -> list[s
         DataError: labels or sizes are wrong, too many images cannot be read, or the labels hold nothing to learn or
             to test.
     """
-    found = examine(images, settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()))
+    found = examine(images, resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()))
     if found.wrong:
         more = f" ({len(found.wrong):,} of {count(len(images), 'image')} are wrong)" if len(found.wrong) > 1 else ""
         raise DataError(next(iter(found.wrong.values())) + more)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.errors import WeightsError
-from ..traits import Traits, traits_of
+from ..weight_metadata import WeightMetadata, options_of
 
 # The eps of every BN in our networks; files with another are converted to it.
 EPS = 1e-5
@@ -48,9 +48,9 @@ class Layout:
         """
         raise NotImplementedError
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         """Return what the layout alone tells; `tensors` under the file's names."""
-        return Traits()
+        return WeightMetadata()
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         """Make sure that the project has such a network; raises WeightsError that says why not."""
@@ -133,7 +133,7 @@ def structure(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, bool
         "wide": bottleneck and middle.shape[1] == inner.shape[0] and inner.shape[0] * 4 != outer.shape[0],
         "deep": "conv1.0.weight" in state,
         "gn": any(isinstance(module, nn.GroupNorm) for module in network.modules()),
-        **{name: bool(value) for name, value in traits_of(network).items()},
+        **{name: bool(value) for name, value in options_of(network).items()},
     }
 
 

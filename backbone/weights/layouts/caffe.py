@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.preprocessing import CAFFE_RESNET, CAFFE_VGG
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import EPS, Layout
 from .caffe2 import BRANCHES, convolution_of
 
@@ -52,14 +52,14 @@ class Caffe(Layout):
             result |= {f"{norm}.{name}": value for name, value in _norm(blobs, bias, eps[norm]).items()}
         return result
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         if "conv1_1/0" in tensors:
-            return Traits(preprocessing=CAFFE_VGG, ceil_pool=True)
+            return WeightMetadata(preprocessing=CAFFE_VGG, ceil_pool=True)
         stride_in_1x1 = None
         if "res3a_branch2c/0" in tensors:
             # The file tells the strides; the release has them in the 1x1.
             stride_in_1x1 = facts.get("res3a_branch2b/stride", "1") == "1"
-        return Traits(preprocessing=CAFFE_RESNET, stride_in_1x1=stride_in_1x1, ceil_pool=True)
+        return WeightMetadata(preprocessing=CAFFE_RESNET, stride_in_1x1=stride_in_1x1, ceil_pool=True)
 
 
 def _place(layer: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...common.preprocessing import CAFFE2_RESNEXT, MSRA
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import EPS, Layout, Rule, block, renamed
 
 # Branch 1 is the shortcut, branches 2a, 2b and 2c are convolutions 1, 2 and 3.
@@ -52,15 +52,15 @@ class Caffe2(Layout):
         ours = renamed(tensors, RULES)
         return ours if _group_norm(tensors) else with_statistics(ours)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         # detectron2/config/defaults.py: the stride is in the 1x1 of "the original MSRA ResNet" alone, "use False for
         # C2 and Torch models"; those of Caffe2 that it has configurations for are ResNeXt and GroupNorm.
         if _group_norm(tensors):
-            return Traits(preprocessing=MSRA, stride_in_1x1=False)
+            return WeightMetadata(preprocessing=MSRA, stride_in_1x1=False)
         inner, middle = tensors.get("res2_0_branch2a_w"), tensors.get("res2_0_branch2b_w")
         if middle is not None and middle.ndim == 4 and middle.shape[1] != inner.shape[0]:
-            return Traits(preprocessing=CAFFE2_RESNEXT, stride_in_1x1=False)
-        return Traits(preprocessing=MSRA, stride_in_1x1="res2_0_branch2c_w" in tensors or None)
+            return WeightMetadata(preprocessing=CAFFE2_RESNEXT, stride_in_1x1=False)
+        return WeightMetadata(preprocessing=MSRA, stride_in_1x1="res2_0_branch2c_w" in tensors or None)
 
 
 def _group_norm(names: Collection[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from ...common.preprocessing import USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import Layout, renamed
 
 RULES = [(r"linear\.", "fc."), (r"(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.")]
@@ -28,5 +28,5 @@ class Cifar(Layout):
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return renamed(tensors, RULES)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
-        return Traits(preprocessing=USUAL)
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
+        return WeightMetadata(preprocessing=USUAL)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from ...common.preprocessing import IMAGENET
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import COUNTER, Layout, Rule, block, refuse, renamed, structure
 
 READ: list[Rule] = [
@@ -57,10 +57,12 @@ class Detectron2(Layout):
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return renamed(tensors, [*DEEP_STEM, *READ] if "stem.conv2.weight" in tensors else READ)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         if facts.get("author") == "torchvision":
-            return Traits(preprocessing=IMAGENET.converted(value_range=255), stride_in_1x1=False, ceil_pool=False)
-        return Traits()
+            return WeightMetadata(
+                preprocessing=IMAGENET.converted(value_range=255), stride_in_1x1=False, ceil_pool=False
+            )
+        return WeightMetadata()
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...common.errors import WeightsError
 from ...common.preprocessing import USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import Layout, Rule, block, refuse, renamed, structure, with_counters
 
 FIRST = "encoder.stages.0.layers.0.layer.0.convolution.weight"
@@ -58,9 +58,9 @@ class HuggingFace(Layout):
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return renamed(tensors, READ)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         average_down = True if any(".shortcut.1." in name for name in tensors) else None
-        return Traits(preprocessing=USUAL, average_down=average_down)
+        return WeightMetadata(preprocessing=USUAL, average_down=average_down)
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

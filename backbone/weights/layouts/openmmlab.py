@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from ...common.preprocessing import USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import (
     Layout,
     Rule,
@@ -56,9 +56,9 @@ class MMDetection(Layout):
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return straight_shortcuts(renamed(renamed(tensors, READ), STEMS))
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         average_down = True if pooled_shortcuts(renamed(tensors, READ)) else None
-        return Traits(preprocessing=USUAL, average_down=average_down)
+        return WeightMetadata(preprocessing=USUAL, average_down=average_down)
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

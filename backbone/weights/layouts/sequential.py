@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor
 
 from ...common.preprocessing import USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import Layout, Rule, renamed
 
 # The children of torchvision's ResNet: conv1, bn1, relu, maxpool, layer1 to layer4, avgpool, fc.
@@ -38,5 +38,5 @@ class Sequential(Layout):
             return renamed(tensors, DEEP_STEM if "layer0.3.weight" in tensors else STEM)
         return renamed(tensors, CHILDREN)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
-        return Traits(preprocessing=USUAL)
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
+        return WeightMetadata(preprocessing=USUAL)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...common.errors import WeightsError
 from ...common.preprocessing import HALVES, USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import (
     Layout,
     Rule,
@@ -82,12 +82,12 @@ class Timm(Layout):
             return ours | {name: ours[name].flatten(1) for name in layers if name in ours}
         return straight_shortcuts(tensors)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
         if "stages.0.blocks.0.conv1.weight" in tensors:
             # Every resnetv2 with a deep stem there averages in its shortcuts, no other does; the names are the same.
-            return Traits(preprocessing=HALVES, average_down="stem.conv1.weight" in tensors)
+            return WeightMetadata(preprocessing=HALVES, average_down="stem.conv1.weight" in tensors)
         average_down = True if pooled_shortcuts(tensors) else None
-        return Traits(preprocessing=USUAL, average_down=average_down)
+        return WeightMetadata(preprocessing=USUAL, average_down=average_down)
 
     def check(self, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         has = structure(network, state)

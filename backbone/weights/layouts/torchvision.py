@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from torch import Tensor, nn
 
 from ...common.preprocessing import USUAL
-from ..traits import Traits
+from ..weight_metadata import WeightMetadata
 from .base import Layout, with_counters
 
 
@@ -28,8 +28,8 @@ class Torchvision(Layout):
     def to_ours(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> dict[str, Tensor]:
         return dict(tensors)
 
-    def traits(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> Traits:
-        return Traits(preprocessing=USUAL)
+    def weight_metadata(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> WeightMetadata:
+        return WeightMetadata(preprocessing=USUAL)
 
     def from_ours(self, state: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
         return with_counters(state)

@@ -79,8 +79,8 @@ def parse_safely(path: str | Path) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError) as error:
-        said = "is empty" if not text.strip() else f"is no XML ({error})"
-        raise AnnotationFault("not-xml", f"{path}: {said}") from None
+        line = "is empty" if not text.strip() else f"is no XML ({error})"
+        raise AnnotationFault("not-xml", f"{path}: {line}") from None
 
 
 def _size(root: ElementTree.Element, side: str, path: str | Path) -> int:

@@ -48,9 +48,9 @@ class Faults:
         Raises:
             DataError: names the first fault, how many more there are, and what to do.
         """
-        told = [kind for kind in MENDS if kind in self._counts and (boxes or kind not in BOX_KINDS)]
-        if not told:
+        reported = [kind for kind in MENDS if kind in self._counts and (boxes or kind not in BOX_KINDS)]
+        if not reported:
             return
-        more = sum(self._counts[kind] for kind in told) - 1
+        more = sum(self._counts[kind] for kind in reported) - 1
         others = f" (and {count(more, 'more error')})" if more else ""
-        raise DataError(f"{source}: {told[0]}: {self._first[told[0]]}{others}; {MENDS[told[0]]}")
+        raise DataError(f"{source}: {reported[0]}: {self._first[reported[0]]}{others}; {MENDS[reported[0]]}")

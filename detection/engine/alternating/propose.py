@@ -12,7 +12,7 @@ from torch import nn
 
 from backbone.engine import distributed
 from backbone.engine.image_progress import ImageProgress
-from backbone.engine.loading import make_loader, settle_workers, until_error
+from backbone.engine.loading import make_loader, resolve_workers, until_error
 
 from ...data.proposals import Proposals, pack
 from ...data.samples import EvaluationSamples
@@ -55,14 +55,14 @@ def propose(model: nn.Module, images: DetectionSet, config: CfgNode, *, title: s
 
     A collective call. Processes share the images; the main one gets the result, the others None.
     """
-    mine = used_for_training(images, config)[distributed.rank() :: distributed.world_size()].tolist()
-    workers = settle_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
+    own = used_for_training(images, config)[distributed.rank() :: distributed.world_size()].tolist()
+    workers = resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     # An image that cannot be read gets none; the training names it, and takes another.
-    samples = EvaluationSamples(TestMapper(images, TestTransform(config, views=False)), mine, lenient=True)
-    loader = until_error(make_loader(samples, workers=workers if len(mine) > 8 else 0, pin_memory=False))
+    samples = EvaluationSamples(TestMapper(images, TestTransform(config, views=False)), own, lenient=True)
+    loader = until_error(make_loader(samples, workers=workers if len(own) > 8 else 0, pin_memory=False))
     found, covered, objects = [], 0, 0
-    with ImageProgress(len(mine) * distributed.world_size(), title, visible=True) as progress:
-        for index, batch in zip(mine, loader):
+    with ImageProgress(len(own) * distributed.world_size(), title, visible=True) as progress:
+        for index, batch in zip(own, loader):
             if isinstance(batch[0], str):
                 continue
             boxes = _proposals_of(model, batch[0])

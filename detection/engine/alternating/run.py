@@ -91,24 +91,24 @@ def _run_step(
     began = time.monotonic()
     own = config_of(step, config)
     sets = sets if step == STEPS[-1] else Sets(sets.train, [])
-    mine = replace(request, config=own, overwrite=False)
+    step_request = replace(request, config=own, overwrite=False)
     proposals = _proposals_for(step, config, sets, request)
     # Every step builds the same random network, whether the steps before it ran just now or in a former call.
     checkpoint.seed_everything(own.SEED)
     model = build(own, StepRCNN)
     saved, notes = None, []
-    if request.resume and checkpoint.newest(mine.folder) is not None:
-        saved, notes = checkpoint_to_resume(mine, own, FREE_KEYS | {"MODEL.WEIGHTS"}, sets.classes)
+    if request.resume and checkpoint.newest(step_request.folder) is not None:
+        saved, notes = checkpoint_to_resume(step_request, own, FREE_KEYS | {"MODEL.WEIGHTS"}, sets.classes)
     first = f"resumed from {saved}" if saved else _start_from(model, own, sets, weights)
     model.begin(step).train()
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])
-    open_folder(mine, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
+    open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
     state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved)
     if distributed.is_main():
         seconds = round(time.monotonic() - began, 1)
         facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}
-        write_json(mine.folder / RESULTS, {**state.results, **facts})
+        write_json(step_request.folder / RESULTS, {**state.results, **facts})
         log.info("%s done, took %s", step.name, duration(seconds))
     return task, state
 

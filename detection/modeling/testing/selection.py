@@ -15,8 +15,8 @@ def select(found: RegionScores, size: tuple[int, int], methods: Methods) -> Inst
     """Return the detections of an image (height, width), best first: pred_boxes, scores, pred_classes."""
     finite = torch.isfinite(found.boxes).flatten(1).all(1) & torch.isfinite(found.scores).all(1)
     every_score, every_box = found.scores[finite, :-1], clip(found.boxes[finite], size)
-    likely = every_score > methods.score
-    boxes, scores, classes = every_box[likely], every_score[likely], likely.nonzero()[:, 1]
+    confident = every_score > methods.score
+    boxes, scores, classes = every_box[confident], every_score[confident], confident.nonzero()[:, 1]
     if methods.soft:
         kept, kept_scores = soft_nms(boxes, scores, classes, methods)
     else:

@@ -9,7 +9,7 @@ import torch
 
 from backbone.classification.config import default_config, load_config
 from backbone.classification.data import open_sets
-from backbone.classification.networks import build, settle_classes
+from backbone.classification.networks import build, resolve_classes
 from backbone.classification.results import results_table
 from backbone.classification.task import test_networks as run_tests
 from backbone.common.errors import DataError
@@ -102,12 +102,12 @@ def test_one_class_alone_is_refused(tmp_path):
 )
 def test_the_papers_figures_stand_beside_its_own_data_alone(file, classes, cited):
     config = load_config(file, ["MODEL.DEVICE", "cpu"])
-    settled = settle_classes(config, [str(index) for index in range(classes)], set())
+    settled = resolve_classes(config, [str(index) for index in range(classes)], set())
     assert classes == settled.MODEL.NUM_CLASSES and bool(settled.PAPER.ROWS) == cited
     own = load_config(
         file, ["MODEL.DEVICE", "cpu", *(["DATA.NAME", "folder"] if "imagenet" in file else ["DATA.SYNTHETIC", True])]
     )
-    assert not settle_classes(own, [str(index) for index in range(classes)], set()).PAPER.ROWS
+    assert not resolve_classes(own, [str(index) for index in range(classes)], set()).PAPER.ROWS
 
 
 def test_five_classes_or_fewer_have_no_top5_error(tmp_path):

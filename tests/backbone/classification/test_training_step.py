@@ -51,8 +51,8 @@ def make(device: str = "cpu", **changes: object) -> Trainer:
 def steps(trainer: Trainer, averages: Averages, start: int, end: int) -> list[torch.Tensor]:
     losses = []
     for batch in trainer.task.batches(start, end):
-        found, measures = trainer.step(batch)
-        averages.add(found, measures)
+        found, step_metrics = trainer.step(batch)
+        averages.add(found, step_metrics)
         losses.append(found["loss_class"])
     return losses
 

@@ -108,14 +108,14 @@ def test_a_backbone_file_sets_its_preprocessing_and_shortcuts(tmp_path):
     source.preprocessing = backbone.Preprocessing("BGR", 255, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0))
     backbone.save_weights(source, tmp_path / "net.safetensors")
     weights = open_starting_weights(str(tmp_path / "net.safetensors"))
-    config, notes = WEIGHT_KEYS.adopt(config_of(MODEL__NAME="resnet18"), weights.wants, weights.source, ())
+    config, notes = WEIGHT_KEYS.resolve(config_of(MODEL__NAME="resnet18"), weights.wants, weights.source, ())
     assert config.INPUT.FORMAT == "BGR" and config.MODEL.PIXEL_STD == [1.0, 1.0, 1.0]
     assert any("INPUT.FORMAT RGB -> BGR" in note for note in notes) and config.MODEL.SHORTCUT == "A"
     network = build(config, 3)
     load_initial(network, weights, CLASSES[:3], new_classifier=False)
     assert torch.equal(network.backbone.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     with pytest.raises(ConfigError, match="INPUT.FORMAT is RGB on the command line, .* network with BGR"):
-        WEIGHT_KEYS.adopt(config_of(), weights.wants, weights.source, ("INPUT.FORMAT",))
+        WEIGHT_KEYS.resolve(config_of(), weights.wants, weights.source, ("INPUT.FORMAT",))
     with pytest.raises(WeightsError, match="holds a backbone only"):
         load_whole(network, weights, CLASSES[:3])
 

@@ -88,7 +88,7 @@ def test_losses_leave_out_void(config):
         expected = -weight * picked[torch.arange(len(picked)), labels[labels != VOID]].mean()
         torch.testing.assert_close(losses[name], expected, rtol=1e-4, atol=1e-5)
     right = (scores["out"].argmax(1) == labels)[labels != VOID].float().mean()
-    assert task.measures()["train_accuracy"].item() == pytest.approx(right.item(), abs=1e-3)
+    assert task.step_metrics()["train_accuracy"].item() == pytest.approx(right.item(), abs=1e-3)
     void = task.losses(network, Batch(images, torch.full_like(labels, VOID)), 0)
     assert all(loss.item() == 0 for loss in void.values())
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import backbone
-from backbone.weights import open_weights, read_file, read_traits
+from backbone.weights import open_weights, read_file, read_weight_metadata
 from backbone.weights.caffemodel import read_caffemodel
 from backbone.weights.files import file_kind
 from backbone.weights.layouts.base import EPS
@@ -122,7 +122,7 @@ def test_the_stride_is_checked(resnet50):
             backbone.load_weights(network, path, strict=strict)
         assert str(path) in str(caught.value)
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in before.items())
-    assert read_traits(path).keywords() == CAFFE
+    assert read_weight_metadata(path).keywords() == CAFFE
 
 
 @pytest.mark.parametrize("how", [{"double": True}, {"packed": False}, {"old": True}, {"parameters": False}])
@@ -133,7 +133,7 @@ def test_other_encodings_of_the_same(how, tmp_path):
     assert found.tensors.keys() == truth.tensors.keys() and len(truth.tensors) == 47
     for name, value in truth.tensors.items():
         assert torch.equal(found.tensors[name], value), name
-    assert found.traits == truth.traits
+    assert found.weight_metadata == truth.weight_metadata
 
 
 def test_names_of_the_deeper_networks(tmp_path):
@@ -176,10 +176,10 @@ def test_scale_without_batch_norm_and_the_reverse(tmp_path):
 def test_the_stride_that_the_file_tells(tmp_path):
     """A network of one's own, trained in Caffe with the stride in the 3x3."""
     layers = resnet((1, 1), numbered=False, first_bias=False, widths=(4, 8))
-    assert read_traits(write(tmp_path / "a.caffemodel", layers)).stride_in_1x1 is True
+    assert read_weight_metadata(write(tmp_path / "a.caffemodel", layers)).stride_in_1x1 is True
     strides = {layer.name: layer for layer in layers}
     strides["res3a_branch2a"].stride, strides["res3a_branch2b"].stride = 1, 2
-    assert read_traits(write(tmp_path / "b.caffemodel", layers)).stride_in_1x1 is False
+    assert read_weight_metadata(write(tmp_path / "b.caffemodel", layers)).stride_in_1x1 is False
 
 
 def test_unknown_layers_are_named(tmp_path):

@@ -14,7 +14,7 @@ from randomize import relative_error
 from torch import nn
 
 import backbone
-from backbone.weights import open_weights, read_traits
+from backbone.weights import open_weights, read_weight_metadata
 
 MSRA = from_detectron2("resnet50", "FrozenBN", stride_in_1x1=True)
 RESNEXT = from_detectron2("resnext50_32x4d", "FrozenBN")
@@ -95,14 +95,14 @@ def test_preprocessing_and_stride(tmp_path):
     from detectron2.config import get_cfg
 
     cfg = get_cfg()
-    msra = read_traits(write(tmp_path / "a.pkl", empty(MSRA.build)))
+    msra = read_weight_metadata(write(tmp_path / "a.pkl", empty(MSRA.build)))
     assert list(msra.preprocessing.mean) == cfg.MODEL.PIXEL_MEAN
     assert list(msra.preprocessing.std) == cfg.MODEL.PIXEL_STD
     assert msra.preprocessing.channel_order == cfg.INPUT.FORMAT
     assert msra.stride_in_1x1 is cfg.MODEL.RESNETS.STRIDE_IN_1X1 is True
-    resnext = read_traits(write(tmp_path / "b.pkl", empty(RESNEXT.build)))
+    resnext = read_weight_metadata(write(tmp_path / "b.pkl", empty(RESNEXT.build)))
     assert resnext.preprocessing.std == (57.375, 57.12, 58.395) and resnext.stride_in_1x1 is False
-    group_norm = read_traits(write(tmp_path / "c.pkl", empty(GROUP_NORM.build), "gn"))
+    group_norm = read_weight_metadata(write(tmp_path / "c.pkl", empty(GROUP_NORM.build), "gn"))
     assert group_norm.stride_in_1x1 is False and not group_norm.preprocessing.assumed
 
 

@@ -12,7 +12,7 @@ from randomize import relative_error
 from torch import Tensor, nn
 
 import backbone
-from backbone.weights import LAYOUTS, WRITABLE, Traits, open_weights, save_weights
+from backbone.weights import LAYOUTS, WRITABLE, WeightMetadata, open_weights, save_weights
 from backbone.weights.layouts import find_layout
 from backbone.weights.layouts.timm import Timm
 
@@ -174,7 +174,7 @@ def test_files_of_detectron2s_converter(tmp_path):
     assert report.preprocessing.channel_order == "RGB"
     assert report.preprocessing.mean == pytest.approx((123.675, 116.28, 103.53))
     assert report.preprocessing.std == pytest.approx((58.395, 57.12, 57.375))
-    assert report.traits.stride_in_1x1 is False and not report.preprocessing.assumed
+    assert report.weight_metadata.stride_in_1x1 is False and not report.preprocessing.assumed
 
 
 # -- OpenMMLab, by its published names
@@ -366,11 +366,11 @@ def test_the_usual_preprocessing_of_layouts():
     for theirs in ("resnet50", "resnet50d", "resnetv2_50", "vgg16"):
         model = on_meta(lambda theirs=theirs: timm.create_model(theirs))
         layout = find_layout(model.state_dict())
-        traits: Traits = layout.traits(model.state_dict(), {})
-        assert traits.preprocessing.assumed
-        assert traits.preprocessing.value_range == 1 and traits.preprocessing.channel_order == "RGB"
-        assert traits.preprocessing.mean == tuple(model.default_cfg["mean"])
-        assert traits.preprocessing.std == tuple(model.default_cfg["std"])
+        weight_metadata: WeightMetadata = layout.weight_metadata(model.state_dict(), {})
+        assert weight_metadata.preprocessing.assumed
+        assert weight_metadata.preprocessing.value_range == 1 and weight_metadata.preprocessing.channel_order == "RGB"
+        assert weight_metadata.preprocessing.mean == tuple(model.default_cfg["mean"])
+        assert weight_metadata.preprocessing.std == tuple(model.default_cfg["std"])
 
 
 def test_metadata_of_another_tool_is_left_alone(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 import backbone
 from backbone.common.preprocessing import MSRA, Preprocessing
-from backbone.weights import Traits, open_weights
+from backbone.weights import WeightMetadata, open_weights
 
 # Written after the documentation of MMEngine's and MMCV's configs.
 CAFFE = """
@@ -73,11 +73,11 @@ def checkpoint(path: Path, meta: object, prefix: str = "backbone.") -> Path:
 )
 def test_the_config_is_read(meta, expected, tmp_path):
     weights = open_weights(checkpoint(tmp_path / "a.pth", meta))
-    usual = open_weights(checkpoint(tmp_path / "b.pth", None)).traits
-    known = {name: getattr(weights.traits, name) for name in expected}
+    usual = open_weights(checkpoint(tmp_path / "b.pth", None)).weight_metadata
+    known = {name: getattr(weights.weight_metadata, name) for name in expected}
     assert known == expected
-    assert ("preprocessing" in expected) != weights.traits.preprocessing.assumed
-    assert weights.traits == usual.updated(Traits(**expected))
+    assert ("preprocessing" in expected) != weights.weight_metadata.preprocessing.assumed
+    assert weights.weight_metadata == usual.updated(WeightMetadata(**expected))
 
 
 def test_a_caffe_checkpoint_is_held_against_the_network(tmp_path):

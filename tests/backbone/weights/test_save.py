@@ -15,7 +15,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 from torch.nn.utils import parametrizations, prune
 
 import backbone
-from backbone.weights import Preprocessing, open_weights, read_file, read_traits, save_weights
+from backbone.weights import Preprocessing, open_weights, read_file, read_weight_metadata, save_weights
 from backbone.weights.metadata import KEY
 from backbone.weights.save import converted
 
@@ -99,7 +99,7 @@ def test_preprocessing_that_was_assumed_stays_so(tmp_path):
     report = backbone.load_weights(target, tmp_path / "a.pth")
     assert report.preprocessing.assumed and report.preprocessing.mean == (0.485, 0.456, 0.406)
     save_weights(target, tmp_path / "b.npz")
-    assert read_traits(tmp_path / "b.npz").preprocessing.assumed
+    assert read_weight_metadata(tmp_path / "b.npz").preprocessing.assumed
     # A network that was never loaded has nothing to say.
     save_weights(backbone.create("resnet18", out_features=("stem",)), tmp_path / "c.npz")
     assert "preprocessing" not in open_weights(tmp_path / "c.npz").metadata
@@ -229,7 +229,7 @@ def test_a_checkpoint_of_a_run_tells_what_its_metadata_say(tmp_path):
     torch.save({"model": source.state_dict(), "metadata": facts}, tmp_path / "a.pth")
     weights = open_weights(tmp_path / "a.pth")
     assert weights.architecture == source.architecture and weights.metadata["classes"] == ["a"]
-    assert weights.traits.preprocessing == BGR
+    assert weights.weight_metadata.preprocessing == BGR
 
 
 @pytest.mark.parametrize("facts", [3, {"classes": ["a"]}, {"architecture": 7, "preprocessing": 7}])

@@ -317,13 +317,16 @@ def test_a_name_tells_what_its_file_does_not(monkeypatch, tmp_path):
     net = backbone.create("resnet50", num_classes=1000)
     file = tmp_path / "net.pth"
     file.write_bytes(as_torch(net.state_dict()))
-    assert open_weights(file).traits.preprocessing.assumed and open_weights(file).traits.stride_in_1x1 is None
+    assert (
+        open_weights(file).weight_metadata.preprocessing.assumed
+        and open_weights(file).weight_metadata.stride_in_1x1 is None
+    )
     for source in ("torchvision:resnet50", "torchvision:resnet50:IMAGENET1K_V1", "timm:resnet50.a1_in1k"):
         if source.startswith("timm"):
             pytest.importorskip("timm")
         monkeypatch.setattr(sources, "_found", {source: file})
-        traits = open_weights(source).traits
-        assert traits.stride_in_1x1 is False and not traits.preprocessing.assumed
+        weight_metadata = open_weights(source).weight_metadata
+        assert weight_metadata.stride_in_1x1 is False and not weight_metadata.preprocessing.assumed
         with pytest.raises(WeightsError, match="stride"):
             backbone.create("resnet50", weights=source, stride_in_1x1=True)
     # The authors' VGG-16 in torchvision has other numbers than its other networks.

@@ -197,13 +197,13 @@ def test_samples_can_be_sent_to_spawned_workers(images):
 
 def test_number_of_workers(monkeypatch):
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    assert loading.settle_workers(3, 1) == 3
-    assert loading.settle_workers(0, 1) == 0
-    assert loading.settle_workers(-1, 1) == 6
-    assert loading.settle_workers(-1, 4) == 1
-    assert loading.settle_workers(-1, 100) == 1
+    assert loading.resolve_workers(3, 1) == 3
+    assert loading.resolve_workers(0, 1) == 0
+    assert loading.resolve_workers(-1, 1) == 6
+    assert loading.resolve_workers(-1, 4) == 1
+    assert loading.resolve_workers(-1, 100) == 1
     monkeypatch.setattr(loading.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert loading.settle_workers(-1, 2) == 8
+    assert loading.resolve_workers(-1, 2) == 8
 
 
 def test_rare_classes_come_as_often_as_in_detectron2():

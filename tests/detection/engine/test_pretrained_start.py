@@ -80,7 +80,10 @@ def pretrained(tmp_path_factory) -> Path:
 def test_the_file_says_what_belongs_to_it(pretrained):
     weights = backbone.weights.open_weights(pretrained / "backbone.safetensors")
     assert weights.architecture == "resnet18" and weights.metadata["bn_statistics"] == "precise"
-    assert weights.traits.preprocessing.std == (1.0, 1.0, 1.0) and not weights.traits.preprocessing.assumed
+    assert (
+        weights.weight_metadata.preprocessing.std == (1.0, 1.0, 1.0)
+        and not weights.weight_metadata.preprocessing.assumed
+    )
     assert weights.metadata["results"]["1crop"]["top1_error"] < 0.8  # of 8 classes, chance is 0.875
 
 
@@ -89,10 +92,10 @@ def test_the_runs_checkpoint_says_the_same(pretrained):
         backbone.weights.open_weights(pretrained / name) for name in ("backbone.safetensors", "model_final.pth")
     )
     assert checkpoint.architecture == "resnet18" and checkpoint.metadata["classes"] == file.metadata["classes"]
-    assert checkpoint.traits == file.traits and checkpoint.traits.average_down is False
+    assert checkpoint.weight_metadata == file.weight_metadata and checkpoint.weight_metadata.average_down is False
     assert backbone.weights.convert(
         pretrained / "model_final.pth", pretrained / "converted.safetensors", "torchvision"
-    ).read.traits == backbone.weights.read_traits(pretrained / "converted.safetensors")
+    ).read.weight_metadata == backbone.weights.read_weight_metadata(pretrained / "converted.safetensors")
 
 
 @pytest.mark.parametrize("name", ["backbone.safetensors", "model_final.pth"])

@@ -10,7 +10,7 @@ import torch
 
 import backbone
 import detection
-from backbone import ConfigError, Preprocessing, Traits
+from backbone import ConfigError, Preprocessing, WeightMetadata
 from backbone.engine.config import read_yaml
 from detection.modeling.build import build
 from detection.weights.keys import WEIGHT_KEYS
@@ -36,14 +36,14 @@ def config(*overrides: object):
 
 def test_sets_what_the_weights_ask_and_says_it(caffe_like):
     weights = open_starting_weights(str(caffe_like))
-    adopted, notes = WEIGHT_KEYS.adopt(config(), weights.wants, weights.source, set())
-    assert adopted.INPUT.FORMAT == "BGR"
-    assert adopted.MODEL.PIXEL_MEAN == [103.06, 115.90, 123.15]
-    assert adopted.MODEL.PIXEL_STD == [1.0, 1.0, 1.0]
-    assert adopted.MODEL.BACKBONE.CEIL_POOL is True
+    resolved, notes = WEIGHT_KEYS.resolve(config(), weights.wants, weights.source, set())
+    assert resolved.INPUT.FORMAT == "BGR"
+    assert resolved.MODEL.PIXEL_MEAN == [103.06, 115.90, 123.15]
+    assert resolved.MODEL.PIXEL_STD == [1.0, 1.0, 1.0]
+    assert resolved.MODEL.BACKBONE.CEIL_POOL is True
     assert "INPUT.FORMAT RGB -> BGR" in notes[0] and "CEIL_POOL False -> True" in notes[0]
-    again, notes = WEIGHT_KEYS.adopt(adopted, weights.wants, weights.source, set())
-    assert again == adopted and notes == []
+    again, notes = WEIGHT_KEYS.resolve(resolved, weights.wants, weights.source, set())
+    assert again == resolved and notes == []
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def test_sets_what_the_weights_ask_and_says_it(caffe_like):
 def test_a_key_of_the_command_line_that_disagrees_is_an_error(caffe_like, key, value):
     weights = open_starting_weights(str(caffe_like))
     with pytest.raises(ConfigError, match=f"{key} is .* but the weights in .*caffe_like.*leave the key out"):
-        WEIGHT_KEYS.adopt(config(key, value), weights.wants, weights.source, {key})
+        WEIGHT_KEYS.resolve(config(key, value), weights.wants, weights.source, {key})
 
 
 def test_a_preprocessing_that_is_only_usual_changes_nothing():
     usual = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), assumed=True)
-    wants = WEIGHT_KEYS.of_backbone(Traits(preprocessing=usual), {})
-    settled, notes = WEIGHT_KEYS.adopt(config(), wants, "file", set(), assumed=True)
+    wants = WEIGHT_KEYS.of_backbone(WeightMetadata(preprocessing=usual), {})
+    settled, notes = WEIGHT_KEYS.resolve(config(), wants, "file", set(), assumed=True)
     assert settled == config()
     assert any("MODEL.PIXEL_MEAN" in note and "kept" in note and "127.5" in note for note in notes)
 
 
 def test_stride_placement_matters_to_bottlenecks_alone():
     wants = {"MODEL.RESNETS.STRIDE_IN_1X1": True}
-    assert WEIGHT_KEYS.adopt(config(), wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is False
+    assert WEIGHT_KEYS.resolve(config(), wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is False
     of_50 = config("MODEL.BACKBONE.NAME", "resnet50_fpn")
-    assert WEIGHT_KEYS.adopt(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
+    assert WEIGHT_KEYS.resolve(of_50, wants, "file", set())[0].MODEL.RESNETS.STRIDE_IN_1X1 is True
 
 
 def test_a_stride_that_the_file_does_not_tell_is_noted():
@@ -81,7 +81,7 @@ def test_a_stride_that_the_file_does_not_tell_is_noted():
         ((*of_50, "True"), {"MODEL.RESNETS.STRIDE_IN_1X1": True}, set(), False),
         (("MODEL.RESNETS.STRIDE_IN_1X1", "True"), {}, set(), False),
     ):
-        _, notes = WEIGHT_KEYS.adopt(config(*settings), wants, "file", given, assumed=True)
+        _, notes = WEIGHT_KEYS.resolve(config(*settings), wants, "file", given, assumed=True)
         assert any(doubt in note for note in notes) == expected
 
 
@@ -89,9 +89,11 @@ def test_deep_stem_and_average_down_are_built(tmp_path):
     network = backbone.create("resnet50", stem="deep", average_down=True, norm="frozen_bn")
     backbone.save_weights(network, tmp_path / "d.pth")
     weights = open_starting_weights(str(tmp_path / "d.pth"))
-    adopted, _ = WEIGHT_KEYS.adopt(config("MODEL.BACKBONE.NAME", "resnet50_fpn"), weights.wants, weights.source, set())
-    assert adopted.MODEL.BACKBONE.STEM == "deep" and adopted.MODEL.BACKBONE.AVERAGE_DOWN
-    built = detection.modeling.backbone.build_network(adopted)
+    resolved, _ = WEIGHT_KEYS.resolve(
+        config("MODEL.BACKBONE.NAME", "resnet50_fpn"), weights.wants, weights.source, set()
+    )
+    assert resolved.MODEL.BACKBONE.STEM == "deep" and resolved.MODEL.BACKBONE.AVERAGE_DOWN
+    built = detection.modeling.backbone.build_network(resolved)
     assert built.average_down and "conv1.0.weight" in built.state_dict()
 
 
@@ -104,16 +106,16 @@ def test_shortcuts_of_option_a_are_built(said, name, tmp_path):
     backbone.save_weights(network, tmp_path / "a.pth") if said else torch.save(network.state_dict(), tmp_path / "a.pth")
     weights = open_starting_weights(str(tmp_path / "a.pth"))
     begun = detection.get_config(name, ["MODEL.DEVICE", "cpu", *(("MODEL.BACKBONE.NAME", "resnet18") * (name == C4))])
-    adopted, notes = WEIGHT_KEYS.adopt(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
+    resolved, notes = WEIGHT_KEYS.resolve(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
     assert "set as the weights ask: MODEL.BACKBONE.SHORTCUT '' -> A" in notes[0]
-    assert "backbone, " in load_initial(build(adopted), weights, adopted)
+    assert "backbone, " in load_initial(build(resolved), weights, resolved)
     # The reverse: torchvision's weights are of option B.
     key = "MODEL.BACKBONE.SHORTCUT"
     torch.save(backbone.create("resnet18").state_dict(), tmp_path / "b.pth")
     weights = open_starting_weights(str(tmp_path / "b.pth"))
-    assert WEIGHT_KEYS.adopt(config(), weights.wants, weights.source, set(), assumed=True)[1] == []
+    assert WEIGHT_KEYS.resolve(config(), weights.wants, weights.source, set(), assumed=True)[1] == []
     with pytest.raises(ConfigError, match=f"{key} is A on the command line, but the weights .* network with B"):
-        WEIGHT_KEYS.adopt(config(key, "A"), weights.wants, weights.source, {key})
+        WEIGHT_KEYS.resolve(config(key, "A"), weights.wants, weights.source, {key})
 
 
 def test_dilation_follows_the_weights(tmp_path):
@@ -121,8 +123,8 @@ def test_dilation_follows_the_weights(tmp_path):
     backbone.save_weights(network, tmp_path / "d.pth")
     weights = open_starting_weights(str(tmp_path / "d.pth"))
     begun = config("MODEL.BACKBONE.NAME", "resnet50_fpn", "MODEL.BACKBONE.OUTPUT_STRIDE", 16)
-    adopted, notes = WEIGHT_KEYS.adopt(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
-    assert adopted.MODEL.BACKBONE.DILATION_STYLE == "mmdetection" and "DILATION_STYLE torchvision -> mmdet" in notes[0]
+    resolved, notes = WEIGHT_KEYS.resolve(begun, weights.wants, weights.source, set(), assumed=weights.assumed)
+    assert resolved.MODEL.BACKBONE.DILATION_STYLE == "mmdetection" and "DILATION_STYLE torchvision -> mmdet" in notes[0]
 
 
 @pytest.fixture(scope="module")

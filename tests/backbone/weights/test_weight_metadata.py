@@ -12,9 +12,9 @@ from torch import nn
 
 import backbone
 from backbone.common.preprocessing import IMAGENET, MSRA, USUAL, Preprocessing
-from backbone.weights import Traits, WeightsFile, candidates, open_weights, read_traits, save_weights
+from backbone.weights import WeightMetadata, WeightsFile, candidates, open_weights, read_weight_metadata, save_weights
 from backbone.weights.identify import build, find_backbones
-from backbone.weights.traits import traits_of
+from backbone.weights.weight_metadata import options_of
 
 
 def save(path: Path, name: str = "resnet50", layout: str = "torchvision", **keywords: object) -> Path:
@@ -38,7 +38,7 @@ def refused(network: nn.Module, path: Path, **keywords: bool) -> str:
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
 def test_stride_in_the_metadata(stride_in_1x1, tmp_path):
     path = save(tmp_path / "a.pth", stride_in_1x1=stride_in_1x1)
-    assert read_traits(path).stride_in_1x1 is stride_in_1x1
+    assert read_weight_metadata(path).stride_in_1x1 is stride_in_1x1
     fitting = backbone.create("resnet50", out_features=("res2",), stride_in_1x1=stride_in_1x1)
     assert backbone.load_weights(fitting, path).fits
     other = backbone.create("resnet50", out_features=("res2",), stride_in_1x1=not stride_in_1x1)
@@ -110,7 +110,7 @@ def test_nothing_is_said_of_what_is_not_known(tmp_path):
             assert len(report.notes) == stride_in_1x1 and network.ceil_pool is ceil_pool
             # Torchvision's own weights would give other features, and nothing in the file tells.
             assert all("stride_in_1x1 True kept; the file does not say" in note for note in report.notes)
-    assert read_traits(tmp_path / "a.pth") == Traits(preprocessing=IMAGENET)
+    assert read_weight_metadata(tmp_path / "a.pth") == WeightMetadata(preprocessing=IMAGENET)
 
 
 def test_create_warns_of_what_it_cannot_report(tmp_path):
@@ -130,7 +130,7 @@ def test_averaging_shortcuts_are_seen_in_the_names(layout, tmp_path):
     network = filled(lambda: backbone.create("resnet50", **keywords))
     content = dict(open_weights_of_peer(network, layout))
     torch.save(content, tmp_path / "a.pth")
-    assert read_traits(tmp_path / "a.pth").average_down is True
+    assert read_weight_metadata(tmp_path / "a.pth").average_down is True
     other = backbone.create("resnet50", **{**keywords, "average_down": False})
     assert "create it with average_down=True" in refused(other, tmp_path / "a.pth")
     assert backbone.load_weights(backbone.create("resnet50", **keywords), tmp_path / "a.pth").fits
@@ -148,18 +148,18 @@ def test_pooling_is_set_on(name, tmp_path):
     made = {"ceil_pool": True} if name == "resnet18" else {}
     path = save(tmp_path / "a.npz", name, out_features=("res2",) if name != "vgg16" else ("conv2",), **made)
     weights = open_weights(path)
-    assert weights.traits.ceil_pool is {"resnet18": True, "vgg16": False, "cifar_resnet20": None}[name]
+    assert weights.weight_metadata.ceil_pool is {"resnet18": True, "vgg16": False, "cifar_resnet20": None}[name]
     other = {"resnet18": False, "vgg16": True, "cifar_resnet20": True}[name]
     from dataclasses import replace
 
     network = backbone.create(name, out_features=weights.metadata.get("out") or default_stage(name))
-    report = backbone.load_weights(network, replace(weights, traits=Traits(ceil_pool=other)))
+    report = backbone.load_weights(network, replace(weights, weight_metadata=WeightMetadata(ceil_pool=other)))
     changed = name == "vgg16"
     assert bool(report.notes) is changed
-    assert traits_of(network)["ceil_pool"] is (None if name == "cifar_resnet20" else changed)
+    assert options_of(network)["ceil_pool"] is (None if name == "cifar_resnet20" else changed)
     # And back.
-    backbone.load_weights(network, replace(weights, traits=Traits(ceil_pool=not changed)))
-    backbone.load_weights(network, replace(weights, traits=Traits(ceil_pool=False)))
+    backbone.load_weights(network, replace(weights, weight_metadata=WeightMetadata(ceil_pool=not changed)))
+    backbone.load_weights(network, replace(weights, weight_metadata=WeightMetadata(ceil_pool=False)))
     if hasattr(network, "maxpool"):
         assert network.maxpool.padding == 1 and not network.maxpool.ceil_mode
     fresh = backbone.create(name, out_features=default_stage(name))
@@ -179,7 +179,7 @@ def test_preprocessing_is_attached_and_replaced(tmp_path):
     backbone.load_weights(network, path)
     assert network.preprocessing == USUAL and network.preprocessing.assumed
     plain = {name.replace("conv1.weight", "conv1.weight"): value for name, value in network.state_dict().items()}
-    unknown = WeightsFile("a", "torch", "detectron2", plain, Traits())
+    unknown = WeightsFile("a", "torch", "detectron2", plain, WeightMetadata())
     backbone.load_weights(network, unknown)
     assert network.preprocessing is None
 
@@ -331,7 +331,7 @@ def test_a_backbone_inside_a_detector(tmp_path):
 def test_networks_are_found_by_their_shapes(name, keywords):
     with torch.device("meta"):
         network = backbone.create(name, **keywords)
-        weights = WeightsFile("a", "torch", "torchvision", network.state_dict(), Traits())
+        weights = WeightsFile("a", "torch", "torchvision", network.state_dict(), WeightMetadata())
         assert find_backbones(weights)[0] == name
         again = build(weights, name)
     assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in network.state_dict().items()}

@@ -29,7 +29,7 @@ PLACES: dict[str, dict[Any, str]] = {
 
 
 @dataclass(frozen=True)
-class Traits:
+class WeightMetadata:
     """What is known of weights; None where nothing is.
 
     Attributes:
@@ -55,9 +55,9 @@ class Traits:
         values = {name: getattr(self, name) for name in KEYWORDS}
         return {name: value for name, value in values.items() if value is not None}
 
-    def updated(self, other: Traits) -> Traits:
-        """Return these traits with what `other` knows in their place."""
-        known = {f.name: getattr(other, f.name) for f in fields(Traits)}
+    def updated(self, other: WeightMetadata) -> WeightMetadata:
+        """Return this metadata with what `other` knows in their place."""
+        known = {f.name: getattr(other, f.name) for f in fields(WeightMetadata)}
         return replace(self, **{name: value for name, value in known.items() if value is not None})
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class Traits:
         return "; ".join(parts) or "nothing known"
 
 
-def traits_of(network: nn.Module) -> dict[str, Any]:
+def options_of(network: nn.Module) -> dict[str, Any]:
     """Return the values of KEYWORDS in a network; None for what it does not have."""
     pools = [module for module in network.modules() if isinstance(module, nn.MaxPool2d)]
     shortcuts = [module for module in network.modules() if hasattr(module, "pool_stride")]
@@ -98,15 +98,15 @@ def traits_of(network: nn.Module) -> dict[str, Any]:
     }
 
 
-def check(network: nn.Module, traits: Traits, source: str) -> None:
+def check(network: nn.Module, weight_metadata: WeightMetadata, source: str) -> None:
     """Compare what cannot be changed in a network that is built.
 
     Raises:
         WeightsError: strides, shortcuts or dilations are others; names the keyword to create it with.
     """
-    has = traits_of(network)
+    has = options_of(network)
     for name, places in PLACES.items():
-        wanted = getattr(traits, name)
+        wanted = getattr(weight_metadata, name)
         if wanted is not None and has[name] is not None and has[name] != wanted:
             architecture = getattr(network, "architecture", "the network")
             raise WeightsError(
@@ -115,13 +115,13 @@ def check(network: nn.Module, traits: Traits, source: str) -> None:
             )
 
 
-def doubts(network: nn.Module, traits: Traits) -> list[str]:
+def doubts(network: nn.Module, weight_metadata: WeightMetadata) -> list[str]:
     """Return what the weights leave open, or what is otherwise than where they were trained, in words."""
-    has, notes = traits_of(network), []
-    if traits.stride_in_1x1 is None and has["stride_in_1x1"]:
+    has, notes = options_of(network), []
+    if weight_metadata.stride_in_1x1 is None and has["stride_in_1x1"]:
         notes.append(stride_doubt("stride_in_1x1"))
-    stride = traits.output_stride
-    if traits.dilation_style is not None and stride != has["output_stride"]:
+    stride = weight_metadata.output_stride
+    if weight_metadata.dilation_style is not None and stride != has["output_stride"]:
         notes.append(f"trained with output_stride={stride} (dilated), the network has {has['output_stride']}")
     return notes
 
@@ -131,18 +131,18 @@ def stride_doubt(name: str) -> str:
     return f"{name} True kept; the file does not say, torchvision's own weights want {name} False"
 
 
-def set_pooling(network: nn.Module, traits: Traits) -> str | None:
+def set_pooling(network: nn.Module, weight_metadata: WeightMetadata) -> str | None:
     """Set the network's max pooling as the weights ask.
 
     Returns:
         What was changed, in words; None when nothing was.
     """
-    has = traits_of(network)["ceil_pool"]
-    if traits.ceil_pool is None or has is None or has == traits.ceil_pool:
+    has = options_of(network)["ceil_pool"]
+    if weight_metadata.ceil_pool is None or has is None or has == weight_metadata.ceil_pool:
         return None
     for pool in (module for module in network.modules() if isinstance(module, nn.MaxPool2d)):
-        pool.ceil_mode = traits.ceil_pool
+        pool.ceil_mode = weight_metadata.ceil_pool
         if pool.kernel_size == 3:
-            pool.padding = 0 if traits.ceil_pool else 1
-    network.ceil_pool = traits.ceil_pool
-    return "pooling set to round up without padding" if traits.ceil_pool else "pooling set to padding"
+            pool.padding = 0 if weight_metadata.ceil_pool else 1
+    network.ceil_pool = weight_metadata.ceil_pool
+    return "pooling set to round up without padding" if weight_metadata.ceil_pool else "pooling set to padding"
