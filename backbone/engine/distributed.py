@@ -17,14 +17,17 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
+    """Return the number of this process among those of all machines, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
+    """Return the number of processes on all machines."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
+    """Whether this process writes files and reports."""
     return rank() == 0
 
 
@@ -47,7 +50,7 @@ def share(value: Any) -> Any:
 
 
 def mean(values: torch.Tensor) -> torch.Tensor:
-    """Return the mean of a tensor over the processes."""
+    """Return the mean of a tensor of any shape over the processes, in every process. A collective call."""
     if not is_distributed():
         return values
     values = values.clone()

@@ -35,6 +35,7 @@ class Launch:
     Attributes:
         device: "cuda" or "cpu".
         processes: on this machine; one a GPU on GPUs. None: not asked for, one.
+        machines: that take part, each with as many processes; `machine_rank` is the number of this one, from 0.
         dist_url: address of machine 0, `tcp://host:port`; "auto" picks a free port when there is one machine.
     """
 

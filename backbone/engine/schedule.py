@@ -22,6 +22,7 @@ class WarmUp:
     method: str = "linear"
 
     def multiplier(self, iteration: int) -> float:
+        """Return the factor of the base rate at `iteration`, counted from 0. The other schedules have the same."""
         if iteration >= self.iterations:
             return 1.0
         if self.method == "constant":

@@ -102,6 +102,9 @@ class Trainer:
         }
 
     def weights(self) -> dict[str, Any]:
+        """Return what a file of weights holds, without what resuming needs: model (the state dict of what was learned,
+        averaged where the run averages), iteration (steps done), config (YAML text) and metadata.
+        """
         return {
             "model": self.task.weights(),
             "iteration": self.state.iteration,

@@ -170,7 +170,7 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions."""
+    """Two 3x3 convolutions (Fig. 5, left); shapes are those of `ResidualBlock`."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__(shape)
@@ -188,7 +188,7 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions."""
+    """1x1, 3x3 and 1x1 convolutions (Fig. 5, right); shapes are those of `ResidualBlock`."""
 
     def __init__(self, shape: BlockShape) -> None:
         super().__init__(shape)

@@ -22,8 +22,14 @@ NORMS_WITH_STATISTICS = (nn.BatchNorm2d, nn.SyncBatchNorm, SyncBatchNorm2d, Froz
 class FoldedBackbone(nn.Module):
     """What `fold` returns: a backbone for inference, with the contract of the network it was made from.
 
-    Images of any float type and memory layout go in; features come out in `dtype`. What else is asked of it
-    (`feature_info`, `preprocessing`, `stage_names`, `layer4`, ...) is the network's.
+    Images (N, C, H, W) of any float type and memory layout go in; {stage: (N, channels, H / stride, W / stride)} comes
+    out in `dtype`, without gradients. What else is asked of it (`feature_info`, `preprocessing`, `stage_names`,
+    `layer4`, ...) is the network's.
+
+    Attributes:
+        network: the folded copy.
+        channels_last: whether weights and features are channels last in memory.
+        compiled: whether the copy runs through torch.compile.
     """
 
     # torch.jit.script compiles every other property.

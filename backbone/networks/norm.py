@@ -65,6 +65,7 @@ class FrozenBatchNorm2d(nn.Module):
         return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x * scale + shift, channel by channel: (N, C, H, W) in and out, in the dtype of `x`."""
         scale, shift = self.scale_and_shift()
         return x * scale.to(x.dtype).view(1, -1, 1, 1) + shift.to(x.dtype).view(1, -1, 1, 1)
 
