@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.errors import UserError
 from backbone.common.text import count
 
 # As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
@@ -67,7 +68,11 @@ def convert_detector(arguments: Namespace) -> None:
     from detection.export.detectron2_file import write_detectron2
     from detection.inference.detector import load_trained_detector
 
-    detector = load_trained_detector(arguments.source, "cpu")
+    try:
+        detector = load_trained_detector(arguments.source, "cpu")
+    except UserError as error:
+        hint = "" if "--backbone-only" in str(error) else "; --backbone-only converts its backbone alone"
+        raise type(error)(f"{error}{hint}") from None
     done = write_detectron2(detector, arguments.target, overwrite=arguments.force)
     model = detector.config.MODEL
     classes = count(len(detector.classes), "class", "classes")

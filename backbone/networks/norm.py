@@ -35,7 +35,7 @@ class FrozenBatchNorm2d(nn.Module):
     """Batch normalisation with constant statistics and affine terms: y = x * scale + shift, channel by channel.
 
     The paper's detectors fine-tune with it ("each BN layer becomes a linear activation with constant offset and
-    scale", Appendix A). All four tensors are buffers, so no optimizer sees them. `backbone.conv_norm.conv_norm` runs
+    scale", Appendix A). All four tensors are buffers, so no optimizer sees them. `conv_norm.conv_norm` runs
     a convolution and its FrozenBatchNorm2d as one convolution.
 
     Attributes:

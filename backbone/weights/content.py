@@ -16,7 +16,7 @@ from .metadata import find_metadata, weight_metadata_in
 from .names import find_state_dict, strip_prefixes
 from .openmmlab_config import openmmlab_weight_metadata
 from .places import choose, find_places, part_extras
-from .sources import resolve, traits_by_name
+from .sources import metadata_by_name, resolve
 from .weight_metadata import WeightMetadata
 
 SHOWN = 3  # names in a note
@@ -122,7 +122,7 @@ def interpret(content: Any, text: Mapping[str, str], path: str | Path, *, part: 
             .updated(weight_metadata)
         )
         tensors, extras = part_extras(layout.to_ours(place.tensors, facts))
-        weight_metadata = weight_metadata.updated(traits_by_name(path, tensors))
+        weight_metadata = weight_metadata.updated(metadata_by_name(path, tensors))
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from None
     except (RuntimeError, IndexError, ValueError) as error:

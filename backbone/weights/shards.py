@@ -52,7 +52,7 @@ def shards_of(index: Path) -> dict[str, list[str]]:
     if not found:
         raise WeightsError(f"{index}: the index names no weights file")
     for shard in found:
-        if Path(shard).name != shard or shard.endswith(INDEX):
+        if not isinstance(shard, str) or Path(shard).name != shard or shard.endswith(INDEX):
             raise WeightsError(f"{index}: names {shard!r}, which is no weights file beside it")
         if not (index.parent / shard).is_file():
             raise WeightsError(f"{index}: its file {shard} is missing; copy all {len(found)} files of it")

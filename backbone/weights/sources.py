@@ -69,7 +69,7 @@ def is_name(source: str | Path) -> bool:
     return not _exists(source) and _scheme(as_given(source), strict=False)[1] is not None
 
 
-def traits_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> WeightMetadata:
+def metadata_by_name(source: str | Path, tensors: Mapping[str, Tensor]) -> WeightMetadata:
     """Return what torchvision's and timm's tables know of weights that were asked for by name.
 
     Their bottlenecks have their stride in the 3x3 convolution; their files do not say so.
@@ -145,6 +145,8 @@ def _hugging_face(name: str, rest: str) -> Path:
 
 def _detectron2(name: str, rest: str) -> Path:
     if rest.startswith("//"):
+        if ".." in rest.split("/"):
+            raise WeightsError(f"{name}: write the path of a file on detectron2's server, without '..'")
         url = zoos.DETECTRON2_SERVER + rest[2:]
         try:
             return from_iopath(name, url)
@@ -163,23 +165,23 @@ def _openmmlab(name: str, rest: str) -> Path:
 
 def _url(name: str, rest: str) -> Path:
     url, _, fragment = rest.partition("#")
-    parts = urlsplit(url)
     wanted = fragment.removeprefix("sha256=").lower()
     if fragment and not (fragment.startswith("sha256=") and HASH.fullmatch(wanted)):
         raise WeightsError(f"{name}: write #sha256= and 8 to 64 hexadecimal digits behind the URL, not #{fragment}")
     try:
-        host = parts.hostname
-    except ValueError:
-        host = None
-    file = Path(unquote(parts.path)).name
-    if not host or not file:
+        parts = urlsplit(url)
+        host, port, path = parts.hostname, parts.port, Path(unquote(parts.path))
+    except ValueError as error:  # brackets of no address, or a port that is no number
+        raise WeightsError(f"{name}: not a URL, {error}; write https://HOST/FOLDER/FILE") from None
+    # The name of a file in the cache is made of them.
+    if not host or not host.strip(".") or path.name in ("", "..") or "\0" in str(path):
         raise WeightsError(f"{name}: not the URL of a file; write https://HOST/FOLDER/FILE")
     if parts.scheme == "http" and host not in LOCAL and not wanted:
         raise WeightsError(f"{name}: anyone on the way can change what http brings; write https, or add #sha256=DIGITS")
     # Many servers have files of the same name: the folders stay, as in iopath's cache.
-    folders = [part for part in Path(unquote(parts.path)).parent.parts if part not in ("/", "..")]
+    folders = [part for part in path.parent.parts if part not in ("/", "//", "..")]
     query = hashlib.sha256(parts.query.encode()).hexdigest()[:8] if parts.query else ""
-    place = (host if parts.port is None else f"{host}_{parts.port}", *folders, *filter(None, [query]), file)
+    place = (host if port is None else f"{host}_{port}", *folders, *filter(None, [query]), path.name)
     return from_torch_hub(name, url, hub_file(*place), wanted)
 
 

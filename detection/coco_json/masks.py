@@ -18,6 +18,7 @@ from .records import Records
 COMPRESSED = re.compile(rb"(?:[P-o]*[0-O])+")
 MORE, SIGN, PAYLOAD, BITS = 32, 16, 31, 5
 CHUNK = 4096  # masks that are looked at together
+MOST_PIXELS = 2**62
 
 Segmentation = dict[str, Any] | list[list[float]]
 Size = tuple[int, int] | None
@@ -124,7 +125,9 @@ def wrong_totals(masks: Sequence[Any]) -> list[int]:
     for start in range(0, len(masks), CHUNK):
         places = [place for place in range(start, min(start + CHUNK, len(masks))) if _is_compressed(masks[place])]
         texts = [counts.encode() if isinstance(counts := masks[place]["counts"], str) else counts for place in places]
-        pixels = np.array([masks[place]["size"][0] * masks[place]["size"][1] for place in places], np.int64)
+        sizes = [masks[place]["size"] for place in places]
+        # A size may be any number; none above MOST_PIXELS is that of an image.
+        pixels = np.array([min(height * width, MOST_PIXELS) for height, width in sizes], np.int64)
         if places:
             wrong += np.array(places)[compressed_totals(texts) != pixels].tolist()
     return wrong

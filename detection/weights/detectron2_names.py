@@ -37,7 +37,7 @@ def refuse_unknown(names: Collection[str], source: str) -> None:
     if found:
         raise WeightsError(
             f"{source}: holds {found} of detectron2, which has no counterpart here (Faster and Mask R-CNN have); "
-            "tools/convert_weights.py takes its backbone out"
+            "tools/convert_weights.py --backbone-only takes its backbone out"
         )
 
 

@@ -23,8 +23,6 @@ from .classes import map_classes, map_heads
 from .detectron2_names import res5_as_in
 from .keys import WEIGHT_KEYS
 
-DETECTOR_PARTS = ("backbone.", "proposal_generator.", "roi_heads.")
-
 
 def is_detector(tensors: Mapping[str, Tensor]) -> bool:
     """Whether some names are those of a backbone and some those of RoI heads in our and detectron2's checkpoints.

@@ -235,6 +235,7 @@ def test_shards_with_an_index_and_folders(tmp_path, sources):
     check(tmp_path / "one", sources[0])
     for broken, said in (
         ({names[0]: "../a.safetensors"}, "no weights file beside it"),
+        ({names[0]: 5}, "no weights file beside it"),
         ({names[0]: "gone.safetensors"}, "gone.safetensors is missing"),
         ({names[0]: "model-2-of-2.safetensors"}, f"has no tensor {names[0]}"),
         ([], "not an index"),

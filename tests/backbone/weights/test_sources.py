@@ -142,6 +142,10 @@ def test_a_path_that_exists_wins(tmp_path, monkeypatch, content):
         ("hf:owner", "write hf:OWNER/REPOSITORY"),
         ("http://example.org/net.pth", "write https, or add #sha256="),
         ("https://example.org/", "not the URL of a file"),
+        # The name in the cache is made of the host and the path.
+        *((url, "not the URL of a file") for url in ("https://h/a/..", "https://../net.pth", "https://h/%00net.pth")),
+        *((url, "not a URL") for url in ("https://[h/net.pth", "https://h:port/net.pth", "https://h:99999/net.pth")),
+        ("detectron2://../../net.pkl", "without '..'"),
         ("https://example.org/net.pth#md5=123", "#sha256="),
         ("detectron2:COCO-Detection/faster_rcnn_R_50_FPN_4x", "did you mean 'COCO-Detection/faster_rcnn_R_50_FPN_3x'?"),
     ],
@@ -331,7 +335,7 @@ def test_a_name_tells_what_its_file_does_not(monkeypatch, tmp_path):
             backbone.create("resnet50", weights=source, stride_in_1x1=True)
     # The authors' VGG-16 in torchvision has other numbers than its other networks.
     preset = VGG16_Weights.IMAGENET1K_FEATURES.transforms()
-    known = sources.traits_by_name("torchvision:vgg16:IMAGENET1K_FEATURES", {}).preprocessing
+    known = sources.metadata_by_name("torchvision:vgg16:IMAGENET1K_FEATURES", {}).preprocessing
     assert list(known.mean) == list(preset.mean) and list(known.std) == list(preset.std) and max(known.std) < 0.004
 
 

@@ -220,6 +220,7 @@ CHANGES: list[tuple[str, Change]] = [
     ("bad-rle", lambda d: first(d, segmentation={"size": [HEIGHT, WIDTH], "counts": [-1, WIDTH * HEIGHT + 1]})),
     ("bad-rle", lambda d: first(d, segmentation={"size": [HEIGHT, WIDTH], "counts": "0 1"})),
     ("bad-rle", lambda d: first(d, segmentation={"size": [HEIGHT, WIDTH], "counts": "05o"})),
+    ("bad-rle", lambda d: first(d, segmentation={"size": [10**10, 10**10], "counts": "04"})),
     ("bad-rle", lambda d: first(d, segmentation={"counts": [1]})),
     ("bad-keypoints", lambda d: d["annotations"][1].update(keypoints=[1, 2, 2])),
     ("bad-keypoints", lambda d: d["annotations"][1].update(keypoints=[1, 2, 2, nan, 0, 0])),
