@@ -20,7 +20,6 @@ from detection.config import default_config
 from detection.modeling.backbone import network_of
 from detection.modeling.build import build
 
-DETECTORS = ("r50_fpn", "r50_c4", "r101_fpn", "r101_c4")
 # configs/Base-RCNN-C4.yaml and Base-RCNN-FPN.yaml of detectron2, where they differ from its defaults.
 ZOO = {
     "c4": {"RPN.PRE_NMS_TOPK_TEST": 6000, "RPN.POST_NMS_TOPK_TEST": 1000},

@@ -105,7 +105,7 @@ def as_network(
         ArchitectureError: not a network; keywords for one that is built already, or a keyword that it does not take.
     """
     if "out_features" in keywords:
-        raise ArchitectureError("an adapter settles out_features itself; name the stages or the indices of its levels")
+        raise ArchitectureError("an adapter sets out_features itself; name the stages or the indices of its levels")
     if isinstance(network, str):
         return create(network, **keywords, **({} if stages is None else {"out_features": tuple(stages)}))
     if not isinstance(network, (Backbone, FoldedBackbone)):

@@ -90,7 +90,7 @@ class ClassificationRun(TaskRun):
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
         self.config = resolve_classes(self.config, self.test_set.classes, set(self.request.given))
         if not testing:
-            # A test settles the weights of each of its networks.
+            # A test resolves the weights of each of its networks.
             self.resolve_weights()
 
     @property

@@ -161,7 +161,7 @@ def merge(config: Any, values: dict[str, Any], source: str, _prefix: str = "") -
                 raise ConfigError(f"{source}: {name} is a section of keys, not a value; got {brief(value)}")
             merge(config[key], value, source, f"{name}.")
         else:
-            config[key] = _fit(value, config[key], name, source)
+            config[key] = fit(value, config[key], name, source)
 
 
 def check_tool(values: dict[str, Any], source: str, tool: str) -> None:
@@ -245,7 +245,7 @@ def _all_keys(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def _fit(value: Any, default: Any, name: str, source: str) -> Any:
+def fit(value: Any, default: Any, name: str, source: str) -> Any:
     """Return `value` in the type of the default. Text is read as a Python literal where it is one, as in yacs.
 
     Raises:

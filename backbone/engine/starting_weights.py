@@ -14,7 +14,7 @@ from ..networks import Architecture
 from ..weights import WeightMetadata, WeightsFile, find_state_dict, interpret, read_file
 from ..weights.identify import shortcut_of
 from ..weights.weight_metadata import stride_doubt
-from .config import get, parse_yaml, put, read_yaml
+from .config import fit, get, parse_yaml, put, read_yaml
 from .record import CONFIG
 
 PIXEL_KEYS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
@@ -91,12 +91,15 @@ class WeightKeys:
             The frozen config, and what was set or noticed, a line each.
 
         Raises:
-            ConfigError: a key of the command line has another value than the weights ask for.
+            ConfigError: a key of the command line has another value than the weights ask for, or the weights ask for
+                a value of another kind than the key's.
         """
+        # What a checkpoint's own config says may be anything.
+        wanted = {key: fit(value, get(config, key), key, source) for key, value in wanted.items() if _has(config, key)}
         different = {
             key: value
             for key, value in wanted.items()
-            if _has(config, key) and self._heeds(config, key) and not self._same(config, key, value)
+            if self._heeds(config, key) and not self._same(config, key, value)
         }
         notes = []
         if assumed:

@@ -48,7 +48,7 @@ class Backbone(nn.Module):
     __jit_unused_properties__ = ("out_features", "checkpointing", "stage_names", "size_divisibility", "in_chans")
 
     def finish(self, *, out_features: Sequence[str], freeze_at: int, checkpointing: bool) -> None:
-        """Settle outputs, frozen stages and checkpointing once the modules are built."""
+        """Set outputs, frozen stages and checkpointing once the modules are built."""
         self.out_features = out_features
         self._note_names()
         self.checkpointing = checkpointing

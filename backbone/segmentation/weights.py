@@ -29,7 +29,6 @@ WEIGHT_KEYS = WeightKeys(
     stem="MODEL.STEM",
     architecture=lambda config: find_architecture(config.MODEL.NAME),
 )
-HEADS = ("classifier.", "aux_classifier.")
 
 
 def open_starting_weights(path: str, part: str = "") -> StartingWeights:
@@ -133,7 +132,7 @@ def _last_layers(network: SegmentationNetwork) -> tuple[str, ...]:
 def _check_classes(weights: StartingWeights, classes: Sequence[str]) -> None:
     mend = "MODEL.NEW_CLASSIFIER True trains new ones"
     last = [value for name, value in weights.tensors.items() if name.startswith("classifier.") and value.ndim]
-    found = len(weights.classes) or len(last[-1])
+    found = len(weights.classes) or (len(last[-1]) if last else 0)
     if found != len(classes):
         raise WeightsError(f"{weights.source}: gives {found} classes, the data has {len(classes)}; {mend}")
     other = [pair for pair in zip(weights.classes, classes) if pair[0] != pair[1]]

@@ -56,6 +56,15 @@ def test_a_key_of_the_command_line_that_disagrees_is_an_error(caffe_like, key, v
         WEIGHT_KEYS.resolve(config(key, value), weights.wants, weights.source, {key})
 
 
+@pytest.mark.parametrize(
+    "values", ["PIXEL_MEAN: abc", "PIXEL_STD: 5", "PIXEL_MEAN: [a, b, c]", "BACKBONE: {STEM: [1]}"]
+)
+def test_a_checkpoint_whose_config_has_values_of_another_kind_is_an_error(values):
+    wants = WEIGHT_KEYS.of_checkpoint({"config": f"MODEL: {{{values}}}"}, "a.pth")
+    with pytest.raises(ConfigError, match=r"^a\.pth: MODEL\..* is .*, expected"):
+        WEIGHT_KEYS.resolve(config(), wants, "a.pth", set())
+
+
 def test_a_preprocessing_that_is_only_usual_changes_nothing():
     usual = Preprocessing("RGB", 1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), assumed=True)
     wants = WEIGHT_KEYS.of_backbone(WeightMetadata(preprocessing=usual), {})
