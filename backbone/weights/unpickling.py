@@ -49,6 +49,8 @@ PLAIN_NAMES = {
     *("functools.partial", "types.SimpleNamespace", "time.struct_time", "copyreg._reconstructor", "torch.device"),
     *("torch.serialization._get_layout",),
 }
+# numpy's function that makes a scalar of a dtype and bytes; its module's name differs by version.
+NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 # Modules of Python 2, and those that newer Pythons have no more.
 FORMER = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 GONE = {"asyncore", "commands", "distutils", "imp", "popen2", "urllib2"}
@@ -108,8 +110,6 @@ class SafeUnpickler(pickle.Unpickler):
             ("collections", "OrderedDict"),
             ("_codecs", "encode"),
             ("numpy", "dtype"),
-            *((f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")),
-            *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
         ]
     )
 
@@ -120,8 +120,7 @@ class SafeUnpickler(pickle.Unpickler):
             # A function of its own for each file: a pickle can set attributes of what it names.
             return replacement if isinstance(replacement, str) else lambda *arguments: replacement(*arguments)
         if (module, name) in self.ALLOWED:
-            old, new = ("numpy.core", "numpy._core") if hasattr(np, "_core") else ("numpy._core", "numpy.core")
-            return super().find_class(module.replace(old, new) if module.startswith(old) else module, name)
+            return super().find_class(module, name)
         top = module.partition(".")[0]
         if top == "__torch__":
             return Scripted
@@ -159,8 +158,37 @@ def _is_class(name: str) -> bool:
     return re.match(r"_*[A-Z]", name) is not None
 
 
+def _plain_dtype(dtype: Any) -> np.dtype | None:
+    """Return a dtype of numbers, text, bytes or objects anew, so that the file cannot change it later; None for others.
+
+    numpy believes what a pickle says of a dtype: one with fields could take bytes of the file for addresses of objects.
+    """
+    if not isinstance(dtype, np.dtype) or dtype.names is not None or dtype.subdtype or dtype.kind not in "biufcmMSUVO":
+        return None
+    return np.dtype(dtype.str)
+
+
+class _Array(np.ndarray):
+    """An array that takes shape and data of plain dtypes alone; of others it stays empty."""
+
+    def __setstate__(self, state: Any) -> None:
+        *before, dtype, order, data = state
+        if (plain := _plain_dtype(dtype)) is not None:
+            super().__setstate__((*before, plain, order, data))
+
+
 def _empty_array(*_: Any) -> np.ndarray:
-    return np.ndarray((0,), np.uint8)
+    return _Array((0,), np.uint8)
+
+
+def _scalar(dtype: Any, *data: Any) -> Any:
+    plain = _plain_dtype(dtype)
+    return Placeholder() if plain is None else NUMPY_SCALAR(plain, *data)
+
+
+def _array_of_buffer(buffer: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
+    plain = _plain_dtype(dtype)
+    return _empty_array() if plain is None else np.frombuffer(buffer, plain).reshape(shape, order=order)
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -184,6 +212,8 @@ def _first(value: Any, *_: Any) -> Any:
 REPLACED: dict[tuple[str, str], Callable | str] = {
     ("numpy", "ndarray"): "ndarray",
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _empty_array for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _array_of_buffer for core in ("core", "_core")},
     # How protocol 2 spells the data of an array without elements.
     ("builtins", "bytes"): lambda *_: b"",
     ("torch", "Size"): lambda sizes=(): tuple(sizes),

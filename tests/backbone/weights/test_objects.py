@@ -215,3 +215,29 @@ def test_an_archive_that_names_a_storage_of_another_size(tmp_path):
             target.writestr(entry, source.read(entry).replace(b"K\x00K\x02\x85", b"K\x00K\xf2\x85"))
     with pytest.raises(WeightsError, match="cannot be read as a torch file"):
         read_file(tmp_path / "b.pth")
+
+
+class ForgedDtype:
+    """A dtype of objects whose state says that it has none: numpy would take bytes of the file for their addresses."""
+
+    def __reduce__(self) -> tuple:
+        return np.dtype, ("V8", False, True), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [
+        (np.float64(0).__reduce__()[0], (ForgedDtype(), b"\1" * 8)),
+        (np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (1,), ForgedDtype(), False, b"\1" * 8)),
+        (np.zeros(1).__reduce_ex__(5)[0], (b"\1" * 8, ForgedDtype(), (1,), "C")),
+    ],
+)
+def test_bytes_of_a_file_are_no_addresses(tmp_path, reduced):
+    class Forged:
+        def __reduce__(self) -> tuple:
+            return reduced
+
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"model": {"a": np.ones(2)}, "backbone_metadata": Forged()}, 4))
+    content = read_file(tmp_path / "a.pkl")[0]
+    found = content["backbone_metadata"]
+    assert content["model"]["a"].tolist() == [1, 1] and (not hasattr(found, "__len__") or len(found) == 0)
