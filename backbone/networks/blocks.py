@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import StochasticDepth
 
 from .contract import maybe_checkpoint
 from .conv_norm import conv_norm, run_layers
@@ -105,7 +104,12 @@ def make_shortcut(shape: BlockShape, *, normalised: bool = True) -> nn.Module | 
 
 def make_drop_path(shape: BlockShape) -> nn.Module | None:
     """Return what leaves out residual branches in training; None for a probability of 0."""
-    return StochasticDepth(shape.drop_path, "row") if shape.drop_path else None
+    if not shape.drop_path:
+        return None
+    # Here, so that networks without it need torch alone.
+    from torchvision.ops import StochasticDepth
+
+    return StochasticDepth(shape.drop_path, "row")
 
 
 def basic_convolutions(shape: BlockShape) -> tuple[nn.Conv2d, nn.Conv2d]:

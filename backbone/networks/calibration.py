@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .norm import FrozenBatchNorm2d, statistics_kept
 
@@ -30,10 +30,10 @@ def calibrate_frozen_bn(module: nn.Module, batches: Iterable[Tensor]) -> None:
         trained.load_state_dict(layer.state_dict(), strict=False)
         module.set_submodule(name, trained.to(layer.weight))
     others = [layer for name, layer in module.named_modules() if name not in frozen]
-    module.train()
+    module.eval()  # drop path and dropout would leave out activations
     for layer in module.modules():
-        if isinstance(layer, StochasticDepth):  # it would double some activations and leave out others
-            layer.eval()
+        if isinstance(layer, _BatchNorm):
+            layer.train()
     with statistics_kept(others):
         for batch in batches:
             module(batch)

@@ -23,7 +23,7 @@ def batch() -> list[dict]:
     return scenes.drawn_batches(SIZE, batch=2, batches=1)[0]
 
 
-@pytest.fixture(scope="module", params=["r50_fpn", "r50_c4"])
+@pytest.fixture(scope="module", params=["r50_fpn", pytest.param("r50_c4", marks=pytest.mark.slow)])
 def pair(request, batch) -> stock.Pair:
     return stock.make_pair(request.param, batch, "cpu", REGIONS)
 

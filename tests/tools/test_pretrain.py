@@ -111,7 +111,7 @@ def test_statistics_of_bn_are_true_averages(trained):
     assert changed and all(name.endswith(("running_mean", "running_var")) for name in changed)
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("average", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_killed_and_resumed_it_ends_with_the_same_bits(trained, cifar, tmp_path, average):
     reference = trained[0]
     if average:

@@ -81,6 +81,7 @@ def check_row(row: dict, runs: Path) -> None:
         assert len(files) in (1, 20) and any(file.stat().st_size > 2 for file in files)
 
 
+@pytest.mark.slow
 def test_vgg16_on_voc(reproduce, tmp_path):
     row = reproduce("7", "VGG-16, 07 test")["VGG-16, 07 test"]
     check_row(row, tmp_path / "out" / "runs")

@@ -39,9 +39,9 @@ def test_a_json_of_another_form(train, tmp_path, text, said):
 
 def test_a_json_or_a_folder_that_is_not_there(train, tmp_path):
     path = write_set(tmp_path / "data")
-    train("--train-json", "no.json", "--train-images", path.parent).mistake("no.json: No such file or directory")
+    train("--train-json", "no.json", "--train-images", path.parent).mistake("no.json does not exist")
     train("--train-json", path, "--train-images", "no").mistake("the image folder no does not exist")
-    train("--train-json", path.parent, "--train-images", path.parent).mistake("Is a directory")
+    train("--train-json", path.parent, "--train-images", path.parent).mistake("is a folder; give a file")
     assert untouched(tmp_path)
 
 

@@ -186,9 +186,8 @@ def test_unknown_layers_are_named(tmp_path):
     layers = resnet((1,), numbered=False, first_bias=False, widths=(4,))
     layers.append(CaffeLayer("rpn_conv/3x3", "Convolution", [np.ones((1, 1, 3, 3), np.float32)]))
     weights = open_weights(write(tmp_path / "a.caffemodel", layers))
-    assert "rpn_conv/3x3/0" in weights.tensors
-    with pytest.raises(backbone.WeightsError, match="1 not in the network .rpn_conv/3x3/0"):
-        backbone.load_weights(backbone.create("resnet50", out_features=("stem",)), weights)
+    assert "rpn_conv/3x3/0" not in weights.tensors
+    assert any("rpn_conv/3x3" in name for name in weights.beside)
 
 
 # -- VGG-16

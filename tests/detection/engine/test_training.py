@@ -52,7 +52,7 @@ def test_another_seed_other_weights(uninterrupted, tmp_path):
     assert not same_bits(final_weights(tmp_path), final_weights(uninterrupted))
 
 
-@pytest.mark.parametrize("kills", [1, 2])
+@pytest.mark.parametrize("kills", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_killed_and_resumed_to_the_same_bits(uninterrupted, tmp_path, kills):
     """kill -9 at a random moment behind the first checkpoint, once or more; then --resume."""
     chance = random.Random(kills)
@@ -177,6 +177,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, landscapes):
     assert max(apart) < 1e-3 * max(moved)
 
 
+@pytest.mark.slow
 def test_processes_share_the_evaluation(tmp_path):
     changes = {"SOLVER.MAX_ITER": 2, "DATASETS.TEST": ("mini_val",)}
     train(tmp_path / "two", "--num-gpus", "2", changes=changes)

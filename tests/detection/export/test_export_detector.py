@@ -59,7 +59,9 @@ def operators(graph: onnx.GraphProto) -> set[str]:
     return {node.op_type for node in graph.node}.union(*map(operators, inner))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "mask_fpn" else kind for kind in KINDS]
+)
 def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
     images = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:2]
     report = export_detector(untrained(kind), tmp_path / "d.onnx", images)
