@@ -74,7 +74,7 @@ def pretrain(mini: Path, folder: Path, iterations: int) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory) -> Path:
-    return pretrain(mini_set_root(), tmp_path_factory.mktemp("pretrained"), iterations=20)
+    return pretrain(mini_set_root(), tmp_path_factory.mktemp("pretrained"), iterations=60)
 
 
 def test_the_file_says_what_belongs_to_it(pretrained):
