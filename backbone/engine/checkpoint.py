@@ -45,6 +45,11 @@ def save(path: str | Path, content: dict[str, Any]) -> None:
 def load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint; raises WeightsError if it is missing, broken, unsafe or no checkpoint."""
     content, _ = read_file(path)
+    return checked(content, path)
+
+
+def checked(content: Any, path: str | Path) -> dict[str, Any]:
+    """Return what a file holds; raises WeightsError if it is no checkpoint of this project."""
     if not isinstance(content, dict) or "model" not in content:
         raise WeightsError(f"{path}: not a checkpoint of this project (it has no `model`)")
     for key, (kind, words) in KINDS.items():

@@ -152,6 +152,7 @@ class StartingWeights:
         file: of a backbone, all that is known of it.
         metadata: of a whole model, what its checkpoint says of it.
         usual: `wants` are only the defaults of the project that the file is of; the command line's values win.
+        notes: what was decided in reading it, a line each.
     """
 
     source: str
@@ -162,6 +163,7 @@ class StartingWeights:
     file: WeightsFile | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     usual: bool = False
+    notes: list[str] = field(default_factory=list)
 
     def wanted(self, given: Collection[str]) -> dict[str, Any]:
         """Return the keys that the weights ask for, where those of the command line, `given`, are not to win."""

@@ -110,7 +110,7 @@ class DetectionRun(TaskRun):
         given = self.request.given
         wants = weights.wanted(given)
         config, notes = WEIGHT_KEYS.resolve(self.config, wants, weights.source, given, assumed=weights.assumed)
-        return config, weights, notes
+        return config, weights, [*notes, *weights.notes]
 
     def build(self) -> nn.Module:
         return build(self.config)

@@ -20,12 +20,12 @@ from backbone.engine.config import merge, merge_overrides, parse_yaml
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
 from backbone.engine.starting_weights import StartingWeights
-from backbone.weights import find_state_dict
+from backbone.weights import read_file
 
 from ..config import check, default_config, load_config
 from ..modeling.build import build
-from ..weights.detectron2_files import config_of, named_classes, number_of_classes
-from ..weights.detectron2_names import has_detectron2_names
+from ..weights.detectron2_files import named_classes, number_of_classes
+from ..weights.foreign import ForeignDetector
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import load_detector, open_starting_weights
 from .fast import state_of
@@ -70,9 +70,9 @@ class Detector:
 def load_trained_detector(
     path: str | Path, device: str | None = None, overrides: Sequence[object] = (), config: str | Path | None = None
 ) -> Detector:
-    """Build the detector of a checkpoint of this project, whose config is in it, or of a file of detectron2.
+    """Build the detector of a checkpoint of this project, whose config is in it, or of another project's file.
 
-    A file of detectron2 gets the config of its model zoo that has such a detector, and the names of its classes.
+    Such a file gets the config that its project has for such a detector, and the names of its classes.
 
     Args:
         device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
@@ -84,15 +84,16 @@ def load_trained_detector(
         ConfigError: its config is none of ours, or an override is wrong or not what the weights were trained with.
         RunError: the device is not there.
     """
-    content = checkpoint.load(path)
-    if isinstance(content.get("config"), str):
+    content, _ = read_file(path)
+    if isinstance(content, dict) and isinstance(content.get("config"), str):
+        content = checkpoint.checked(content, path)
         if config is not None:
             raise ConfigError(f"--config {config}: {path} carries its own config; KEY VALUE pairs change it")
         made, names, ids = _of_checkpoint(content, str(path))
         weights, wants = str(path), WEIGHT_KEYS.of_checkpoint(content, str(path))
     else:
         weights = open_starting_weights(str(path))
-        made, names, ids = _of_detectron2(content, weights, config)
+        made, names, ids = _of_foreign(weights, config)
         wants = None
     trained = made.clone()
     made.MODEL.DEVICE = default_config().MODEL.DEVICE
@@ -128,27 +129,26 @@ def _of_checkpoint(content: Mapping[str, Any], path: str) -> tuple[CfgNode, list
     return config, names, ids
 
 
-def _of_detectron2(
-    content: Mapping[str, Any], weights: StartingWeights, given: str | Path | None
-) -> tuple[CfgNode, list[str], list[int]]:
-    """Return config, classes and category ids of detectron2's detector; those of its zoo's where it names none."""
-    tensors = find_state_dict(content, weights.source)
-    if not weights.whole or not has_detectron2_names(tensors):
+def _of_foreign(weights: StartingWeights, given: str | Path | None) -> tuple[CfgNode, list[str], list[int]]:
+    """Return config, classes and category ids of another project's detector; the usual ones where it names none."""
+    if not isinstance(weights, ForeignDetector):
         raise WeightsError(f"{weights.source}: holds weights alone; predict needs a checkpoint of tools/train_net.py")
-    config = load_config(given).clone() if given is not None else config_of(tensors)
+    config = load_config(given).clone() if given is not None else weights.config
     if config is None:
         raise WeightsError(
             f"{weights.source}: no config of detectron2's model zoo has such a detector; --config names one, a file of "
             "configs/ or detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x and its like"
         )
     config.defrost()
-    number = number_of_classes(tensors)
+    number = number_of_classes(weights.tensors)
     config.MODEL.ROI_HEADS.NUM_CLASSES = number or config.MODEL.ROI_HEADS.NUM_CLASSES
-    names, ids = named_classes(config, tensors)
-    if weights.classes and weights.classes != names:
-        names, ids = weights.classes, list(range(1, len(weights.classes) + 1))
+    usual, usual_ids = named_classes(config, weights.tensors)
+    names, ids = weights.classes or usual, weights.category_ids
     if len(names) != number:
-        names, ids = [f"class {index + 1}" for index in range(number)], list(range(1, number + 1))
+        names, ids = [f"class {index + 1}" for index in range(number)], []
+    ids = ids or (usual_ids if names == usual else list(range(1, number + 1)))
+    for note in weights.notes:
+        log.info("%s: %s", weights.source, note)
     if not weights.classes:
         log.warning("%s: names no classes; taken for %s", weights.source, some(names))
     return config, names, ids

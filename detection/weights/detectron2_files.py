@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -11,10 +12,11 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor
 
 from backbone.engine.config import get
-from backbone.engine.starting_weights import StartingWeights, classes_in
+from backbone.engine.starting_weights import classes_in
 
-from ..config.detectron2_config import from_detectron2, zoo_config, zoo_names
-from .detectron2_names import PYRAMID, RES5, has_detectron2_names, network_prefix, refuse_unknown, to_ours
+from ..config.detectron2_config import from_detectron2, to_detectron2, zoo_config, zoo_names
+from .detectron2_names import PYRAMID, RES5, has_detectron2_names, network_prefix, refuse_unknown, to_ours, to_theirs
+from .foreign import DetectorLayout, ForeignDetector, Translation
 from .keys import WEIGHT_KEYS
 
 PREDICTOR = "roi_heads.box_predictor."
@@ -29,32 +31,53 @@ SETS = {
 }
 
 
-def interpret(content: Any, tensors: Mapping[str, Tensor], source: str) -> StartingWeights | None:
-    """Return the detector of a file whose names are detectron2's; None for other files.
+class Detectron2Layout(DetectorLayout):
+    """detectron2's detectors, of its model zoo or of trainings with it."""
 
-    What a file of the zoo wants of the config follows from the config that it was trained with. Files of trainings with
-    detectron2 do not say; its defaults are taken.
+    project = "detectron2"
+    suffixes = (".pkl", ".pth")
 
-    Args:
-        tensors: of the file, by its names.
+    def recognise(self, names: Collection[str]) -> bool:
+        return has_detectron2_names(names)
 
-    Raises:
-        WeightsError: it is a detector that has no counterpart here.
-    """
-    if not has_detectron2_names(tensors):
-        return None
-    refuse_unknown(tensors, source)
-    ours = to_ours(tensors)
-    classes, metadata = classes_in(content)
-    wants = WEIGHT_KEYS.of_checkpoint(content, source)
-    if wants:
-        return StartingWeights(source, True, ours, wants, classes, metadata=metadata)
-    is_of_zoo = isinstance(content.get("__author__"), str)
-    config = config_of(tensors) or from_detectron2(get_cfg(), source)
-    wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, "MODEL.BACKBONE.OUTPUT_STRIDE")}
-    if is_of_zoo and not classes:
-        classes = named_classes(config, tensors)[0]
-    return StartingWeights(source, True, ours, wants, classes, metadata=metadata, usual=not is_of_zoo)
+    def read(self, content: Any, tensors: Mapping[str, Tensor], source: str) -> ForeignDetector:
+        """See `DetectorLayout.read`.
+
+        What a file of the zoo wants of the config follows from the config that it was trained with. Files of trainings
+        with detectron2 do not say; its defaults are taken.
+        """
+        refuse_unknown(tensors, source)
+        ours = to_ours(tensors)
+        translation = _translation(tensors, ours)
+        classes, metadata = classes_in(content)
+        wants = WEIGHT_KEYS.of_checkpoint(content, source)
+        read = ForeignDetector(
+            source, True, ours, wants, classes, metadata=metadata, project=self.project, translation=translation
+        )
+        if wants:
+            return read
+        is_of_zoo = isinstance(content.get("__author__"), str)
+        found = config_of(tensors)
+        config = found or from_detectron2(get_cfg(), source)
+        wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, "MODEL.BACKBONE.OUTPUT_STRIDE")}
+        ids: list[int] = []
+        if is_of_zoo and not classes:
+            classes, ids = named_classes(config, tensors)
+        return replace(read, wants=wants, classes=classes, category_ids=ids, config=found, usual=not is_of_zoo)
+
+    def write(
+        self, tensors: Mapping[str, Tensor], config: CfgNode, category_ids: Sequence[int], source: str
+    ) -> Translation:
+        to_detectron2(config, source)
+        return _translation(tensors, to_theirs(tensors))
+
+
+def _translation(former: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) -> Translation:
+    """Return the translation between the same tensors in the same order."""
+    translation = Translation()
+    for old, (name, tensor) in zip(former, renamed.items()):
+        translation.put(old, name, tensor)
+    return translation
 
 
 def config_of(tensors: Mapping[str, Tensor]) -> CfgNode | None:

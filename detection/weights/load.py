@@ -18,7 +18,7 @@ from backbone.weights.channels import adapt_channels
 
 from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
-from . import detectron2_files
+from . import projects
 from .classes import map_classes, map_heads
 from .detectron2_names import res5_as_in
 from .keys import WEIGHT_KEYS
@@ -36,12 +36,12 @@ def is_detector(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def open_starting_weights(path: str, part: str = "") -> StartingWeights:
-    """Read a detector's checkpoint, ours or detectron2's, or a backbone's weights of any kind and layout.
+    """Read a detector's checkpoint, ours or another project's, or a backbone's weights of any kind and layout.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, detectron2_files.interpret)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, projects.interpret)
 
 
 def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:

@@ -21,8 +21,9 @@ from backbone.common.images import read_image
 from detection.config.detectron2_config import from_detectron2, to_detectron2, zoo_config
 from detection.export.detectron2_file import write_detectron2
 from detection.inference.detector import load_trained_detector
-from detection.weights.detectron2_files import interpret, recognise
+from detection.weights.detectron2_files import recognise
 from detection.weights.load import open_starting_weights
+from detection.weights.projects import interpret
 
 SMALL = ["INPUT.MIN_SIZE_TEST", 128, "MODEL.RPN.POST_NMS_TOPK_TEST", 40, "MODEL.ROI_BOX_HEAD.FC_DIM", 32]
 KINDS = {
