@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import warm_commands
 
 from backbone.engine.record import read_metrics
 
@@ -63,10 +64,7 @@ def command(output: Path, root: Path, *flags: str, config: str = "cifar10_resnet
 
 
 def run(*arguments, status: int = 0, **changes) -> str:
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
-    done = subprocess.run(
-        command(*arguments, **changes), env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = warm_commands.run(command(*arguments, **changes))
     assert done.returncode == status, done.stdout[-1500:] + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import warm_commands
 
 from backbone.segmentation.data.labels import write_label
 
@@ -83,10 +82,7 @@ def command(output: Path, *flags: str, config: str = "mini_fcn_r18.yaml", **chan
 
 def run(output: Path, *flags: str, status: int = 0, **changes: object) -> str:
     """Run the command, check its exit status and return what it printed."""
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
-    done = subprocess.run(
-        command(output, *flags, **changes), env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    done = warm_commands.run(command(output, *flags, **changes))
     assert done.returncode == status, done.stdout[-1500:] + done.stderr[-3000:]
     assert "Traceback" not in done.stderr
     return done.stdout + done.stderr

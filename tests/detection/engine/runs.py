@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
+import warm_commands
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,7 +64,9 @@ def finish(process: subprocess.Popen, status: int = 0) -> str:
 
 
 def train(output: Path, *flags: str, changes: dict[str, object] | None = None, status: int = 0) -> str:
-    return finish(start(output, *flags, changes=changes), status)
+    done = warm_commands.run([*command(output, *flags), *keys(changes)], merged=True)
+    assert done.returncode == status, done.stdout[-3000:]
+    return done.stdout
 
 
 def final_weights(output: Path) -> dict[str, torch.Tensor]:

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import warm_commands
 from runs import command, final_weights, same_bits, start, train
 
 from backbone import ConfigError
@@ -164,14 +164,8 @@ def test_the_papers_detectors(name, shared_data, tmp_path):
 
 
 def run_config(name: str, folder: Path, *flags: str, changes: dict) -> str:
-    done = subprocess.run(
-        [*command(folder, *SCHEME, *flags, config=name), *[str(item) for pair in changes.items() for item in pair]],
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    pairs = [item for pair in changes.items() for item in pair]
+    done = warm_commands.run([*command(folder, *SCHEME, *flags, config=name), *pairs])
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm_commands
 from runs import ROOT
 
 CONFIG = "mini_faster_rcnn_r18.yaml"
@@ -20,13 +19,7 @@ MULTI_SCALE = ("TEST.MULTI_SCALE.ENABLED", "True", "TEST.MULTI_SCALE.SIDES", "(1
 def run(output: Path, *arguments: str) -> dict[str, float]:
     """Run tools/train_net.py on a CPU; return the figures of the boxes."""
     command = [sys.executable, str(ROOT / "tools" / "train_net.py"), "--config", CONFIG, "--device", "cpu"]
-    done = subprocess.run(
-        [*command, "--output-dir", str(output), *arguments],
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = warm_commands.run([*command, "--output-dir", output, *arguments])
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "results.json").read_text())["bbox"]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
 import runs
+import warm_commands
 
 import backbone
 from backbone.classification.networks import load_into
@@ -65,9 +64,7 @@ def pretrain(mini: Path, folder: Path, iterations: int) -> Path:
     command = [sys.executable, runs.ROOT / "tools" / "pretrain.py", "--config", "imagenet_resnet18.yaml"]
     command += ["--data-root", cut_objects(mini, folder / "data"), "--output-dir", folder / "run", "--device", "cpu"]
     command += [str(part) for pair in keys.items() for part in pair]
-    done = subprocess.run(
-        command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, check=False
-    )
+    done = warm_commands.run(command)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "run"
 
@@ -126,7 +123,7 @@ def average_precision(folder: Path, *flags: str) -> float:
     """Train the mini set's detector briefly with the real command; return its AP50 on the held-out images."""
     keys = {"SOLVER.MAX_ITER": 120, "SOLVER.STEPS": (150,), "SOLVER.WARMUP_ITERS": 20, "TEST.PICTURES": 0}
     command = [*runs.command(folder, *flags), *(str(part) for pair in keys.items() for part in pair)]
-    done = subprocess.run(command, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True)
+    done = warm_commands.run(command)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads((folder / "results.json").read_text())["bbox"]["AP50"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import warm_commands
 
 import detection
 from backbone import ExportError
@@ -150,11 +150,9 @@ def test_command_line(tmp_path):
         tmp_path / "model.pth",
     )
     command = [sys.executable, ROOT / "tools" / "export_detector.py", "--weights", tmp_path / "model.pth"]
-    done = subprocess.run(
-        [*command, "--output", tmp_path / "d.onnx", "--json", tmp_path / "r.json"], capture_output=True, text=True
-    )
+    done = warm_commands.run([*command, "--output", tmp_path / "d.onnx", "--json", tmp_path / "r.json"])
     assert done.returncode == 0, done.stderr
     assert "compared with the detector" in done.stdout and "Warning" not in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["metadata"]["outputs"] == ["boxes", "scores", "classes"]
-    done = subprocess.run([*command, "--output", tmp_path / "d.xml"], capture_output=True, text=True)
+    done = warm_commands.run([*command, "--output", tmp_path / "d.xml"])
     assert done.returncode == 2 and "written as .onnx alone" in done.stderr
