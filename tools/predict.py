@@ -34,6 +34,7 @@ def main() -> None:
 
     detection.register()
     from backbone.engine.record import start_logging
+    from detection.inference.detections import found_line
     from detection.inference.detector import load_trained_detector
     from detection.inference.predict import predict
 
@@ -41,7 +42,8 @@ def main() -> None:
     detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides, config=arguments.config)
     outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score, ids=arguments.ids)
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
-    print(f"{count(outcome.images, 'image')}, {count(outcome.detections, 'detection')}{skipped}")
+    found = found_line(outcome.detections, outcome.drawn, arguments.score)
+    print(f"{count(outcome.images, 'image')}, {found}{skipped}")
     print(f"pictures and predictions.json in {arguments.output}")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from detectron2.structures import Instances
 from torch import nn
 
 from backbone import ConfigError, WeightsError
+from backbone.common.images import picture_of
 from backbone.common.text import some
 from backbone.engine import checkpoint
 from backbone.engine.config import merge, merge_overrides, parse_yaml
+from backbone.engine.image_progress import ImageProgress
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
 from backbone.engine.starting_weights import StartingWeights
@@ -28,7 +31,9 @@ from ..weights.detectron2_files import named_classes, number_of_classes
 from ..weights.foreign import ForeignDetector
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import load_detector, open_starting_weights
+from .detections import Detections
 from .fast import state_of
+from .given import Given, is_several, pixels_of
 from .methods import as_tested, check_ensemble
 from .run import detect
 from .transform import TestTransform
@@ -61,10 +66,71 @@ class Detector:
             self._tested = (state, as_tested(self.model, self.config, self.classes))
         return self._tested[1]
 
-    def __call__(self, image: np.ndarray) -> Instances:
-        """Detect on a BGR uint8 image (H, W, 3), or on (H, W, C) where INPUT.FORMAT is "L" or "bands"; boxes come in
-        its pixels."""
+    def __call__(
+        self, images: Given | Sequence[Given], *, bgr: bool = False, batch_size: int = 8
+    ) -> Detections | list[Detections]:
+        """Return what is found on an image; on a list (or an array or tensor of four axes), a list of the same length.
+
+        Args:
+            images: each a path, a PIL image, an array (H, W, 3) or (H, W), or a tensor (3, H, W). Arrays and tensors
+                are RGB, uint8 in 0..255 or floats in 0..1.
+            bgr: arrays and tensors are BGR, as those of cv2.imread are.
+            batch_size: images of a list that are read, and may pass the network, at once. Only images of the same size
+                share a batch: another one's padding would change what is found.
+
+        Raises:
+            DataError: no image, or one that cannot be read.
+        """
+        if not is_several(images):
+            return self([images], bgr=bgr)[0]
+        found: list[Detections] = []
+        with ImageProgress(len(images), "detecting", visible=len(images) > batch_size) as progress:
+            for start in range(0, len(images), batch_size):
+                part = images[start : start + batch_size]
+                found += self._detect_batch(part, bgr)
+                progress.add(len(part))
+        return found
+
+    def detect(self, image: np.ndarray) -> Instances:
+        """Return detectron2's own record of what is found on a BGR uint8 image (H, W, 3), or on (H, W, C) where
+        INPUT.FORMAT is "L" or "bands"; boxes come in its pixels."""
         return detect(self.tested, [TestTransform(self.config)(image)])[0]
+
+    @property
+    def channel_order(self) -> str:
+        """The order of the channels in which images come to `detect`."""
+        order = self.config.INPUT.FORMAT
+        return order if order in ("L", "bands") else "BGR"
+
+    def _detect_batch(self, images: Sequence[Given], bgr: bool) -> list[Detections]:
+        readers = [self._reader(image, bgr) for image in images]
+        transform = TestTransform(self.config)
+        samples = [transform(read()) for read in readers]
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for index, sample in enumerate(samples):
+            alike.setdefault(tuple(sample["image"].shape), []).append(index)
+        found: dict[int, Instances] = {}
+        for places in alike.values():
+            found |= zip(places, detect(self.tested, [samples[index] for index in places]))
+        return [self._detections(found[index], reader) for index, reader in enumerate(readers)]
+
+    def _reader(self, image: Given, bgr: bool) -> Callable[[], np.ndarray]:
+        channels = len(self.config.MODEL.PIXEL_MEAN)
+        return partial(pixels_of, image, channel_order=self.channel_order, channels=channels, bgr=bgr)
+
+    def _detections(self, instances: Instances, read: Callable[[], np.ndarray]) -> Detections:
+        order = np.argsort(-instances.scores.numpy(), kind="stable")
+        masks = instances.pred_masks.numpy()[order] if instances.has("pred_masks") else None
+        return Detections(
+            boxes=instances.pred_boxes.tensor.numpy()[order],
+            scores=instances.scores.numpy()[order],
+            labels=instances.pred_classes.numpy()[order],
+            classes=self.classes,
+            category_ids=self.category_ids,
+            size=instances.image_size,
+            masks=masks,
+            read=lambda: picture_of(read(), self.channel_order),
+        )
 
 
 def load_trained_detector(

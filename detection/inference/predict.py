@@ -70,10 +70,11 @@ def picture_names(files: list[Path], root: Path) -> list[Path]:
 
 @dataclass
 class Outcome:
-    """What `predict` did: images with detections written, and the files it had to skip with the reason."""
+    """What `predict` did: images, their detections, how many of these are drawn, the skipped files with the reason."""
 
     images: int
     detections: int
+    drawn: int
     skipped: dict[str, str]
 
 
@@ -92,15 +93,14 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
     files = find_images(pattern, output)
     root = Path(pattern) if os.path.isdir(pattern) else Path(os.path.commonpath([file.parent for file in files]))
     records: list[dict[str, Any]] = []
-    images, skipped = [], {}
+    images, skipped, drawn = [], {}, 0
     numbers, category_ids = image_ids(files), detector.category_ids
     if ids is not None:
         listed = read_ids(ids, files, root, detector.classes, detector.category_ids)
         files, numbers, category_ids = listed.files, listed.ids, listed.category_ids
         if listed.note:
             log.warning(listed.note)
-    wanted = detector.config.INPUT.FORMAT
-    order = wanted if wanted in ("L", "bands") else "BGR"
+    order = detector.channel_order
     rows = zip(files, numbers, picture_names(files, root))
     for file, image_id, name in tqdm(rows, total=len(files), unit="img", disable=None if len(files) > 1 else True):
         try:
@@ -109,11 +109,13 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
             skipped[str(file)] = str(error)
             log.warning("skipped: %s", error)
             continue
-        instances = detector(image)
+        instances = detector.detect(image)
         records += to_coco(instances, image_id, category_ids)
         height, width = image.shape[:2]
         images.append({"id": image_id, "file_name": str(file.relative_to(root)), "width": width, "height": height})
-        picture = draw(picture_of(image, order), instances[instances.scores >= least_score], detector.classes)
+        sure = instances[instances.scores >= least_score]
+        drawn += len(sure)
+        picture = draw(picture_of(image, order), sure, detector.classes)
         encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
         write_whole(output / name, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
     if not images:
@@ -121,7 +123,7 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
     write_json(output / "predictions.json", records)
     categories = [{"id": id_, "name": name} for id_, name in zip(category_ids, detector.classes)]
     write_json(output / "images.json", {"images": images, "categories": categories})
-    return Outcome(len(images), len(records), skipped)
+    return Outcome(len(images), len(records), drawn, skipped)
 
 
 def draw(image: np.ndarray, instances: Instances, classes: list[str]) -> np.ndarray:

@@ -30,16 +30,28 @@ def detect(model: nn.Module, samples: list[dict[str, Any]]) -> list[Instances]:
 
 def to_coco(instances: Instances, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
     """Return one image's detections as records of COCO's results form: XYWH boxes, compressed RLE masks."""
-    boxes = instances.pred_boxes.tensor.numpy().astype(np.float64)
+    masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
+    boxes, scores = instances.pred_boxes.tensor.numpy(), instances.scores.numpy()
+    return coco_records(boxes, scores, instances.pred_classes.numpy(), masks, image_id, category_ids)
+
+
+def coco_records(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    masks: np.ndarray | None,
+    image_id: int,
+    category_ids: list[int],
+) -> list[dict[str, Any]]:
+    """Return XYXY boxes (N, 4), and masks (N, H, W) where there are any, as records of COCO's results form."""
+    boxes = boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     records = [
         {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        for label, box, score in zip(
-            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.to(torch.float64).tolist()
-        )
+        for label, box, score in zip(labels.tolist(), boxes.tolist(), scores.astype(np.float64).tolist())
     ]
-    if instances.has("pred_masks"):
-        for record, mask in zip(records, instances.pred_masks.numpy()):
+    if masks is not None:
+        for record, mask in zip(records, masks):
             record["segmentation"] = encode_mask(mask)
     return records
 

@@ -9,3 +9,5 @@ from pathlib import Path
 import detection  # noqa: F401
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "backbone"))
+for room in ("engine", "modeling"):
+    sys.path.append(str(Path(__file__).resolve().parent / room))

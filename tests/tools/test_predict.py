@@ -52,8 +52,10 @@ def read(tmp_path: Path) -> tuple[list[dict], dict]:
 
 
 def test_a_file(predict, photos, tmp_path):
-    predict(photos / "a.jpg").fine("1 image, ", f"pictures and predictions.json in {tmp_path / 'found'}")
+    text = predict(photos / "a.jpg").fine("1 image, ", f"pictures and predictions.json in {tmp_path / 'found'}")
     assert written(tmp_path) == ["a_detections.jpg", "images.json", "predictions.json"]
+    scores = [record["score"] for record in read(tmp_path)[0]]
+    assert f"{len(scores)} boxes, {sum(score >= 0.5 for score in scores)} of them above 0.5" in text
 
 
 def test_a_folder_is_searched_through(predict, photos, tmp_path):
@@ -160,7 +162,7 @@ def test_masks_are_drawn(trained, photos):
 
     detector = load_trained_detector(trained / "model_final.pth", "cpu")
     image = cv2.imread(str(photos / "a.jpg"))
-    instances = detector(image)[:1]
+    instances = detector.detect(image)[:1]
     assert instances.pred_masks.shape == (1, *image.shape[:2])
     instances.pred_boxes = type(instances.pred_boxes)(torch.tensor([[20.0, 20.0, 120.0, 100.0]]))
     instances.pred_masks = torch.zeros((1, *image.shape[:2]), dtype=torch.bool)

@@ -193,12 +193,12 @@ def test_detector_follows_its_weights(models, images):
         network_of(model).conv1.weight.mul_(-1)
     assert found.tested is not first
     expected = detect(model, [TestTransform(config)(images[0])])[0]
-    same = found(images[0])
+    same = found.detect(images[0])
     assert len(same) == len(expected) and (same.scores - expected.scores).abs().max() < 1e-5
     second, seen = found.tested, []
     handle = network_of(model).layer1.register_forward_hook(lambda *_: seen.append(1))
     assert found.tested is not second
-    found(images[0])
+    found.detect(images[0])
     assert seen
     handle.remove()
 

@@ -168,7 +168,7 @@ def test_prediction_on_single_images_takes_the_keys_too(checkpoints):
     changes = [item for pair in {**ALL, "TEST.ENSEMBLE": (checkpoints[1],)}.items() for item in pair]
     detector = load_trained_detector(checkpoints[0], "cpu", changes)
     assert detector.tested.methods.networks == 2
-    found = detector(image)
+    found = detector.detect(image)
     assert len(found) > 0
     assert found.image_size == image.shape[:2]
-    assert not torch.equal(found.scores, plain(image).scores)
+    assert not torch.equal(found.scores, plain.detect(image).scores)

@@ -91,7 +91,7 @@ def test_in_and_out_again(stock, tmp_path):
     detector = load_trained_detector(path, "cpu", SMALL)
     assert (detector.classes[0], detector.classes[79], detector.category_ids[79]) == ("person", "toothbrush", 90)
     for image, instances in expected:
-        check_same(detector(image), instances)
+        check_same(detector.detect(image), instances)
 
     done = write_detectron2(detector, tmp_path / "again.pkl")
     assert done.tensors == len(open_names(path))
