@@ -12,8 +12,11 @@ import orjson
 
 from backbone.common.errors import DataError
 
+from .packed import Packed, PackedTexts, joined
+
 # Segmentations, as JSON, of an object without a mask.
 NO_MASK = (b"[]", b"null", b"{}")
+LONGEST_NO_MASK = max(map(len, NO_MASK))
 
 
 @dataclass
@@ -23,10 +26,12 @@ class DetectionSet:
     Attributes:
         classes: names, in the order of the model's class indices.
         category_ids: the JSON's id of each class.
-        image_ids: (N,) as in the JSON; files: names relative to `folder`; sizes: (N, 2) width and height.
+        image_ids: (N,) as in the JSON; files: names relative to `folder`, given as a list, kept packed; sizes: (N, 2)
+            width and height.
         starts: (N + 1,); the annotations of image i are starts[i]:starts[i + 1].
         boxes: (M, 4) float32 XYXY, absolute pixels. labels: (M,) class indices. crowd: (M,) bool.
-        segmentations: JSON bytes of each annotation's segmentation; None where masks were not asked for.
+        segmentations: JSON bytes of each annotation's segmentation, given as a list, kept packed; None where masks were
+            not asked for.
         skipped: annotations left out because their box was not usable.
         difficult: objects left out because PASCAL VOC marks them difficult.
         warnings: what the data check said that is no error, a line for each of the files.
@@ -37,16 +42,22 @@ class DetectionSet:
     classes: list[str]
     category_ids: list[int]
     image_ids: np.ndarray
-    files: list[str]
+    files: Sequence[str]
     sizes: np.ndarray
     starts: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: list[bytes] | None = None
+    segmentations: Sequence[bytes] | None = None
     skipped: int = 0
     difficult: int = 0
     warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A Python object for each would be copied into every loader process, as soon as it counts its references.
+        self.files = PackedTexts.of(self.files)
+        if self.segmentations is not None:
+            self.segmentations = Packed.of(self.segmentations)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -70,7 +81,9 @@ class DetectionSet:
         objects = np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
         drawn = objects
         if self.segmentations is not None:
-            masked = np.array([item not in NO_MASK for item in self.segmentations], dtype=bool)
+            masked = np.diff(self.segmentations.starts) > LONGEST_NO_MASK
+            short = np.flatnonzero(~masked)
+            masked[short] = [self.segmentations[row] not in NO_MASK for row in short]
             drawn = np.bincount(self.labels[~self.crowd & masked], minlength=len(self.classes))
         reasons = {
             "no object": every == 0,
@@ -131,7 +144,7 @@ def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = Fa
         boxes=boxes[order].astype(np.float32),
         labels=np.array([label_of[annotations[i]["category_id"]] for i in order], dtype=np.int64),
         crowd=np.array([bool(annotations[i].get("iscrowd", 0)) for i in order], dtype=bool),
-        segmentations=[orjson.dumps(annotations[i].get("segmentation", [])) for i in order] if masks else None,
+        segmentations=(orjson.dumps(annotations[i].get("segmentation", [])) for i in order) if masks else None,
         skipped=len(annotations) - len(order),
     )
 
@@ -160,13 +173,13 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
     offsets = np.cumsum([0] + [len(part.boxes) for part in sets])
     segmentations = None
     if all(part.segmentations is not None for part in sets):
-        segmentations = [item for part in sets for item in part.segmentations]
+        segmentations = joined([part.segmentations for part in sets])
     return replace(
         first,
         name=" + ".join(part.name for part in sets),
         folder=Path(),
         image_ids=np.concatenate([part.image_ids for part in sets]),
-        files=[str(part.path(index)) for part in sets for index in range(len(part))],
+        files=PackedTexts.of(str(part.path(index)) for part in sets for index in range(len(part))),
         sizes=np.concatenate([part.sizes for part in sets]),
         starts=np.concatenate([part.starts[:-1] + offset for part, offset in zip(sets, offsets)] + [offsets[-1:]]),
         boxes=np.concatenate([part.boxes for part in sets]),
