@@ -38,7 +38,7 @@ def read_case(name: str, predictions: Path, config: Mapping[str, Any]) -> Case |
         if not source.voc.annotated:
             return None
         truth = read_split(source.voc, need_images=False)
-        return case_of_voc(truth, load_detections(predictions, truth.ids, source.voc.split))
+        return case_of_voc(truth, load_detections(predictions, truth.ids, source.voc.split, source.voc.classes))
     if source.json_file.name.startswith("image_info_"):
         return None
     truth = load_ground_truth(source.json_file)

@@ -30,6 +30,8 @@ CURVES_OF = {"6": "Fig. 6"}
 # Trainings that the paper made several times: how often, and what it says of them.
 BEST_OF = {"cifar10_resnet110": (5, "best of 5; 6.61 ± 0.16")}
 FAMILIES = ("VGG", "plain", "ResNet")
+# Configs on ImageNet that are no classifiers'.
+OTHER_TASKS = ("imagenet_det_", "imagenet_loc_")
 METRICS = (("top-1 error %", "top1_error"), ("top-5 error %", "top5_error"))
 NAME = re.compile(r"(?P<family>[A-Za-z]+)-(?P<depth>\d+)\s*(?P<option>\w*)")
 
@@ -70,11 +72,8 @@ def _rows(table: str) -> tuple[Row, ...]:
 
 @cache
 def _configs() -> dict[str, Any]:
-    return {path.name: load_config(path) for pattern in ("imagenet_*", "cifar10_*") for path in _files(pattern)}
-
-
-def _files(pattern: str) -> list[Any]:
-    return sorted(CONFIG_FOLDER.glob(f"{pattern}.yaml"))
+    paths = [path for kind in ("imagenet_*", "cifar10_*") for path in sorted(CONFIG_FOLDER.glob(f"{kind}.yaml"))]
+    return {path.name: load_config(path) for path in paths if not path.name.startswith(OTHER_TASKS)}
 
 
 def _row(file: str, config: Any, cited: Any) -> Row:

@@ -193,11 +193,11 @@ def changes(config: dict[str, Any], reference: Any, row: Row) -> tuple[str, ...]
 def _changes_of_tests(row: Row, tested: list[dict[str, Any]]) -> list[str]:
     """Return what the tests of a row that is tested alone had otherwise than its config, by their commands.
 
-    Schedules do not count, nor do the weights that the step itself asks for.
+    Schedules do not count, nor do the weights and keys that the step itself asks for.
     """
     if not row.test_only:
         return []
-    own = {key for step in row.tests for key, _ in step.weights_in}
+    own = {key for step in row.tests for key in (*dict(step.weights_in), *step.overrides[::2])}
     found = []
     for results in tested:
         words = shlex.split(str(results.get("command", "")))

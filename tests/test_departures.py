@@ -33,7 +33,9 @@ def configs_of(row: list[str]) -> list[str]:
 
 @cache
 def config(name: str) -> Any:
-    return load_config(name) if name.startswith(("imagenet", "cifar10")) else detection.get_config(name)
+    if name.startswith(("imagenet", "cifar10")) and "_det_" not in name:
+        return load_config(name)
+    return detection.get_config(name)
 
 
 DIFFERENCES = rows("| no. ")

@@ -20,7 +20,7 @@ EXAMPLE = """tools/reproduce.py --table 6 --data-root /data/cifar10 --rows ResNe
   tools/reproduce.py --table 6 --data-root /data/cifar10 --scale 0.01 --jobs 4
   tools/reproduce.py --table 2 --report-only
   tools/reproduce.py --table 9 --data-root /data --weights resnet101=resnet101.pth --num-gpus 8"""
-CLASSIFICATION, DETECTION = ("2", "3", "4", "6"), ("7", "8", "9", "10", "11")
+CLASSIFICATION, DETECTION = ("2", "3", "4", "6"), ("7", "8", "9", "10", "11", "12")
 
 
 def share(text: str) -> float:
@@ -62,7 +62,7 @@ def make_parser() -> Parser:
         type=network_weights,
         default=[],
         metavar="NETWORK=FILE",
-        help="Tables 7 to 11: pretrained weights to start from, as resnet101=FILE, vgg16=FILE (else random weights)",
+        help="Tables 7 to 12: pretrained weights to start from, as resnet101=FILE, vgg16=FILE (else random weights)",
     )
     parser.add_argument("--scale", type=share, default=1.0, metavar="S", help="shorten every schedule, as 0.01")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")

@@ -16,7 +16,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean {by_lower[matches[0]]!r}?"
-    return f"; known: {', '.join(sorted(known)[:20])}" if known else ""
+    return f"; known: {', '.join(sorted(known)[:30])}" if known else ""
 
 
 # What a terminal obeys instead of showing it: control characters but tab and newline, turns of the writing's direction,

@@ -12,7 +12,7 @@ import numpy as np
 from backbone.common.errors import DataError
 
 from ..coco_json.records import read_source
-from ..data.voc import VOC_CLASSES, VocObjects
+from ..data.voc import VocObjects
 from ..evaluation import GroundTruth, Predictions
 from ..evaluation.voc_detections import VocDetections
 
@@ -116,14 +116,14 @@ def case_of_coco(
 
 
 def case_of_voc(truth: VocObjects, detections: VocDetections) -> Case:
-    """Return the case of a PASCAL VOC split; the images are those of the split, where its folder of images is there."""
+    """Return the case of a split of PASCAL VOC or ImageNet DET; with its images, where their folder is there."""
     finite = np.isfinite(truth.boxes).all(axis=1)
     boxes = _from_corners(truth.boxes[finite])
     found = _from_corners(detections.boxes)
     folder = truth.split.images
-    names = [f"{name}.jpg" for name in truth.ids]
+    names = [f"{name}{truth.split.suffix}" for name in truth.ids]
     return Case(
-        class_names=VOC_CLASSES,
+        class_names=truth.split.classes,
         image_names=names,
         image_sizes=[(height, width) if height and width else None for width, height in truth.sizes.tolist()],
         objects=Objects(

@@ -10,7 +10,8 @@ from backbone.common.errors import DataError
 from backbone.common.mini_set import mini_set_root
 from backbone.common.text import nearest
 
-from .voc import VocSplit, find_split
+from .voc import VocSplit, find_det_split, find_split
+from .voc.det import SPLITS as DET_SPLITS
 
 ROOT_VARIABLE = "DETECTRON2_DATASETS"
 DEFAULT_ROOT = Path("datasets")
@@ -21,8 +22,8 @@ class Source:
     """Files of one set. `official` sets come from their makers; small faults in them are skipped, not refused.
 
     Attributes:
-        json_file: in COCO form; of a VOC set the list of its images.
-        voc: of a VOC set, where the rest lies.
+        json_file: in COCO form; of a set of VOC or ImageNet DET the list of its images.
+        voc: of those, where the rest lies.
     """
 
     name: str
@@ -48,6 +49,8 @@ VOC_SETS = {
 }
 # Their annotations stay with the evaluation server.
 VOC_WITHOUT_ANNOTATIONS = ("voc_2012_test",)
+# Of ImageNet DET; val1 and val2 are the halves of val.
+DET_SETS = {f"imagenet_det_{split}": split for split in DET_SPLITS}
 # Unions for training, as the literature writes them: 07+12 and 07++12.
 UNIONS = {
     "voc_0712": ("voc_2007_trainval", "voc_2012_trainval"),
@@ -58,7 +61,7 @@ CUSTOM_SETS = ("custom_train", "custom_val")
 
 
 def known_sets() -> list[str]:
-    return [*COCO_SETS, *VOC_SETS, *UNIONS, *MINI_SETS, *CUSTOM_SETS]
+    return [*COCO_SETS, *VOC_SETS, *DET_SETS, *UNIONS, *MINI_SETS, *CUSTOM_SETS]
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -81,7 +84,7 @@ def locate(name: str, data_root: str | Path | None = None) -> Source:
         root = mini_set_root()
         split = MINI_SETS[name]
         return Source(name, root / "annotations" / f"instances_{split}.json", root / split)
-    if name in VOC_SETS:
+    if name in VOC_SETS or name in DET_SETS:
         return _locate_voc(name, find_data_root(data_root))
     if name in UNIONS:
         raise DataError(f"{name} is a union for training; name its parts instead: {', '.join(UNIONS[name])}")
@@ -99,9 +102,11 @@ def locate(name: str, data_root: str | Path | None = None) -> Source:
 
 
 def _locate_voc(name: str, root: Path) -> Source:
-    year, split = VOC_SETS[name]
     try:
-        voc = find_split(root, year, split, annotated=name not in VOC_WITHOUT_ANNOTATIONS)
+        if name in DET_SETS:
+            voc = find_det_split(root, DET_SETS[name])
+        else:
+            voc = find_split(root, *VOC_SETS[name], annotated=name not in VOC_WITHOUT_ANNOTATIONS)
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
     return Source(name, voc.list_file, voc.images, official=True, voc=voc)

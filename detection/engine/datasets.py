@@ -19,7 +19,7 @@ from ..data.mapper import Mapper, Resize
 from ..data.proposals import Proposals
 from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
-from ..data.voc import VocObjects, read_split
+from ..data.voc import DetSplit, VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
 
@@ -112,7 +112,8 @@ def _load_train(source: Source, config: CfgNode, *, masks: bool) -> DetectionSet
 
 def _read_voc(source: Source, config: CfgNode) -> VocObjects:
     if config.MODEL.MASK_ON:
-        raise ConfigError(f"{source.name}: PASCAL VOC's detection sets have no masks; set MODEL.MASK_ON False")
+        whose = "ImageNet's" if isinstance(source.voc, DetSplit) else "PASCAL VOC's"
+        raise ConfigError(f"{source.name}: {whose} detection sets have no masks; set MODEL.MASK_ON False")
     return read_split(source.voc, refuse_boxes=config.DATASETS.BAD_BOXES == "refuse")
 
 

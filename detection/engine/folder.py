@@ -17,6 +17,7 @@ FREE_KEYS = {
 ALL_FREE_KEYS = resume.FREE_KEYS | FREE_KEYS
 # What detection writes into a run folder.
 RUN_FILES = (
-    *(TABLE, SHEET, PICTURES, "predictions_*.json", "detections_*_results.json", "results/VOC*/Main/comp4_*.txt"),
+    *(TABLE, SHEET, PICTURES, "predictions_*.json"),
+    *("detections_*_results.json", "detections_imagenet_*.txt", "results/VOC*/Main/comp4_*.txt"),
     *STEP_FILES,
 )

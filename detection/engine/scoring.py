@@ -8,8 +8,9 @@ from typing import Any
 from backbone.common.files import write_json
 from backbone.engine.progress import duration
 
+from ..data.voc import DetSplit
 from ..evaluation import CocoMetrics, VocMetrics, evaluate_coco, evaluate_voc
-from ..evaluation.voc_detections import load_detections, write_submission
+from ..evaluation.voc_detections import load_detections, write_det_submission, write_submission
 from .datasets import TestSet
 
 # Where PASCAL VOC's server looks inside the archive that is sent to it.
@@ -52,15 +53,20 @@ def submit(test: TestSet, predictions: list[dict[str, Any]], folder: Path) -> Pa
 
     Returns:
         The file detections_<set>_<name of `folder`>_results.json for COCO; for PASCAL VOC the folder of
-        comp4_det_<split>_<class>.txt.
+        comp4_det_<split>_<class>.txt; for ImageNet DET the file detections_<set>.txt.
     """
     if test.voc is None:
         path = folder / f"detections_{_server_name(test)}_{folder.resolve().name}_results.json"
         write_json(path, predictions)
         return path
     split = test.voc.split
+    found = load_detections(predictions, test.voc.ids, split.split, split.classes)
+    if isinstance(split, DetSplit):
+        path = folder / f"detections_{test.images.name}.txt"
+        write_det_submission(found, path, split.first_pixel)
+        return path
     target = folder / VOC_FOLDER.format(year=split.year or "")
-    write_submission(load_detections(predictions, test.voc.ids, split.split), target, test.voc.ids, split.split)
+    write_submission(found, target, test.voc.ids, split.split)
     return target
 
 

@@ -29,7 +29,7 @@ class VocMetrics:
         metric: "voc07" or "voc10": by which the figures under "bbox" are computed.
         curves: of each class at each IoU .5, .55, ..., .95.
         objects: of each class, difficult ones left out.
-        aps: {"voc07": ..., "voc10": ...}, each (20, 10) float64: AP of each class at each IoU.
+        aps: {"voc07": ..., "voc10": ...}, each (classes, 10) float64: AP of each class at each IoU.
     """
 
     metric: str
@@ -94,7 +94,7 @@ def evaluate_voc(
     *,
     metric: str | None = None,
 ) -> VocMetrics:
-    """Evaluate detections on a split of PASCAL VOC.
+    """Evaluate detections on a split of PASCAL VOC or ImageNet DET.
 
     Args:
         truth: the split, or what `read_split` returned for it.
@@ -117,9 +117,9 @@ def evaluate_voc(
     objects = truth if isinstance(truth, VocObjects) else read_split(truth, need_images=False)
     objects = _without_nan(objects)
     if not isinstance(predictions, VocDetections):
-        predictions = load_detections(predictions, objects.ids, split.split)
-    counted = np.bincount(objects.labels[~objects.difficult], minlength=len(VOC_CLASSES))
-    return VocMetrics(metric, curves(objects, predictions), counted.tolist())
+        predictions = load_detections(predictions, objects.ids, split.split, split.classes)
+    counted = np.bincount(objects.labels[~objects.difficult], minlength=len(split.classes))
+    return VocMetrics(metric, curves(objects, predictions), counted.tolist(), split.classes)
 
 
 def metric_of(split: VocSplit) -> str:

@@ -30,7 +30,7 @@ class VocDetections:
 
     Attributes:
         image: (N,) int64, positions in the split's list.
-        labels: (N,) int64, positions in VOC_CLASSES.
+        labels: (N,) int64, positions in the split's classes.
         scores: (N,) float64.
         boxes: (N, 4) float64 xmin, ymin, xmax, ymax: pixels counted from 1, the last one included.
         without_file: classes that a folder of files has none for; they count as never detected.
@@ -43,14 +43,19 @@ class VocDetections:
     without_file: tuple[str, ...] = ()
 
 
-def load_detections(source: str | Path | list[dict[str, Any]], ids: Sequence[str], split: str) -> VocDetections:
+def load_detections(
+    source: str | Path | list[dict[str, Any]],
+    ids: Sequence[str],
+    split: str,
+    classes: Sequence[str] = VOC_CLASSES,
+) -> VocDetections:
     """Read detections of the images `ids`.
 
     Args:
         source: a folder with comp4_det_<split>_<class>.txt (or comp3), each line an id, a score and a 1-based box; or a
             JSON file in COCO's results form, or its list. There, image_id is the file's id ("2007_000039"), or the
-            number of its digits (2007000039; 5 for "000005"); category_id counts the classes from 1 in the order of
-            the alphabet; bbox is [x, y, width, height] from 0.
+            number of its digits (2007000039; 5 for "000005"); category_id counts `classes` from 1; bbox is
+            [x, y, width, height] from 0.
         split: names the files of a folder.
 
     Raises:
@@ -64,7 +69,7 @@ def load_detections(source: str | Path | list[dict[str, Any]], ids: Sequence[str
             raise DataError(f"{path}: is the file of one class; give the folder that holds comp4_det_{split}_*.txt")
         if not path.exists():
             raise DataError(f"{path}: does not exist; give a folder of comp4_det_{split}_*.txt, or a COCO results JSON")
-    return _from_records(source, ids)
+    return _from_records(source, ids, classes)
 
 
 def _from_folder(folder: Path, ids: Sequence[str], split: str) -> VocDetections:
@@ -125,15 +130,18 @@ def _is_sound(row: list[str]) -> bool:
         return False
 
 
-def _from_records(source: str | Path | list[dict[str, Any]], ids: Sequence[str]) -> VocDetections:
+def _from_records(
+    source: str | Path | list[dict[str, Any]], ids: Sequence[str], classes: Sequence[str]
+) -> VocDetections:
     data, name = read_source(source, "predictions")
     if isinstance(data, dict):
         raise DataError(f"{name}: holds an object; give predictions: a list of objects with image_id and score")
     records = Records(data, name, "predictions", MEND)
     first = records.rows[0].get("image_id") if records.rows else ""
     image = records.positions("image_id", _positions(ids, by_number=isinstance(first, int)), "the images of the split")
-    numbers = {number: label for label, number in enumerate(range(1, len(VOC_CLASSES) + 1))}
-    labels = records.positions("category_id", numbers, "PASCAL VOC's classes, counted from 1,")
+    numbers = {number: label for label, number in enumerate(range(1, len(classes) + 1))}
+    whose = "PASCAL VOC's" if tuple(classes) == VOC_CLASSES else "ImageNet DET's"
+    labels = records.positions("category_id", numbers, f"{whose} classes, counted from 1,")
     boxes = records.boxes()
     corners = np.concatenate([boxes[:, :2] + 1, boxes[:, :2] + boxes[:, 2:]], axis=1)
     return VocDetections(image, labels, records.numbers("score"), corners)
@@ -160,6 +168,13 @@ def write_submission(found: VocDetections, folder: Path, ids: Sequence[str], spl
         paths.append(folder / f"{PREFIXES[0]}{split}_{name}.txt")
         write_text(paths[-1], "".join(_lines(found, np.flatnonzero(found.labels == label), ids)))
     return paths
+
+
+def write_det_submission(found: VocDetections, path: Path, first_pixel: int) -> None:
+    """Write a line a detection for the server of ImageNet DET: image, class (both counted from 1), score, box."""
+    boxes = found.boxes - (1 - first_pixel)
+    columns = zip((found.image + 1).tolist(), (found.labels + 1).tolist(), found.scores.tolist(), boxes.tolist())
+    write_text(path, "".join(f"{' '.join(map(repr, (*numbers, *box)))}\n" for *numbers, box in columns))
 
 
 def _lines(found: VocDetections, rows: np.ndarray, ids: Sequence[str]) -> Iterable[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.voc import VOC_CLASSES, VocObjects
+from ..data.voc import VocObjects
 from .voc_detections import VocDetections
 
 # The quotients that detectron2's evaluator compares with, to the last bit.
@@ -33,12 +33,13 @@ class Curve:
 
 def curves(truth: VocObjects, found: VocDetections) -> list[list[Curve]]:
     """Return the curve of each class (outer list) at each of IOU_THRESHOLDS; recall is NaN without ground truth."""
+    classes = len(truth.split.classes)
     overlap, owner = best_overlaps(truth, found)
-    ranked = [_by_score(found, label) for label in range(len(VOC_CLASSES))]
+    ranked = [_by_score(found, label) for label in range(classes)]
     order = np.concatenate(ranked)
     ends = np.cumsum([len(rows) for rows in ranked])[:-1]
-    counted = np.bincount(truth.labels[~truth.difficult], minlength=len(VOC_CLASSES)).tolist()
-    result: list[list[Curve]] = [[] for _ in VOC_CLASSES]
+    counted = np.bincount(truth.labels[~truth.difficult], minlength=classes).tolist()
+    result: list[list[Curve]] = [[] for _ in range(classes)]
     for threshold in IOU_THRESHOLDS.tolist():
         right, wrong = _judge(overlap[order] > threshold, owner[order], truth.difficult)
         parts = zip(np.split(right, ends), np.split(wrong, ends), ranked, counted)

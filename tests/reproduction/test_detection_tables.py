@@ -1,4 +1,4 @@
-"""The rows of Tables 7 to 11 against the paper, and the steps that they are made of."""
+"""The rows of Tables 7 to 12 against the paper, and the steps that they are made of."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ ROWS = {
         ("baseline VGG-16", 70.4, None),
         ("baseline ResNet-101", 73.8, None),
         ("baseline+++ ResNet-101", 83.8, None),
+    ],
+    "12": [
+        ("single model, val2", 60.5, None),
+        ("ensemble, val2", 63.6, None),
+        ("single model, test", 58.8, None),
+        ("ensemble, test", 62.1, None),
     ],
 }
 
@@ -93,7 +99,15 @@ def test_rows_for_a_server_are_those_without_annotations():
     assert waiting == {name for name, _, _ in ROWS["11"]} | {
         *("VGG-16, 12 test", "ResNet-101, 12 test"),
         *("+ context, test-dev", "+ multi-scale testing, test-dev", "ensemble, test-dev"),
+        *("single model, test", "ensemble, test"),
     }
+
+
+def test_the_test_set_of_imagenet_is_a_test_of_the_same_training():
+    val2, test = row("12", "ensemble, val2"), row("12", "ensemble, test")
+    assert val2.trainings == test.trainings and len({step.folder for step in test.trainings}) == 3
+    assert test.tests[0].overrides == ("DATASETS.TEST", "('imagenet_det_test',)") and not val2.tests[0].overrides
+    assert test.result_folder == "imagenet_det_r101_ensemble_test"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A data root in the official layouts, made of links to the samples, for every row of Tables 7 to 11."""
+"""A data root in the official layouts, made of links to the samples, for every row of Tables 7 to 12."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ilsvrc_sample import write_det
+
 
 def write_paper_root(samples: Path, root: Path, *, images: int | None = None) -> Path:
-    """Lay out VOC 2007, VOC 2012 and COCO 2014 with test-dev under `root`, and return it.
+    """Lay out VOC 2007, VOC 2012, COCO 2014 with test-dev and ImageNet DET under `root`, and return it.
 
     VOC 2007 has the samples' VOC 2012 images. Test splits list the images of val; those of VOC 2012 have no annotation.
 
@@ -19,6 +21,7 @@ def write_paper_root(samples: Path, root: Path, *, images: int | None = None) ->
     _write_voc(samples / "VOCdevkit" / "VOC2012", root / "VOCdevkit", images)
     write_coco_sets(samples / "coco", root / "coco", year=2014, images=images)
     _write_test_dev(samples / "coco", root / "coco")
+    write_det(root, sorted((samples / "imagenet_sample" / "images").glob("*/*.JPEG")), val=4)
     return root
 
 

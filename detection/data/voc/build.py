@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from backbone.common.class_names import VOC_CLASSES
-
 from ..sets import DetectionSet
 from .read import VocObjects, image_sizes
 
@@ -13,8 +11,8 @@ from .read import VocObjects, image_sizes
 def build_voc_set(objects: VocObjects, *, name: str, difficult: bool) -> DetectionSet:
     """Build a DetectionSet; unusable boxes are left out and counted, the others clipped to their image.
 
-    The files count pixels from 1 and include the last one; here a box is its edges, so 1 is taken off xmin and ymin,
-    and a box of 1..W covers the image from 0 to W (as in detectron2).
+    Objects count pixels from 1 and include the last one; here a box is its edges, so 1 is taken off xmin and ymin, and
+    a box of 1..W covers the image from 0 to W (as in detectron2).
 
     Args:
         difficult: keep the objects marked difficult; otherwise they are left out and counted apart.
@@ -30,10 +28,10 @@ def build_voc_set(objects: VocObjects, *, name: str, difficult: bool) -> Detecti
     return DetectionSet(
         name=name,
         folder=objects.split.images,
-        classes=list(VOC_CLASSES),
-        category_ids=list(range(1, len(VOC_CLASSES) + 1)),
+        classes=list(objects.split.classes),
+        category_ids=list(range(1, len(objects.split.classes) + 1)),
         image_ids=np.array(objects.ids),
-        files=[f"{id}.jpg" for id in objects.ids],
+        files=[f"{id}{objects.split.suffix}" for id in objects.ids],
         sizes=sizes,
         starts=np.searchsorted(objects.image[kept], np.arange(len(objects.ids) + 1)),
         boxes=boxes[kept].astype(np.float32),

@@ -18,7 +18,7 @@ def check_voc_images(objects: VocObjects, *, progress: bool = False) -> list[Fau
         What `checks.check_images` finds; without annotations sizes have nothing to be compared with.
     """
     records = [
-        {"id": name, "file_name": f"{name}.jpg", "width": width, "height": height}
+        {"id": name, "file_name": f"{name}{objects.split.suffix}", "width": width, "height": height}
         for name, (width, height) in zip(objects.ids, objects.sizes.tolist())
     ]
     data = {"images": records}

@@ -6,7 +6,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
+
+from backbone.common.class_names import VOC_CLASSES
 from backbone.common.errors import DataError
 from backbone.common.reading import read_lines
 from backbone.common.text import nearest
@@ -24,11 +28,20 @@ class VocSplit:
         folder: of the year; holds JPEGImages, Annotations and ImageSets.
         split: "trainval", "test", ...: the name of a file in ImageSets/Main.
         annotated: ground truth is expected; False for the test sets of the evaluation server.
+        suffix: of the image files.
+        classes: names of the classes, in their order; written: as the annotation files have them.
+        first_pixel: what the annotation files count an image's first pixel as.
+        nested: ids may name folders below `images`.
     """
 
     folder: Path
     split: str
     annotated: bool = True
+    suffix: ClassVar[str] = ".jpg"
+    classes: ClassVar[tuple[str, ...]] = VOC_CLASSES
+    written: ClassVar[tuple[str, ...]] = VOC_CLASSES
+    first_pixel: ClassVar[int] = 1
+    nested: ClassVar[bool] = False
 
     @property
     def list_file(self) -> Path:
@@ -48,6 +61,18 @@ class VocSplit:
         """The year that the folder is named after, or None."""
         found = re.search(r"(20\d\d)$", self.folder.name)
         return int(found[1]) if found else None
+
+    def leaves_out(self, name: str) -> bool:
+        """Whether an image of the list is none of the split."""
+        return False
+
+    def rows_of(self, image: np.ndarray, labels: np.ndarray, images: int) -> np.ndarray | None:
+        """Return which of the listed images the split consists of, by their objects; None for all.
+
+        Args:
+            image, labels: (M,) of the objects, positions of their images and classes.
+        """
+        return None
 
 
 def find_split(root: Path, year: int, split: str, *, annotated: bool = True) -> VocSplit:
@@ -115,11 +140,13 @@ def read_ids(split: VocSplit) -> list[str]:
         if not line:
             continue
         name = line.split()[0]
-        if "/" in name or "\\" in name or name in (".", ".."):
+        parts = name.split("/")
+        if (len(parts) > 1 and not split.nested) or "\\" in name or not {"", ".", ".."}.isdisjoint(parts):
             raise DataError(f"{path}, line {number}: {name!r} is no image id; ids are file names without their ending")
         if name in ids:
             raise DataError(f"{path}, line {number}: {name} stands in line {ids[name]} too; list every image once")
         ids[name] = number
+    ids = {name: number for name, number in ids.items() if not split.leaves_out(name)}
     if not ids:
         raise DataError(f"{path}: lists no image; fetch it again")
     return list(ids)

@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backbone.common.class_names import VOC_CLASSES
 from backbone.common.errors import DataError
 from backbone.common.text import nearest
 
 from .annotation import Annotation, AnnotationFault, read_annotation
 from .faults import Faults
 from .layout import VocSplit, read_ids
-
-LABELS = {name: label for label, name in enumerate(VOC_CLASSES)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class VocObjects:
         ids: of the N images, as the list of the split has them.
         sizes: (N, 2) int32, width and height in pixels; zeros where there is no annotation to say.
         image: (M,) int64, the position of each object's image, rising.
-        labels: (M,) int64, positions in VOC_CLASSES.
+        labels: (M,) int64, positions in `split.classes`.
         boxes: (M, 4) float64 xmin, ymin, xmax, ymax: pixels counted from 1, the last one included.
         difficult: (M,) bool.
     """
@@ -63,26 +60,53 @@ def read_split(split: VocSplit, *, need_images: bool = True, refuse_boxes: bool 
     sizes = np.zeros((len(ids), 2), dtype=np.int32)
     for row, found in columns:
         sizes[row] = found.size
-    return VocObjects(
+    label_of = {name: label for label, name in enumerate(split.written)}
+    boxes = np.array([box for _, found in columns for box in found.boxes], dtype=np.float64).reshape(-1, 4)
+    objects = VocObjects(
         split=split,
         ids=ids,
         sizes=sizes,
         image=np.array([row for row, found in columns for _ in found.names], dtype=np.int64),
-        labels=np.array([LABELS[name] for _, found in columns for name in found.names], dtype=np.int64),
-        boxes=np.array([box for _, found in columns for box in found.boxes], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([label_of[name] for _, found in columns for name in found.names], dtype=np.int64),
+        boxes=boxes + (1 - split.first_pixel),
         difficult=np.array([flag for _, found in columns for flag in found.difficult], dtype=bool),
+    )
+    rows = split.rows_of(objects.image, objects.labels, len(ids))
+    return objects if rows is None else _of_images(objects, rows)
+
+
+def _of_images(objects: VocObjects, rows: np.ndarray) -> VocObjects:
+    """Return the objects of the images at `rows`, which rise."""
+    kept = np.isin(objects.image, rows)
+    return VocObjects(
+        split=objects.split,
+        ids=[objects.ids[row] for row in rows.tolist()],
+        sizes=objects.sizes[rows],
+        image=np.searchsorted(rows, objects.image[kept]),
+        labels=objects.labels[kept],
+        boxes=objects.boxes[kept],
+        difficult=objects.difficult[kept],
     )
 
 
 def _check_images(split: VocSplit, ids: list[str], faults: Faults) -> None:
     if not split.images.is_dir():
         raise DataError(f"{split.images} does not exist; unpack the images of {split.folder.name} again")
-    # One look at the folder is faster than thousands at files.
-    with os.scandir(split.images) as entries:
-        there = {entry.name for entry in entries if entry.is_file()}
+    there: dict[str, set[str]] = {}
     for name in ids:
-        if f"{name}.jpg" not in there:
-            faults.add("missing-image", f"{split.images / name}.jpg does not exist")
+        folder, _, stem = name.rpartition("/")
+        if folder not in there:
+            there[folder] = _files_in(split.images / folder)
+        if f"{stem}{split.suffix}" not in there[folder]:
+            faults.add("missing-image", f"{split.images / name}{split.suffix} does not exist")
+
+
+def _files_in(folder: Path) -> set[str]:
+    """Return the names of a folder's files, none where it is not there. One look is faster than thousands at files."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 def _read_all(split: VocSplit, ids: list[str], faults: Faults) -> dict[str, Annotation]:
@@ -97,23 +121,24 @@ def _read_all(split: VocSplit, ids: list[str], faults: Faults) -> dict[str, Anno
         except AnnotationFault as fault:
             faults.add(fault.kind, str(fault))
             continue
-        _check_objects(found, path, faults)
+        _check_objects(found, path, split, faults)
         annotations[name] = found
     return annotations
 
 
-def _check_objects(annotation: Annotation, path: str, faults: Faults) -> None:
+def _check_objects(annotation: Annotation, path: str, split: VocSplit, faults: Faults) -> None:
     width, height = annotation.size
+    first = split.first_pixel
     for index, (name, box) in enumerate(zip(annotation.names, annotation.boxes), 1):
-        if name not in LABELS:
-            faults.add("unknown-class", f"{path}: object {index} is a {name!r}{nearest(name, VOC_CLASSES)}")
+        if name not in split.written:
+            faults.add("unknown-class", f"{path}: object {index} is a {name!r}{nearest(name, split.written)}")
         left, top, right, bottom = box
         kind = None
         if not all(map(math.isfinite, box)):
             kind = "nan-box"
         elif right < left or bottom < top:
             kind = "empty-box"
-        elif right < 1 or bottom < 1 or left > width or top > height:
+        elif right < first or bottom < first or left > width - 1 + first or top > height - 1 + first:
             kind = "box-outside"
         if kind is not None:
             faults.add(kind, f"{path}: object {index} has the box {list(box)} in an image of {width} x {height}")
@@ -129,7 +154,7 @@ def image_sizes(split: VocSplit, ids: list[str]) -> np.ndarray:
 
     sizes = np.zeros((len(ids), 2), dtype=np.int32)
     for row, name in enumerate(ids):
-        path = Path(split.images) / f"{name}.jpg"
+        path = Path(split.images) / f"{name}{split.suffix}"
         try:
             # A named pipe would block.
             with open(path, "rb") if os.path.isfile(path) else io.BytesIO() as file, Image.open(file) as image:

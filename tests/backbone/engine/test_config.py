@@ -389,7 +389,11 @@ def test_dump_round_trip(tmp_path):
 def test_each_shipped_config_is_of_one_tool():
     names = {
         "cifar10": "pretrain",
-        "imagenet": "pretrain",
+        "imagenet_det": "train_net",
+        "imagenet_modern": "pretrain",
+        "imagenet_plain": "pretrain",
+        "imagenet_resnet": "pretrain",
+        "imagenet_vgg16": "pretrain",
         "voc_fcn": "train_segmentation",
         "mini_fcn": "train_segmentation",
     }

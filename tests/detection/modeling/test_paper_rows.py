@@ -1,4 +1,4 @@
-"""Tables 7 to 11 of the paper: every row is a config, with the paper's figure, and does what the row says."""
+"""Tables 7 to 12 of the paper: every row is a config, with the paper's figure, and does what the row says."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from peers import config, detector_configs
 
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
 
-# He et al., Tables 7-11: (table, row, data, metric) -> %.
+# He et al., Tables 7-12: (table, row, data, metric) -> %.
 VOC_07, VOC_12, COCO, DEV = "voc 07 test", "voc 12 test", "coco val", "coco test-dev"
+VAL2, DET_TEST = "imagenet det val2", "imagenet det test"
 FIGURES = {
     ("7", "VGG-16", VOC_07, "AP50"): 73.2,
     ("7", "VGG-16", VOC_12, "AP50"): 70.4,
@@ -42,6 +43,10 @@ FIGURES = {
     ("11", "baseline VGG-16", VOC_12, "AP50"): 70.4,
     ("11", "baseline ResNet-101", VOC_12, "AP50"): 73.8,
     ("11", "baseline+++ ResNet-101", VOC_12, "AP50"): 83.8,
+    ("12", "single model", VAL2, "AP50"): 60.5,
+    ("12", "single model", DET_TEST, "AP50"): 58.8,
+    ("12", "ensemble", VAL2, "AP50"): 63.6,
+    ("12", "ensemble", DET_TEST, "AP50"): 62.1,
 }
 # The sets that the paper trained on, by the data of the row.
 TRAINED_ON = {
@@ -49,12 +54,17 @@ TRAINED_ON = {
     VOC_12: ("voc_2007_trainval", "voc_2007_test", "voc_2012_trainval"),
     COCO: ("coco_2014_train",),
     DEV: ("coco_2014_train", "coco_2014_val"),
+    VAL2: ("imagenet_det_train", "imagenet_det_val1"),
+    DET_TEST: ("imagenet_det_train", "imagenet_det_val1"),
 }
 TESTED_ON = {
     VOC_07: "voc_2007_test",
     VOC_12: "voc_2012_test",
     COCO: "coco_2014_val",
     DEV: "coco_2015_test-dev",
+    # The config is of val2; the test set, without annotations, is tested beside.
+    VAL2: "imagenet_det_val2",
+    DET_TEST: "imagenet_det_val2",
 }
 # Methods of Appendix B, in the order in which Table 9 adds them.
 STEPS = {
@@ -63,7 +73,8 @@ STEPS = {
     "+ multi-scale testing": ("TEST.MULTI_SCALE.ENABLED",),
     "ensemble": ("TEST.ENSEMBLE",),
 }
-NAMES = sorted(path.name for kind in ("coco", "voc") for path in CONFIG_FOLDER.glob(f"{kind}_paper_*.yaml"))
+KINDS = ("coco_paper", "voc_paper", "imagenet_det")
+NAMES = sorted(path.name for kind in KINDS for path in CONFIG_FOLDER.glob(f"{kind}_*.yaml"))
 
 
 def rows_of(name: str) -> dict[tuple[str, ...], float]:
@@ -73,7 +84,7 @@ def rows_of(name: str) -> dict[tuple[str, ...], float]:
 def methods_of_row(row: str) -> set[str]:
     """Return the keys that are on in a row: each row of Table 9 keeps what the rows above it added."""
     names = list(STEPS)
-    last = names.index("+ multi-scale testing") if row.startswith("baseline+++") else -1
+    last = names.index("+ multi-scale testing") if row.startswith(("baseline+++", "single model")) else -1
     last = names.index(row) if row in names else last
     return {key for name in names[: last + 1] for key in STEPS[name]}
 
