@@ -37,7 +37,7 @@ def main() -> None:
 
     if arguments.to == "detectron2" and arguments.part is None and not arguments.backbone_only:
         beside = open_weights(arguments.source).beside
-        if any(name.startswith("roi_heads.") for name in beside):
+        if any(name.startswith(("roi_heads.", "head.cls_subnet.")) for name in beside):
             convert_detector(arguments)
             return
     try:
@@ -65,6 +65,7 @@ def convert_detector(arguments: Namespace) -> None:
     import detection
 
     detection.register()
+    from detection.config.names import kind_of
     from detection.export.detectron2_file import write_detectron2
     from detection.inference.detector import load_trained_detector
 
@@ -74,9 +75,9 @@ def convert_detector(arguments: Namespace) -> None:
         hint = "" if "--backbone-only" in str(error) else "; --backbone-only converts its backbone alone"
         raise type(error)(f"{error}{hint}") from None
     done = write_detectron2(detector, arguments.target, overwrite=arguments.force)
-    model = detector.config.MODEL
+    kind, network = kind_of(detector.config), detector.config.MODEL.BACKBONE.NAME
     classes = count(len(detector.classes), "class", "classes")
-    print(f"{arguments.source}: detector on {model.BACKBONE.NAME} with {model.ROI_HEADS.NAME}, {classes}")
+    print(f"{arguments.source}: {kind} on {network}, {classes}")
     print(done.table())
     for note in done.notes:
         print(f"note: {note}")

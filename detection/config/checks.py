@@ -24,12 +24,13 @@ from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 from ..evaluation import ENGINES
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, resolve_context_head
-from .names import NORM_NAMES, architecture_of
+from .names import NORM_NAMES, TAILS, architecture_of, is_retinanet
 
 AT_MOST = {
     **SHARED_AT_MOST,
     "MODEL.BACKBONE.CALIBRATION_IMAGES": 10_000,
     "MODEL.ROI_HEADS.NUM_CLASSES": IMAGES,
+    "MODEL.RETINANET.NUM_CLASSES": IMAGES,
     **dict.fromkeys(("INPUT.MIN_SIZE_TEST", "TEST.MULTI_SCALE.SIDES", "TEST.AUG.MIN_SIZES"), SIDE),
     "TEST.PICTURES": 1000,
 }
@@ -56,12 +57,14 @@ CHOICES = {
 POSITIVE = (
     *SHARED_POSITIVE,
     *("INPUT.MAX_SIZE_TRAIN", "INPUT.MAX_SIZE_TEST", "TEST.AUG.MAX_SIZE"),
+    *("MODEL.RETINANET.NUM_CLASSES", "MODEL.RETINANET.TOPK_CANDIDATES_TEST"),
     *("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "SOLVER.FAST_RCNN_IMAGES"),
     *(f"MODEL.RPN.{when}_NMS_TOPK_{split}" for when in ("PRE", "POST") for split in ("TRAIN", "TEST")),
 )
 NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("INPUT.MIN_SIZE_TEST", "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
+    *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.RETINANET.NUM_CONVS"),
     *("DATASETS.MAX_BAD_IMAGES", "DATALOADER.REPEAT_THRESHOLD", "TEST.SOFT_NMS.LEAST_SCORE", "TEST.PICTURES"),
 )
 
@@ -70,7 +73,7 @@ def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value outside its choices, with the nearest one that exists."""
     choices = {**CHOICES, **choices_of(config, source)}
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
-    choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in ("", "_fpn")]
+    choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in TAILS]
     check_choices(config, choices, source)
     check_steps(config, source)
     check_pixels(config, source)
@@ -107,7 +110,7 @@ def _check_sizes(config: CfgNode, source: str) -> None:
 
 def _check_last_stage(config: CfgNode, source: str) -> None:
     """Refuse detectron2's conv5 on regions where the network's own is another; C4ROIHeads builds that of any."""
-    if config.MODEL.ROI_HEADS.NAME != "Res5ROIHeads":
+    if config.MODEL.ROI_HEADS.NAME != "Res5ROIHeads" or is_retinanet(config):
         return
     name, table = architecture_of(config)
     if getattr(table, "block", "") != "bottleneck" or config.MODEL.BACKBONE.AVERAGE_DOWN:

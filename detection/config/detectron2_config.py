@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import detectron2
@@ -14,10 +15,14 @@ from backbone.networks.architectures import ARCHITECTURES, Architecture
 
 from .defaults import default_config
 from .keys import flat
-from .names import FPN_SUFFIX, NORM_NAMES, architecture_of
+from .names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of, is_retinanet
 
 ZOO_CONFIGS = Path(detectron2.__file__).parent / "model_zoo" / "configs"
-BUILDERS = {"build_resnet_backbone": "", "build_resnet_fpn_backbone": FPN_SUFFIX}
+BUILDERS = {
+    "build_resnet_backbone": "",
+    "build_resnet_fpn_backbone": FPN_SUFFIX,
+    "build_retinanet_resnet_fpn_backbone": FPN_SUFFIX + P6P7_SUFFIX,
+}
 HEADS = {"Res5ROIHeads": "C4ROIHeads"}
 # Sections that decide what the detector computes.
 DECIDED = ("MODEL.", "INPUT.", "TEST.")
@@ -45,8 +50,13 @@ def zoo_config(name: str) -> CfgNode:
     known = zoo_names()
     if name not in known:
         raise ConfigError(f"detectron2's model zoo has no config {name!r}{nearest(name, known)}")
-    config = get_cfg()
-    config.merge_from_file(str(ZOO_CONFIGS / f"{name}.yaml"))
+    config, warnings = get_cfg(), logging.getLogger("fvcore.common.config")
+    # Some of these files hold expressions, which fvcore warns of; they are detectron2's own.
+    before, warnings.disabled = warnings.disabled, True
+    try:
+        config.merge_from_file(str(ZOO_CONFIGS / f"{name}.yaml"))
+    finally:
+        warnings.disabled = before
     return config
 
 
@@ -71,7 +81,8 @@ def from_detectron2(theirs: CfgNode, source: str) -> CfgNode:
             f"{source}: no backbone here is {builder} of depth {form[0]}, {form[1]} groups of width {form[2]}"
         )
     config.MODEL.BACKBONE.NAME = name + BUILDERS[builder]
-    config.MODEL.ROI_HEADS.NAME = HEADS.get(theirs.MODEL.ROI_HEADS.NAME, theirs.MODEL.ROI_HEADS.NAME)
+    if not is_retinanet(theirs):
+        config.MODEL.ROI_HEADS.NAME = HEADS.get(theirs.MODEL.ROI_HEADS.NAME, theirs.MODEL.ROI_HEADS.NAME)
     if resnets.RES5_DILATION == 2:
         config.MODEL.RESNETS.RES5_DILATION = 1
         config.MODEL.BACKBONE.OUTPUT_STRIDE, config.MODEL.BACKBONE.DILATION_STYLE = 16, "mmdetection"
@@ -97,7 +108,8 @@ def to_detectron2(config: CfgNode, source: str) -> tuple[CfgNode, list[str]]:
     for key in (key for key, _ in flat(theirs)):
         put(theirs, key, get(config, key))
     theirs.MODEL.WEIGHTS = ""
-    theirs.MODEL.ROI_HEADS.NAME = _heads(config)
+    if not is_retinanet(config):
+        theirs.MODEL.ROI_HEADS.NAME = _heads(config)
     theirs.MODEL.BACKBONE.NAME = {tail: builder for builder, tail in BUILDERS.items()}[_tail(config, name)]
     theirs.MODEL.RESNETS.NORM = next(own for own, norm in NORM_NAMES.items() if norm == NORM_NAMES[model.RESNETS.NORM])
     if _is_dilated(config):
@@ -112,7 +124,9 @@ def _different(config: CfgNode, name: str, table: Architecture) -> str | None:
     own, heads = config.MODEL.BACKBONE, _heads(config)
     if _form(table) is None or _tail(config, name) not in BUILDERS.values() or own.SHORTCUT not in ("", "B"):
         return f"the network {own.NAME} of this form"
-    if heads not in ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
+    if is_retinanet(config):
+        heads = config.MODEL.META_ARCHITECTURE
+    elif heads not in ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
         return f"the head {heads}"
     if heads == "Res5ROIHeads" and table.block != "bottleneck":
         return f"a C4 head on {name}, only on bottlenecks"

@@ -9,6 +9,8 @@ from detectron2.config import CfgNode
 from backbone import ConfigError
 from backbone.engine.config import get
 
+from .names import RETINANET, is_retinanet
+
 # A key, or a section with a dot behind its name, that nothing here reads, and what stands in for it.
 UNUSED = {
     "VERSION": "configs here are of version 2; detectron2.config.upgrade_config converts one of version 1",
@@ -17,7 +19,6 @@ UNUSED = {
     "MODEL.ROI_KEYPOINT_HEAD.": "keypoint heads are not supported",
     "MODEL.SEM_SEG_HEAD.": "tools/train_segmentation.py trains semantic segmentation",
     "MODEL.PANOPTIC_FPN.": "panoptic segmentation is not supported",
-    "MODEL.RETINANET.": "RetinaNet is not supported",
     "MODEL.ANCHOR_GENERATOR.ANGLES": "rotated boxes are not supported",
     "MODEL.RESNETS.RES5_DILATION": "MODEL.BACKBONE.OUTPUT_STRIDE 16 with MODEL.BACKBONE.DILATION_STYLE mmdetection "
     "dilates the last stage as detectron2 does",
@@ -45,15 +46,25 @@ UNUSED = {
     "SOLVER.NUM_DECAYS": "SOLVER.STEPS says when the rate drops",
     "SOLVER.RESCALE_INTERVAL": "SOLVER.STEPS says when the rate drops",
 }
+# The same, by MODEL.META_ARCHITECTURE.
+WITHOUT_REGIONS = "RetinaNet has neither an RPN nor heads on regions"
+UNUSED_BY = {
+    "GeneralizedRCNN": {"MODEL.RETINANET.": "MODEL.META_ARCHITECTURE RetinaNet reads it"},
+    "RetinaNet": {
+        **dict.fromkeys(("MODEL.RPN.", "MODEL.PROPOSAL_GENERATOR.", "MODEL.ROI_HEADS."), WITHOUT_REGIONS),
+        **dict.fromkeys(("MODEL.ROI_BOX_HEAD.", "MODEL.ROI_BOX_CASCADE_HEAD."), WITHOUT_REGIONS),
+        **dict.fromkeys(("MODEL.MASK_ON", "MODEL.ROI_MASK_HEAD."), "RetinaNet has no masks"),
+    },
+}
 # What of detectron2's registries the trainer can train. What others have registered is theirs to answer for.
 SUPPORTED = {
-    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN",),
+    "MODEL.META_ARCHITECTURE": ("GeneralizedRCNN", RETINANET),
     "MODEL.PROPOSAL_GENERATOR.NAME": ("RPN",),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator",),
     "MODEL.ROI_HEADS.NAME": ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"),
 }
 HEADS_WITH_BOX_HEAD = ("StandardROIHeads", "CascadeROIHeads", "RegionROIHeads")
-FEATURE_KEYS = ("MODEL.FPN.IN_FEATURES", "MODEL.RPN.IN_FEATURES", "MODEL.ROI_HEADS.IN_FEATURES")
+FEATURE_KEYS = tuple(f"MODEL.{part}.IN_FEATURES" for part in ("FPN", "RPN", "ROI_HEADS", "RETINANET"))
 LOSSES = ("smooth_l1", "giou", "diou", "ciou")
 # Those that detectron2.layers.get_norm knows by name.
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
@@ -94,6 +105,8 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
             raise ConfigError(
                 f"{source}: {key} is {value!r}, which cannot be trained here; one of {', '.join(found[key])}"
             )
+    if is_retinanet(config):
+        return found | {"MODEL.RETINANET.NORM": NORMS, "MODEL.RETINANET.BBOX_REG_LOSS_TYPE": LOSSES}
     found["MODEL.RPN.HEAD_NAME"] = tuple(name for name, _ in RPN_HEAD_REGISTRY)
     if config.MODEL.ROI_HEADS.NAME in HEADS_WITH_BOX_HEAD:
         found["MODEL.ROI_BOX_HEAD.NAME"] = tuple(name for name, _ in ROI_BOX_HEAD_REGISTRY)
@@ -111,17 +124,18 @@ def flat(config: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield prefix + key, value
 
 
-def instead_of(key: str) -> str | None:
-    """Return what stands in for a key that nothing reads; None for the others."""
+def instead_of(key: str, architecture: str = "GeneralizedRCNN") -> str | None:
+    """Return what stands in for a key that nothing reads, with that MODEL.META_ARCHITECTURE; None for the others."""
     sections = [key[: place + 1] for place, letter in enumerate(key) if letter == "."]
-    return next((UNUSED[name] for name in (key, *sections) if name in UNUSED), None)
+    unused = UNUSED | UNUSED_BY.get(architecture, {})
+    return next((unused[name] for name in (key, *sections) if name in unused), None)
 
 
 def refuse_unused(config: CfgNode, before: CfgNode, source: str) -> None:
     """Raise ConfigError for a key that nothing here reads and that has another value than `before`."""
-    former = dict(flat(before))
+    former, architecture = dict(flat(before)), config.MODEL.META_ARCHITECTURE
     for key, value in flat(config):
-        if value != former.get(key) and (instead := instead_of(key)) is not None:
+        if value != former.get(key) and (instead := instead_of(key, architecture)) is not None:
             raise ConfigError(f"{source}: {key} has no effect here; {instead}")
     loader = config.DATALOADER
     if loader.REPEAT_THRESHOLD and loader.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":

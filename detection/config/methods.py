@@ -7,6 +7,8 @@ from detectron2.config import CfgNode
 from backbone import ConfigError
 from backbone.engine.config import get
 
+from .names import RETINANET, is_retinanet
+
 # Heads that know global context, and detectron2's that do not; ours stands in for its StandardROIHeads.
 CONTEXT_HEADS = ("C4ROIHeads", "VGGROIHeads", "RegionROIHeads")
 PLAIN_HEADS = ("StandardROIHeads", "Res5ROIHeads")
@@ -35,6 +37,8 @@ def check_methods(config: CfgNode, source: str) -> None:
     """Raise ConfigError for methods that the detector does not have, or that exclude each other."""
     test, head = config.TEST, config.MODEL.ROI_HEADS.NAME
     on = methods_on(config)
+    if on and is_retinanet(config):
+        raise ConfigError(f"{source}: {on[0]} is for detectors of two stages, not {RETINANET}; leave it out")
     if on and (config.MODEL.META_ARCHITECTURE != "GeneralizedRCNN" or head not in CONTEXT_HEADS + PLAIN_HEADS):
         detector = head if config.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" else config.MODEL.META_ARCHITECTURE
         raise ConfigError(f"{source}: {on[0]} is for heads {', '.join(CONTEXT_HEADS + PLAIN_HEADS)}, not {detector}")

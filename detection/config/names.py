@@ -1,4 +1,4 @@
-"""Names in a config: of networks, with what stands on them, and of norms."""
+"""Names in a config: of networks, with what stands on them, of norms, and of the kind of detector."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from detectron2.config import CfgNode
 from backbone.networks import Architecture, find_architecture
 
 FPN_SUFFIX, P6P7_SUFFIX = "_fpn", "_p6p7"
+# What may stand behind the name of a network.
+TAILS = ("", FPN_SUFFIX, FPN_SUFFIX + P6P7_SUFFIX)
+RETINANET = "RetinaNet"
 # detectron2's spelling of the norms, and ours.
 NORM_NAMES = {
     "FrozenBN": "frozen_bn",
@@ -24,3 +27,20 @@ def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
     """Return name and table entry of the config's network."""
     name = config.MODEL.BACKBONE.NAME.removesuffix(P6P7_SUFFIX).removesuffix(FPN_SUFFIX)
     return name, find_architecture(name)
+
+
+def is_retinanet(config: CfgNode) -> bool:
+    """Whether the config's detector has one stage: detectron2's RetinaNet, without an RPN and heads on regions."""
+    return config.MODEL.META_ARCHITECTURE == RETINANET
+
+
+def kind_of(config: CfgNode) -> str:
+    """Return the kind of detector in words, such as Mask R-CNN."""
+    if is_retinanet(config):
+        return RETINANET
+    return "Mask R-CNN" if config.MODEL.MASK_ON else "Faster R-CNN"
+
+
+def classes_key(config: CfgNode) -> str:
+    """Return the key of the number of classes."""
+    return "MODEL.RETINANET.NUM_CLASSES" if is_retinanet(config) else "MODEL.ROI_HEADS.NUM_CLASSES"

@@ -12,12 +12,13 @@ from torch import nn
 
 from backbone import ConfigError, DataError
 from backbone.common.errors import ImageSizeError
+from backbone.engine.config import get, put
 from backbone.engine.record import LOGGER
 from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
 from backbone.weights.zoos import suggestion
 
-from ..config.names import architecture_of
+from ..config.names import architecture_of, classes_key
 from ..data.mapper import Resize
 from ..data.sets import DetectionSet
 from ..inference.transform import TestMapper, TestTransform
@@ -26,7 +27,6 @@ from ..modeling.c4 import C4ROIHeads
 from ..weights.load import StartingWeights, load_detector, load_initial
 
 log = logging.getLogger(LOGGER)
-KEY_OF_CLASSES = "MODEL.ROI_HEADS.NUM_CLASSES"
 CALIBRATION_SIDE = 320  # shorter side of the images that frozen BN is calibrated on
 
 
@@ -36,17 +36,17 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     Raises:
         ConfigError: another number was given on the command line.
     """
-    expected = config.MODEL.ROI_HEADS.NUM_CLASSES
+    key = classes_key(config)
+    expected = get(config, key)
     if expected == len(classes):
         return config
-    if KEY_OF_CLASSES in given:
+    if key in given:
         raise ConfigError(
-            f"{KEY_OF_CLASSES} is {expected}, but the data has {len(classes)} categories; "
-            "leave the key out, the data decides"
+            f"{key} is {expected}, but the data has {len(classes)} categories; leave the key out, the data decides"
         )
     fitted = config.clone()
     fitted.defrost()
-    fitted.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    put(fitted, key, len(classes))
     fitted.freeze()
     return fitted
 
@@ -80,7 +80,7 @@ def _calibrate(model: nn.Module, config: CfgNode, images: DetectionSet, number: 
     network = network_of(model)
     inputs = [model.preprocess_image([sample]).tensor for sample in _readable(mapper, number)]
     calibrate_frozen_bn(network, inputs)
-    if isinstance(model.roi_heads, C4ROIHeads):
+    if isinstance(getattr(model, "roi_heads", None), C4ROIHeads):
         stage = model.roi_heads.in_features[0]
         calibrate_frozen_bn(model.roi_heads.res5, [network(batch)[stage] for batch in inputs])
 

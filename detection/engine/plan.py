@@ -7,8 +7,9 @@ from torch import nn
 
 from backbone.common.text import count, some
 from backbone.engine import plan as page
+from backbone.engine.config import get
 
-from ..config.names import architecture_of
+from ..config.names import architecture_of, classes_key, is_retinanet, kind_of
 from ..data.sets import DetectionSet
 from .datasets import Sets, repeats_of, used_for_training
 
@@ -33,13 +34,12 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
 
 def _model(model: nn.Module, config: CfgNode) -> str:
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
-    kind = "Mask R-CNN" if config.MODEL.MASK_ON else "Faster R-CNN"
-    head = config.MODEL.ROI_HEADS.NAME
+    head = "" if is_retinanet(config) else f"{config.MODEL.ROI_HEADS.NAME}, "
     # A plain VGG has none, whatever the key says.
     norm = config.MODEL.RESNETS.NORM if getattr(architecture_of(config)[1], "batch_norm", True) else "no normalisation"
-    classes = count(config.MODEL.ROI_HEADS.NUM_CLASSES, "class", "classes")
+    classes = count(get(config, classes_key(config)), "class", "classes")
     return (
-        f"{kind}, {config.MODEL.BACKBONE.NAME}, {head}, {norm}, {classes}; "
+        f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}, {head}{norm}, {classes}; "
         f"{page.trained(model)}, "
         f"{frozen / 1e6:.2f} M frozen (freeze_at {config.MODEL.BACKBONE.FREEZE_AT})"
     )

@@ -33,6 +33,8 @@ from .pictures import evaluation_pictures, training_picture
 from .scoring import figures_line, score
 
 log = logging.getLogger(LOGGER)
+# Where RetinaNet keeps the running number of positive anchors that its losses are divided by; no buffer of the model.
+NORMALIZER = "loss_normalizer"
 
 
 class DetectionTask(Task):
@@ -79,10 +81,13 @@ class DetectionTask(Task):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"broken": self.broken.messages}
+        return {"broken": self.broken.messages, NORMALIZER: distributed.gather(getattr(self.model, NORMALIZER, None))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.broken.messages[:] = state.get("broken", [])
+        normalizers = state.get(NORMALIZER) or [None]
+        if (value := normalizers[distributed.rank() % len(normalizers)]) is not None:
+            setattr(self.model, NORMALIZER, value)
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]], iteration: int) -> dict[str, Tensor]:
         # detectron2 copies image by image and waits for each; the loader has pinned them, so that none need wait.

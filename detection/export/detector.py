@@ -18,6 +18,7 @@ from backbone.exporting.onnx_file import onnx_session, session_metadata, write_m
 from backbone.exporting.quiet import last_line, require
 from backbone.exporting.whole import put_in_place, temporary_folder
 
+from ..config.names import is_retinanet, kind_of
 from ..inference.detector import Detector
 from ..inference.transform import TestTransform
 from .compare import Agreement, agreement
@@ -51,7 +52,7 @@ class DetectorReport:
 
 
 def export_detector(detector: Detector, path: str | Path, images: list[Path] | None = None) -> DetectorReport:
-    """Write a Faster or Mask R-CNN as one ONNX graph, non-maximum suppression and all.
+    """Write a Faster or Mask R-CNN or a RetinaNet as one ONNX graph, non-maximum suppression and all.
 
     The graph takes `image` (3, H, W), float32, 0..255, any size, resized and with its channels in the order that the
     metadata names; it gives `boxes` (N, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
@@ -67,7 +68,7 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
-    if isinstance(detector.model.roi_heads.box_predictor, nn.ModuleList):
+    if isinstance(getattr(getattr(detector.model, "roi_heads", None), "box_predictor", None), nn.ModuleList):
         raise ExportError(f"{path}: a cascade of box heads cannot be written as one graph")
     if detector.config.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ExportError(
@@ -110,7 +111,7 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
 def _metadata(detector: Detector, graph: DetectorGraph) -> dict[str, Any]:
     config = detector.config
     return {
-        "model": f"{'Mask' if config.MODEL.MASK_ON else 'Faster'} R-CNN, {config.MODEL.BACKBONE.NAME}",
+        "model": f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}",
         "classes": detector.classes,
         "category_ids": detector.category_ids,
         "input": {
@@ -170,8 +171,10 @@ def of_detector(detector: Detector, pixels: torch.Tensor) -> dict[str, np.ndarra
     Args:
         pixels: (3, H, W), as the network takes them.
     """
-    (found,) = detector.model.inference([{"image": pixels}], do_postprocess=False)
-    found = found.to("cpu")
+    if is_retinanet(detector.config):
+        found = detector.model([{"image": pixels}])[0]["instances"].to("cpu")
+    else:
+        found = detector.model.inference([{"image": pixels}], do_postprocess=False)[0].to("cpu")
     values = {
         "boxes": found.pred_boxes.tensor.numpy(),
         "scores": found.scores.numpy(),

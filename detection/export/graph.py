@@ -6,6 +6,8 @@ import copy
 from typing import Any
 
 import torch
+from detectron2.layers import batched_nms
+from detectron2.modeling.meta_arch.retinanet import RetinaNet
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
@@ -28,14 +30,15 @@ class DetectorGraph(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
-        self.layers = layers_of(self.model.roi_heads)
+        self.one_stage = isinstance(model, RetinaNet)
+        self.layers = None if self.one_stage else layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
         self.eval()
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what comes out."""
-        return (*OUTPUTS, MASKS) if getattr(self.model.roi_heads, "mask_on", False) else OUTPUTS
+        return (*OUTPUTS, MASKS) if getattr(getattr(self.model, "roi_heads", None), "mask_on", False) else OUTPUTS
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Detect on one image.
@@ -54,6 +57,8 @@ class DetectorGraph(nn.Module):
         size = torch.stack([_as_tensor(height), _as_tensor(width)]) if torch.jit.is_tracing() else (height, width)
         images = ImageList(pixels[None], [size])
         features = model.backbone(images.tensor)
+        if self.one_stage:
+            return self._one_stage([features[name] for name in model.head_in_features], size)
         (proposals,), _ = model.proposal_generator(images, features, None)
         found = self._classify(features, proposals.proposal_boxes, size)
         values = (found.pred_boxes.tensor, found.scores, found.pred_classes)
@@ -82,6 +87,29 @@ class DetectorGraph(nn.Module):
             predictor.test_topk_per_image,
         )
         return found
+
+    # RetinaNet's inference takes the smaller of two counts, which a trace keeps as it was; slices need no count.
+
+    def _one_stage(self, levels: list[Tensor], size: Any) -> tuple[Tensor, ...]:
+        model = self.model
+        predictions = model._transpose_dense_predictions(model.head(levels), [model.num_classes, 4])
+        found = [self._decode(*level) for level in zip(model.anchor_generator(levels), *predictions)]
+        boxes, scores, classes = (torch.cat(values) for values in zip(*found))
+        kept = batched_nms(boxes, scores, classes, model.test_nms_thresh)[: model.max_detections_per_image]
+        # As the postprocessing does it.
+        inside = Boxes(boxes[kept])
+        inside.clip(size)
+        kept_again = inside.nonempty()
+        return inside.tensor[kept_again], scores[kept][kept_again], classes[kept][kept_again]
+
+    def _decode(self, anchors: Boxes, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes, scores and classes of the best places of a level (1, H * W * A, K or 4)."""
+        model, probabilities = self.model, logits[0].sigmoid()
+        confident = probabilities > model.test_score_thresh
+        scores, order = probabilities[confident].sort(descending=True)
+        anchor, label = confident.nonzero()[order[: model.test_topk_candidates]].unbind(1)
+        boxes = model.box2box_transform.apply_deltas(deltas[0][anchor], anchors.tensor[anchor])
+        return boxes, scores[: model.test_topk_candidates], label
 
     def _masks(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
         heads = self.model.roi_heads

@@ -18,7 +18,7 @@ from backbone import ConfigError, WeightsError
 from backbone.common.images import picture_of
 from backbone.common.text import some
 from backbone.engine import checkpoint
-from backbone.engine.config import merge, merge_overrides, parse_yaml
+from backbone.engine.config import get, merge, merge_overrides, parse_yaml, put
 from backbone.engine.image_progress import ImageProgress
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
@@ -26,6 +26,7 @@ from backbone.engine.starting_weights import StartingWeights
 from backbone.weights import read_file
 
 from ..config import check, default_config, load_config
+from ..config.names import classes_key
 from ..modeling.build import build
 from ..weights.detectron2_files import named_classes, number_of_classes
 from ..weights.foreign import ForeignDetector
@@ -190,8 +191,9 @@ def _of_checkpoint(content: Mapping[str, Any], path: str) -> tuple[CfgNode, list
     config = default_config()
     merge(config, parse_yaml(content["config"], f"{path}, its config"), path)
     names, ids = list(metadata["classes"]), list(metadata.get("category_ids", []))
-    if not len(names) == len(ids) == config.MODEL.ROI_HEADS.NUM_CLASSES:
-        raise WeightsError(f"{path}: names {len(names)} classes, its config has {config.MODEL.ROI_HEADS.NUM_CLASSES}")
+    number = get(config, classes_key(config))
+    if not len(names) == len(ids) == number:
+        raise WeightsError(f"{path}: names {len(names)} classes, its config has {number}")
     return config, names, ids
 
 
@@ -207,7 +209,7 @@ def _of_foreign(weights: StartingWeights, given: str | Path | None) -> tuple[Cfg
         )
     config.defrost()
     number = number_of_classes(weights.tensors)
-    config.MODEL.ROI_HEADS.NUM_CLASSES = number or config.MODEL.ROI_HEADS.NUM_CLASSES
+    put(config, classes_key(config), number or get(config, classes_key(config)))
     usual, usual_ids = named_classes(config, weights.tensors)
     names, ids = weights.classes or usual, weights.category_ids
     if len(names) != number:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling import FPN, ResNet
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
@@ -137,10 +138,12 @@ def _lower(model: nn.Module, heavy: list[nn.Module], dtype: torch.dtype) -> None
     known = list(_known(model))
     network = getattr(model, "backbone", None)
     readers_cast = all(_all_known(child) for child in model.children() if child is not network)
-    for module in (*heavy, *(head for head in known if type(head) in HEADS and _all_known(head))):
+    heads = [head for head in known if type(head) in HEADS]
+    heads += [net for head in known if type(head) is RetinaNetHead for net in (head.cls_subnet, head.bbox_subnet)]
+    for module in (*heavy, *filter(_all_known, heads)):
         module.to(dtype)
         module.register_forward_pre_hook(_casts_inputs(dtype))
-        # The RPN's head and the poolers cast for themselves; whoever is unknown takes float32.
+        # The RPN's head, RetinaNet's and the poolers cast for themselves; whoever is unknown takes float32.
         if not (module is network and readers_cast):
             module.register_forward_hook(_casts_output)
     for module in known:

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from backbone.common.class_names import meaning
 
-HEADS = "roi_heads."
-# End of a name -> rows a class, and rows that follow those of the classes: the score of the background.
-ROWS = {"cls_score": (1, 1), "bbox_pred": (4, 0), "mask_head.predictor": (1, 0)}
+# Beginning of a name -> end -> rows a class, and rows that follow those of the classes: the score of the background.
+ROWS = {
+    "roi_heads.": {"cls_score": (1, 1), "bbox_pred": (4, 0), "mask_head.predictor": (1, 0)},
+    # RetinaNet's: rows of all classes for one anchor after the other, and boxes that are the same for all classes.
+    "head.": {"cls_score": (1, 0)},
+}
 
 
 def map_classes(former: Sequence[str], wanted: Sequence[str]) -> list[int | None]:
@@ -42,23 +45,24 @@ def map_heads(
 
 def _rows_of(name: str) -> tuple[int, int] | None:
     layer = name.rpartition(".")[0]
-    if not name.startswith(HEADS):
-        return None
-    return next((rows for end, rows in ROWS.items() if layer.endswith(end)), None)
+    ends = next((ends for start, ends in ROWS.items() if name.startswith(start)), {})
+    return next((rows for end, rows in ends.items() if layer.endswith(end)), None)
 
 
 def _map_rows(
     tensor: Tensor, fresh: Tensor, mapping: Sequence[int | None], former: int, each: int, behind: int
 ) -> Tensor:
-    is_of_classes = len(tensor) == former * each + behind and len(fresh) == len(mapping) * each + behind
+    rows, wanted = former * each + behind, len(mapping) * each + behind
+    anchors = len(fresh) // wanted
+    is_of_classes = anchors > 0 and (len(tensor), len(fresh)) == (anchors * rows, anchors * wanted)
     # Heads that are the same for all classes stay; another shape is left to the check of what fits.
     if not is_of_classes or tensor.shape[1:] != fresh.shape[1:]:
         return tensor
-    mapped = fresh.detach().clone()
-    source = tensor.to(mapped)
+    result = fresh.detach().clone()
+    mapped, source = (value.unflatten(0, (anchors, -1)) for value in (result, tensor.to(result)))
     for place, old in enumerate(mapping):
         if old is not None:
-            mapped[place * each : (place + 1) * each] = source[old * each : (old + 1) * each]
+            mapped[:, place * each : (place + 1) * each] = source[:, old * each : (old + 1) * each]
     if behind:
-        mapped[-behind:] = source[-behind:]
-    return mapped
+        mapped[:, -behind:] = source[:, -behind:]
+    return result

@@ -11,15 +11,17 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from backbone.engine.config import get
+from backbone.engine.config import get, put
 from backbone.engine.starting_weights import classes_in
 
 from ..config.detectron2_config import from_detectron2, to_detectron2, zoo_config, zoo_names
+from ..config.names import classes_key, is_retinanet
 from .detectron2_names import PYRAMID, RES5, has_detectron2_names, network_prefix, refuse_unknown, to_ours, to_theirs
 from .foreign import DetectorLayout, ForeignDetector, Translation
 from .keys import WEIGHT_KEYS
 
 PREDICTOR = "roi_heads.box_predictor."
+ONE_STAGE = "head."
 DEPTHS = {6: "50", 23: "101"}  # of the network, by the blocks of res4
 COCO = ("COCO-Detection/faster", "COCO-InstanceSegmentation/mask")
 # Folder and first word of the zoo's configs for boxes and for masks, by the number of classes.
@@ -91,8 +93,9 @@ def config_of(tensors: Mapping[str, Tensor]) -> CfgNode | None:
         return None
     config = from_detectron2(zoo_config(name), f"detectron2's {name}")
     heads = config.MODEL
-    classes = number_of_classes(tensors)
-    heads.ROI_HEADS.NUM_CLASSES = classes
+    put(config, classes_key(config), number_of_classes(tensors))
+    if is_retinanet(config):
+        return config
     heads.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = _rows(tensors, f"{PREDICTOR}bbox_pred.weight") == 4
     heads.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = _rows(tensors, "roi_heads.mask_head.predictor.weight") == 1
     return config
@@ -110,6 +113,11 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
         network = "X_101_32x8d"
     elif tuple(middle.shape[:2]) != (64, 64):
         return None
+    known = zoo_names()
+    if _is_retinanet(tensors):
+        anchors = _rows(tensors, f"{ONE_STAGE}bbox_pred.weight")
+        names = (f"COCO-Detection/retinanet_{network}_FPN_{schedule}" for schedule in ("3x", "1x"))
+        return next((name for name in names if name in known and anchors == 36), None)
     form, anchors = "DC5", 15
     if prefix == PYRAMID:
         form, anchors = "FPN", 3
@@ -121,13 +129,15 @@ def recognise(tensors: Mapping[str, Tensor]) -> str | None:
     ends = (f"{form}_3x", f"{form}_1x", form)
     sets = SETS.get(number_of_classes(tensors), COCO)
     firsts = filter(None, (sets[has_masks], COCO[has_masks]))
-    known = zoo_names()
     wanted = (f"{first}_rcnn_{network}_{end}" for first in firsts for end in ends)
     return next((name for name in wanted if name in known), None)
 
 
 def number_of_classes(tensors: Mapping[str, Tensor]) -> int:
     """Return the classes without the background; 0 for heads of another form."""
+    if _is_retinanet(tensors):
+        anchors = _rows(tensors, f"{ONE_STAGE}bbox_pred.weight") // 4
+        return _rows(tensors, f"{ONE_STAGE}cls_score.weight") // max(1, anchors)
     return max(0, _rows(tensors, f"{PREDICTOR}cls_score.weight") - 1)
 
 
@@ -142,6 +152,10 @@ def named_classes(config: CfgNode, tensors: Mapping[str, Tensor]) -> tuple[list[
         return [], []
     ids = known.get("thing_dataset_id_to_contiguous_id") or {index + 1: index for index in range(len(names))}
     return names, sorted(ids, key=ids.get)
+
+
+def _is_retinanet(tensors: Mapping[str, Tensor]) -> bool:
+    return f"{ONE_STAGE}cls_score.weight" in tensors
 
 
 def _rows(tensors: Mapping[str, Tensor], name: str) -> int:

@@ -1,4 +1,4 @@
-"""Names of detectron2's Faster and Mask R-CNN, and ours: only those of the network differ, and of a C4 head's conv5."""
+"""Names of detectron2's detectors, and ours: only those of the network differ, and of a C4 head's conv5."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from backbone.weights.layouts.detectron2 import READ, WRITE
 
 PYRAMID, PLAIN, REGIONS = "backbone.bottom_up.", "backbone.", "roi_heads."
 RES5 = f"{REGIONS}res5."
+RETINANET_HEAD = tuple(f"head.{part}." for part in ("cls_subnet", "bbox_subnet", "cls_score", "bbox_pred"))
 # What this project has no head for, by the beginning of a name.
 UNKNOWN = {
-    "head.": "a RetinaNet or another one-stage detector",
+    "head.ctrness.": "an FCOS",
     "roi_heads.keypoint_head.": "a Keypoint R-CNN",
     "sem_seg_head.": "a panoptic or semantic segmentation network",
     "roi_heads.densepose_head.": "a DensePose R-CNN",
@@ -32,12 +33,13 @@ def refuse_unknown(names: Collection[str], source: str) -> None:
     found = next((words for start, words in UNKNOWN.items() if any(name.startswith(start) for name in names)), None)
     if found is None and any(".conv2_offset." in name for name in names):
         found = "a network with deformable convolution"
-    if found is None and not any(name.startswith(REGIONS) for name in names):
-        found = "an RPN alone"
+    if found is None and not any(name.startswith((REGIONS, *RETINANET_HEAD)) for name in names):
+        one_stage = any(name.startswith("head.") for name in names)
+        found = "another one-stage detector than RetinaNet" if one_stage else "an RPN alone"
     if found:
         raise WeightsError(
-            f"{source}: holds {found} of detectron2, which has no counterpart here (Faster and Mask R-CNN have); "
-            "tools/convert_weights.py --backbone-only takes its backbone out"
+            f"{source}: holds {found} of detectron2, which has no counterpart here (Faster and Mask R-CNN "
+            "and RetinaNet have); tools/convert_weights.py --backbone-only takes its backbone out"
         )
 
 

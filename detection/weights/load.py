@@ -20,17 +20,17 @@ from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
 from . import projects
 from .classes import map_classes, map_heads
-from .detectron2_names import res5_as_in
+from .detectron2_names import REGIONS, RETINANET_HEAD, res5_as_in
 from .keys import WEIGHT_KEYS
 
 
 def is_detector(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether some names are those of a backbone and some those of RoI heads in our and detectron2's checkpoints.
+    """Whether some names are those of a backbone and some those of RoI heads or RetinaNet's head, in our checkpoints
+    and in detectron2's.
 
-    Nothing else is looked at: a checkpoint with half of the tensors is one too, a RetinaNet, which has no RoI heads, is
-    none.
+    Nothing else is looked at: a checkpoint with half of the tensors is one too.
     """
-    return any(name.startswith("roi_heads.") for name in tensors) and any(
+    return any(name.startswith((REGIONS, *RETINANET_HEAD)) for name in tensors) and any(
         name.startswith("backbone.") for name in tensors
     )
 

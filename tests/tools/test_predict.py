@@ -261,7 +261,7 @@ def test_a_gpu_that_is_not_there(predict, photos):
         (("INPUT.MIN_SIZE_TEST", "-5"), "INPUT.MIN_SIZE_TEST must be 0 or more"),
         (("TEST.SOFT_NMS.METHOD", "gauss"), "TEST.SOFT_NMS.METHOD is 'gauss'"),
         (("TEST.EXPECTED_RESULTS", "[[1]]"), "TEST.EXPECTED_RESULTS has no effect here"),
-        (("MODEL.META_ARCHITECTURE", "RetinaNet"), "one of GeneralizedRCNN"),
+        (("MODEL.META_ARCHITECTURE", "PanopticFPN"), "one of GeneralizedRCNN, RetinaNet"),
         (("TEST.ENSEMBLE", "no.pth"), "TEST.ENSEMBLE: no.pth does not exist"),
         (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'; it may be cpu, cuda"),
         (("MODEL.DEVICE", "cuda:9"), "GPU"),

@@ -123,10 +123,10 @@ def test_a_key_that_nothing_reads_is_refused(key):
     ("pairs", "said"),
     [
         (
-            ("MODEL.META_ARCHITECTURE", "RetinaNet"),
-            "is 'RetinaNet', which cannot be trained here; one of GeneralizedRCNN",
+            ("MODEL.META_ARCHITECTURE", "PanopticFPN"),
+            "is 'PanopticFPN', which cannot be trained here; one of GeneralizedRCNN, RetinaNet",
         ),
-        (("MODEL.META_ARCHITECTURE", "PanopticFPN"), "PanopticFPN"),
+        (("MODEL.META_ARCHITECTURE", "FCOS"), "FCOS"),
         (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), "SemanticSegmentor"),
         (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "ProposalNetwork"),
         (("MODEL.ROI_HEADS.NAME", "RROIHeads"), "cannot be trained here; one of StandardROIHeads, Res5ROIHeads"),

@@ -5,20 +5,20 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import detectron2
 import pytest
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from peers import config, detector_configs
 from torch import nn
 
 from backbone.common.mini_set import CLASSES
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
+from detection.config.detectron2_config import zoo_config
+from detection.config.names import classes_key
 from detection.data.catalog import known_sets
 
 NAMES = detector_configs()
-MODEL_ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
 # He et al., "Deep Residual Learning for Image Recognition", Sec. 4.3 and Appendix A, with the hyper-parameters of
 # Faster R-CNN (Ren et al., 2015) that it builds on.
@@ -132,13 +132,13 @@ OUR_C4 = {"MODEL.ROI_HEADS.NAME": "C4ROIHeads"}
         ("coco_faster_rcnn_r101_fpn_3x.yaml", "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml", "resnet101_fpn"),
         ("coco_mask_rcnn_r50_fpn.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "resnet50_fpn"),
         ("coco_mask_rcnn_r50.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", "resnet50"),
+        ("coco_retinanet_r50_fpn.yaml", "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "resnet50_fpn_p6p7"),
     ],
 )
 def test_modern_configs_equal_detectron2(name, peer, network):
-    theirs = get_cfg()
-    theirs.merge_from_file(str(MODEL_ZOO / peer))
+    theirs = zoo_config(peer)
     ours = config(name)
-    expected = {**OURS, "MODEL.BACKBONE.NAME": network, **({} if network.endswith("_fpn") else OUR_C4)}
+    expected = {**OURS, "MODEL.BACKBONE.NAME": network, **({} if "_fpn" in network else OUR_C4)}
     for key in differences(to_plain(theirs), to_plain(ours)):
         if has(theirs, key):
             assert key in expected, f"{key}: {get(theirs, key)} in detectron2, {get(ours, key)} here"
@@ -153,7 +153,7 @@ def has(settings: CfgNode, key: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", ["faster_rcnn_{}_fpn", "mask_rcnn_{}_fpn", "mask_rcnn_{}"])
+@pytest.mark.parametrize("name", ["faster_rcnn_{}_fpn", "mask_rcnn_{}_fpn", "mask_rcnn_{}", "retinanet_{}_fpn"])
 def test_resnet101_differs_by_its_depth_alone(name):
     ours = [to_plain(config(f"coco_{name.format(depth)}.yaml")) for depth in ("r50", "r101")]
     assert set(differences(*ours)) == {"MODEL.BACKBONE.NAME", "MODEL.RESNETS.DEPTH"}
@@ -166,6 +166,7 @@ def test_configs_that_people_are_told_of_are_there():
         "faster_rcnn_r101_fpn",
         "faster_rcnn_r50_fpn",
         *("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_fpn", "mask_rcnn_r101_fpn"),
+        *("retinanet_r50_fpn", "retinanet_r101_fpn"),
     )
     promised = {*(f"coco_{detector}" for detector in detectors), "mini_faster_rcnn_r18"}
     assert {f"{name}.yaml" for name in promised} <= set(NAMES)
@@ -176,12 +177,12 @@ def test_model_builds_and_fits_together(name):
     settings = config(name, MODEL__DEVICE="meta")
     model = meta_model(settings)
     outputs = model.backbone.output_shape()
-    assert set(settings.MODEL.RPN.IN_FEATURES) <= set(outputs)
-    assert set(settings.MODEL.ROI_HEADS.IN_FEATURES) <= set(outputs)
-    # Nothing is computed that nobody reads.
-    assert set(outputs) == {*settings.MODEL.RPN.IN_FEATURES, *settings.MODEL.ROI_HEADS.IN_FEATURES}
-    assert len(settings.MODEL.ANCHOR_GENERATOR.SIZES) == len(settings.MODEL.RPN.IN_FEATURES)
-    assert hasattr(model.roi_heads, "mask_head") == ("mask" in name)
+    one_stage = "retinanet" in name
+    of_anchors = (settings.MODEL.RETINANET if one_stage else settings.MODEL.RPN).IN_FEATURES
+    # All is there that is read, and nothing is computed that nobody reads.
+    assert set(outputs) == {*of_anchors, *(() if one_stage else settings.MODEL.ROI_HEADS.IN_FEATURES)}
+    assert len(settings.MODEL.ANCHOR_GENERATOR.SIZES) == len(of_anchors)
+    assert one_stage or hasattr(model.roi_heads, "mask_head") == ("mask" in name)
     # Batch statistics that are frozen must come from weights; those that move start from nothing frozen.
     if settings.MODEL.RESNETS.NORM != "FrozenBN":
         assert settings.MODEL.BACKBONE.FREEZE_AT == 0
@@ -193,12 +194,13 @@ def test_name_says_what_it_is(name):
     settings = config(name)
     network = re.search(r"_(r\d+|vgg16)", name)[1].replace("r", "resnet")
     tail = "_fpn" if "_fpn" in name or name.startswith("mini") else ""
+    tail += "_p6p7" if "retinanet" in name else ""
     assert f"{network}{tail}" == settings.MODEL.BACKBONE.NAME
     assert settings.MODEL.MASK_ON is ("mask" in name)
     source = name.split("_")[0]
     assert all(entry.startswith(source) for entry in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
     classes = {"coco": 80, "mini": len(CLASSES), "voc": 20}
-    assert classes[source] == settings.MODEL.ROI_HEADS.NUM_CLASSES
+    assert classes[source] == get(settings, classes_key(settings))
 
 
 @pytest.mark.parametrize("name", NAMES)
