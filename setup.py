@@ -25,7 +25,8 @@ EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "openvino>=2024.
 FIGURES = ["matplotlib>=3.8"]
 # Optional: 9 % off the decoding of JPEG files, the same pixels.
 FAST = ["simplejpeg>=1.8"]
-# The tests compare with these projects' own networks and numbers, and build the wheel.
+# The tests compare with these projects' own networks and numbers, and build the wheel. tools/install_mmdetection.py
+# adds MMDetection, which no list of requirements can name: it comes without its dependencies and its compiled part.
 PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
 BUILD = ["setuptools>=70.1,<82"]
 TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *BUILD, *PEERS, *DETECTION, *EXPORT, *FIGURES, *FAST]
@@ -33,7 +34,7 @@ TESTS = ["pytest>=8", "pytest-xdist>=3", "ruff>=0.6", *BUILD, *PEERS, *DETECTION
 # The folders of the checkout that a wheel holds under another name.
 RENAMED = {"resnet_detection": "tools", "resnet_detection.configs": "configs"}
 LIBRARIES = ("backbone", "detection", "reproduction")
-CHECKOUT_ONLY = ("benchmark", "make_env")
+CHECKOUT_ONLY = ("benchmark", "install_mmdetection", "make_env")
 
 
 class BuildCommands(build_py):

@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONSTRAINTS = ROOT / "constraints.txt"
-INPUTS = (ROOT / "setup.py", CONSTRAINTS, ROOT / "tools" / "install_detectron2.py", ROOT / "tools" / "make_env.py")
+TOOLS = ("install_detectron2.py", "install_mmdetection.py", "make_env.py")
+INPUTS = (ROOT / "setup.py", CONSTRAINTS, *(ROOT / "tools" / name for name in TOOLS))
 OURS, STAMP = ".made-by-make-env", ".completed-by-make-env"
 OLDEST = (3, 10)
 
@@ -91,6 +92,13 @@ def complete(environment: Path) -> None:
     quiet = () if os.environ.get("VERBOSE") else ("--quiet",)
     run(python, "-m", "pip", "install", *quiet, "--constraint", constraints, "--editable", f"{ROOT}[test]")
     run(python, ROOT / "tools" / "install_detectron2.py", "--constraint", constraints)
+    try:
+        run(python, ROOT / "tools" / "install_mmdetection.py", "--constraint", constraints)
+    except SetupError as error:
+        # Only some tests need it. Without the stamp, the next call tries again.
+        print(f"make_env.py: warning: {error}; the tests against MMDetection are skipped", file=sys.stderr)
+        print(f"environment {environment} is ready", flush=True)
+        return
     stamp.write_text(digest, encoding="utf-8")
     print(f"environment {environment} is ready", flush=True)
 

@@ -250,19 +250,31 @@ def test_mmpretrains_names(keywords, tmp_path):
     same(source, network)
 
 
-@pytest.mark.parametrize(("depth", "theirs"), [(18, {}), (50, {"deep_stem": True, "avg_down": True})])
-def test_real_mmdetection(depth, theirs):
-    """The real package, where it is installed."""
-    resnet = pytest.importorskip("mmdet.models.backbones.resnet", exc_type=ImportError)
-    peer = filled(lambda: resnet.ResNet(depth, **theirs))
-    keywords = {"stem": "deep", "average_down": True} if theirs else {}
+DILATED = {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4)}
+AS_DILATED = {"output_stride": 8, "dilation_style": "mmdetection"}
+V1D = {"stem": "deep", "average_down": True}
+REAL_MMDET = [
+    ("ResNet", 18, {}, {}),
+    ("ResNet", 18, DILATED, AS_DILATED),
+    ("ResNet", 50, {"style": "caffe"}, {"stride_in_1x1": True}),
+    ("ResNet", 50, DILATED, AS_DILATED),
+    ("ResNetV1d", 50, {}, V1D),
+    ("ResNetV1d", 50, DILATED, V1D | AS_DILATED),
+]
+
+
+@pytest.mark.parametrize(("kind", "depth", "theirs", "keywords"), REAL_MMDET)
+def test_real_mmdetection(kind, depth, theirs, keywords):
+    """Features of the real package, in and out; tools/install_mmdetection.py installs it."""
+    resnet = pytest.importorskip("mmdet.models.backbones.resnet")
+    peer = filled(lambda: getattr(resnet, kind)(depth=depth, **theirs))
     network = empty(lambda: backbone.create(f"resnet{depth}", **keywords))
     layout = LAYOUTS["mmdet"]
     network.load_state_dict(layout.to_ours(peer.state_dict(), {}), strict=True)
     peer.load_state_dict(layout.from_ours(network.state_dict(), network), strict=True)
-    images = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
-        for value, truth in zip(network(images).values(), peer(images)):
+        for value, truth in zip(network(images).values(), peer(images), strict=True):
             assert relative_error(value, truth) < TOLERANCE
 
 
