@@ -76,6 +76,8 @@ def add_defaults(config: CfgNode) -> None:
     config.TEST.PRECISION = "float32"
     # Pass the network through torch.compile where no training runs; the first images of each size take long.
     config.TEST.COMPILE = False
+    # Images of one shape that are detected together; 0: 4 on a GPU, one by one on a CPU, where more is no faster.
+    config.TEST.BATCH_SIZE = 0
     # Pictures of detections written after the last evaluation.
     config.TEST.PICTURES = 12
     # Least score of a box in those pictures.

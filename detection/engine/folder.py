@@ -12,7 +12,7 @@ from .results import SHEET
 # Keys of detection that a resumed run may have otherwise.
 FREE_KEYS = {
     *("DATASETS.ROOT", "DATASETS.MAX_BAD_IMAGES", "TEST.PICTURES", "TEST.PICTURE_SCORE", "TEST.EVAL_ENGINE"),
-    *("PAPER.ROWS", "TEST.PRECISION", "TEST.COMPILE", *METHOD_KEYS),
+    *("PAPER.ROWS", "TEST.PRECISION", "TEST.COMPILE", "TEST.BATCH_SIZE", *METHOD_KEYS),
 }
 ALL_FREE_KEYS = resume.FREE_KEYS | FREE_KEYS
 # What detection writes into a run folder.

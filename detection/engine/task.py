@@ -25,6 +25,7 @@ from ..data.samples import SparingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
 from ..inference.cost import cost_line
 from ..inference.methods import as_tested
+from ..inference.pipeline import batch_size_of
 from ..inference.run import run_on_set
 from ..inference.transform import TestMapper, TestTransform
 from ..modeling.testing import Pipeline
@@ -120,7 +121,8 @@ class DetectionTask(Task):
         began = time.monotonic()
         title = f"evaluating {test.images.name}"
         # An evaluation on the way must not end a training; the figures that it ends with are those of the whole set.
-        predictions = run_on_set(tested, mapper, workers=self.workers, title=title, lenient=not final)
+        together = {"workers": self.workers, "batch_size": batch_size_of(self.config)}
+        predictions = run_on_set(tested, mapper, title=title, lenient=not final, **together)
         if not distributed.is_main():
             return {}
         if isinstance(tested, Pipeline) and not self._cost_is_known:

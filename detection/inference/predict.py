@@ -19,15 +19,20 @@ from backbone import DataError
 from backbone.common.files import write_json, write_whole
 from backbone.common.images import find_images as images_below
 from backbone.common.images import picture_of, read_image
+from backbone.engine.loading import resolve_workers
 from backbone.engine.record import LOGGER
 
 from ..visualization import draw_objects
 from .detector import Detector
 from .listed import read_ids
+from .pipeline import batch_size_of, pinned, run_pipeline
 from .run import to_coco
+from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
 PICTURE = "_detections.jpg"
+# A file, the id of its image, and its picture below the output folder.
+Row = tuple[Path, int, Path]
 
 
 def find_images(pattern: str, output: Path) -> list[Path]:
@@ -100,24 +105,37 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
         files, numbers, category_ids = listed.files, listed.ids, listed.category_ids
         if listed.note:
             log.warning(listed.note)
-    order = detector.channel_order
-    rows = zip(files, numbers, picture_names(files, root))
-    for file, image_id, name in tqdm(rows, total=len(files), unit="img", disable=None if len(files) > 1 else True):
-        try:
-            image = read_image(file, channel_order=order, channels=len(detector.config.MODEL.PIXEL_MEAN))
-        except DataError as error:
-            skipped[str(file)] = str(error)
-            log.warning("skipped: %s", error)
-            continue
-        instances = detector.detect(image)
-        records += to_coco(instances, image_id, category_ids)
-        height, width = image.shape[:2]
-        images.append({"id": image_id, "file_name": str(file.relative_to(root)), "width": width, "height": height})
-        sure = instances[instances.scores >= least_score]
-        drawn += len(sure)
-        picture = draw(picture_of(image, order), sure, detector.classes)
+    config = detector.config
+    order, channels = detector.channel_order, len(config.MODEL.PIXEL_MEAN)
+    transform, device = TestTransform(config), config.MODEL.DEVICE
+
+    def read(row: Row) -> dict[str, Any]:
+        image = read_image(row[0], channel_order=order, channels=channels)
+        return {**pinned(transform(image, order), device), "original": image}
+
+    def finish(row: Row, sample: dict[str, Any], instances: Instances) -> tuple[dict[str, Any], list, int]:
+        file, image_id, name = row
+        shown = instances[instances.scores >= least_score]
+        picture = draw(picture_of(sample["original"], order), shown, detector.classes)
         encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-        write_whole(output / name, lambda temporary, encoded=encoded: temporary.write_bytes(encoded))
+        write_whole(output / name, lambda temporary: temporary.write_bytes(encoded))
+        size = {"width": sample["width"], "height": sample["height"]}
+        image = {"id": image_id, "file_name": str(file.relative_to(root)), **size}
+        return image, to_coco(instances, image_id, category_ids), len(shown)
+
+    threads = resolve_workers(config.DATALOADER.NUM_WORKERS, 1)
+    rows = list(zip(files, numbers, picture_names(files, root)))
+    batch_size = batch_size_of(config)
+    results = run_pipeline(detector.tested, rows, read, finish, batch_size=batch_size, threads=threads)
+    for row, result in tqdm(results, total=len(rows), unit="img", disable=None if len(files) > 1 else True):
+        if isinstance(result, DataError):
+            skipped[str(row[0])] = str(result)
+            log.warning("skipped: %s", result)
+            continue
+        image, found, shown = result
+        images.append(image)
+        records += found
+        drawn += shown
     if not images:
         raise DataError(f"none of the {len(files)} files of --input could be read; {next(iter(skipped.values()))}")
     write_json(output / "predictions.json", records)

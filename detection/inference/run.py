@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from detectron2.structures import Instances
 from torch import nn
 
@@ -17,6 +16,7 @@ from backbone.engine.loading import make_loader, until_error
 from backbone.engine.record import LOGGER
 
 from ..data.samples import EvaluationSamples
+from .pipeline import WAITING, detect_in_batches, in_order, run_model
 from .transform import TestMapper
 
 log = logging.getLogger(LOGGER)
@@ -24,8 +24,7 @@ log = logging.getLogger(LOGGER)
 
 def detect(model: nn.Module, samples: list[dict[str, Any]]) -> list[Instances]:
     """Return the detections of each sample, on the CPU, in pixels of its file."""
-    with torch.inference_mode():
-        return [output["instances"].to("cpu") for output in model(samples)]
+    return [found.to("cpu") for found in run_model(model, samples)]
 
 
 def to_coco(instances: Instances, image_id: int, category_ids: list[int]) -> list[dict[str, Any]]:
@@ -65,11 +64,14 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
 
 
 def run_on_set(
-    model: nn.Module, mapper: TestMapper, *, workers: int, title: str, lenient: bool = False
+    model: nn.Module, mapper: TestMapper, *, workers: int, title: str, lenient: bool = False, batch_size: int = 1
 ) -> list[dict[str, Any]]:
     """Detect on every image of the mapper's set. Processes share the images; the main one gets all records.
 
+    Loader processes decode the images, and a thread makes the records beside the next ones.
+
     Args:
+        batch_size: images of one shape that go through the model together.
         lenient: name images that cannot be read, and leave them out.
 
     Returns:
@@ -78,13 +80,23 @@ def run_on_set(
     images = mapper.images
     own = list(range(distributed.rank(), len(images), distributed.world_size()))
     found: list[tuple[int, list[dict[str, Any]]]] = []
+
+    def records(pair: tuple[tuple[int, Any], Instances | None]) -> tuple[int, Any]:
+        (index, sample), detections = pair
+        if detections is None:
+            return index, sample
+        return index, to_coco(detections.to("cpu"), sample["image_id"], images.category_ids)
+
     with ImageProgress(len(images), title, visible=True) as progress:
-        for index, sample in zip(own, _samples(mapper, own, workers, lenient)):
-            if isinstance(sample, str):
-                log.warning("left out of %s: %s", title, sample)
+        samples = zip(
+            own, _samples(mapper, own, workers, lenient, pin_memory=next(model.parameters()).device.type == "cuda")
+        )
+        detected = detect_in_batches(model, samples, lambda pair: pair[1], batch_size=batch_size)
+        for index, result in in_order(records, detected, threads=min(1, workers), ahead=WAITING):
+            if isinstance(result, str):
+                log.warning("left out of %s: %s", title, result)
                 continue
-            instances = detect(model, [sample])[0]
-            found.append((index, to_coco(instances, sample["image_id"], images.category_ids)))
+            found.append((index, result))
             progress.add(1)
     everything = distributed.gather(found)
     if not distributed.is_main():
@@ -93,11 +105,13 @@ def run_on_set(
     return [record for _, records in by_image for record in records]
 
 
-def _samples(mapper: TestMapper, indices: list[int], workers: int, lenient: bool) -> Iterator[dict[str, Any] | str]:
+def _samples(
+    mapper: TestMapper, indices: list[int], workers: int, lenient: bool, *, pin_memory: bool
+) -> Iterator[dict[str, Any] | str]:
     loader = make_loader(
         EvaluationSamples(mapper, indices, lenient=lenient),
         workers=workers if len(indices) > 8 else 0,
-        pin_memory=False,
+        pin_memory=pin_memory,
     )
     for batch in until_error(loader):
         yield batch[0]

@@ -57,19 +57,18 @@ def soft_nms(boxes: Tensor, scores: Tensor, classes: Tensor, methods: Methods) -
     rest = torch.where(present, scores[table], scores.new_zeros(()))
     places = boxes[table]
     lanes = torch.arange(len(table), device=table.device)
-    taken, values = [], []
-    for _ in range(table.shape[1] if methods.limit < 0 else min(table.shape[1], methods.limit)):
+    # Nothing in a round waits for the device: what has fallen too low is taken too, and left out at the end.
+    rounds = table.shape[1] if methods.limit < 0 else min(table.shape[1], methods.limit)
+    taken, values = table.new_zeros((rounds, len(table))), scores.new_zeros((rounds, len(table)))
+    for turn in range(rounds):
         best, index = rest.max(1)
-        open_lanes = best >= methods.least_score
-        if not open_lanes.any():
+        taken[turn], values[turn] = table[lanes, index], best
+        if best.device.type == "cpu" and not (best >= methods.least_score).any():
             break
-        taken.append(table[lanes, index][open_lanes])
-        values.append(best[open_lanes])
         rest[lanes, index] = 0
         rest = rest * _decay(_iou_with(places, places[lanes, index]), methods)
-    if not taken:
-        return classes.new_zeros(0), scores.new_zeros(0)
-    kept, kept_scores = torch.cat(taken), torch.cat(values)
+    open_lanes = values >= methods.least_score
+    kept, kept_scores = taken[open_lanes], values[open_lanes]
     order = kept_scores.argsort(descending=True, stable=True)
     return kept[order], kept_scores[order]
 
