@@ -25,6 +25,9 @@ EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3", "openvino>=2024.
 FIGURES = ["matplotlib>=3.8"]
 # Optional: 9 % off the decoding of JPEG files, the same pixels.
 FAST = ["simplejpeg>=1.8"]
+# Loggers of LOGGERS.
+WANDB = ["wandb>=0.17"]
+MLFLOW = ["mlflow-skinny>=2.10", "pillow"]
 # The tests compare with these projects' own networks and numbers, and build the wheel. tools/install_mmdetection.py
 # adds MMDetection, which no list of requirements can name: it comes without its dependencies and its compiled part.
 PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
@@ -71,5 +74,13 @@ setup(
     cmdclass={"build_py": BuildCommands},
     entry_points={"console_scripts": ["resnet-detection = resnet_detection.command:main"]},
     install_requires=CORE,
-    extras_require={"detection": DETECTION, "export": EXPORT, "figures": FIGURES, "fast": FAST, "test": TESTS},
+    extras_require={
+        "detection": DETECTION,
+        "export": EXPORT,
+        "figures": FIGURES,
+        "fast": FAST,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
+        "test": TESTS,
+    },
 )

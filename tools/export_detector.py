@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import table
+from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/export_detector.py --weights run/model_best.pth --output detector.onnx --images photos/"
 
@@ -18,6 +19,7 @@ def make_parser() -> Parser:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="an .onnx file")
     parser.add_argument("--images", metavar="PATH", help="image, folder or glob to compare on (else drawn pictures)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done")
+    add_import_argument(parser)
     return parser
 
 
@@ -27,12 +29,14 @@ def main() -> None:
 
     detection.register()
     from backbone.common.files import write_json
+    from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.export import export_detector
     from detection.inference.detector import load_trained_detector
     from detection.inference.predict import find_images
 
     start_logging(None)
+    import_modules(arguments.imports)
     images = find_images(arguments.images, arguments.output.parent) if arguments.images else None
     report = export_detector(load_trained_detector(arguments.weights, "cpu"), arguments.output, images)
     print(f"{report.path}: ONNX, {report.size / 2**20:.1f} MiB, {report.metadata['model']}")

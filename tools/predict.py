@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import count
+from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
 
@@ -24,6 +25,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
     )
+    add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
     return parser
 
@@ -33,12 +35,14 @@ def main() -> None:
     import detection
 
     detection.register()
+    from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.inference.detections import found_line
     from detection.inference.detector import load_trained_detector
     from detection.inference.predict import predict
 
     start_logging(None)
+    import_modules(arguments.imports)
     detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides, config=arguments.config)
     outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score, ids=arguments.ids)
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""

@@ -25,6 +25,7 @@ from ..engine.defaults import (
     check_pixels,
     check_steps,
 )
+from ..engine.extensions import add_keys
 from ..networks import ARCHITECTURES
 from ..networks.resnet import SHORTCUTS, STEMS
 
@@ -73,7 +74,7 @@ def default_config() -> CfgNode:
     _add_input(config.INPUT)
     _add_solver(config.SOLVER)
     config.TEST = _test()
-    return config
+    return add_keys(config)
 
 
 def _add_model(model: CfgNode) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..common.cli import Parser
 from .config import check_pairs
+from .extensions import import_modules
 
 if TYPE_CHECKING:
     from .processes import Launch
@@ -38,7 +39,20 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--num-machines", type=int, default=1, metavar="N")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="N")
     parser.add_argument("--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of machine 0")
+    add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as SOLVER.MAX_ITER 1000")
+
+
+def add_import_argument(parser: Parser) -> None:
+    """Add the flag that names modules of the user's own."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of your own (networks, heads, data sets, hooks, transforms); may be repeated",
+    )
 
 
 def given_keys(arguments: Namespace) -> frozenset[str]:
@@ -54,10 +68,14 @@ def given_keys(arguments: Namespace) -> frozenset[str]:
 def overrides_of(arguments: Namespace, *, root_key: str) -> list[object]:
     """Return KEY, VALUE, ... of the shared flags and the trailing pairs; `root_key` is the one of --data-root.
 
+    The modules of --import are imported first: the config may have keys and names of theirs.
+
     Raises:
-        ConfigError: the last trailing key has no value.
+        ConfigError: the last trailing key has no value, or a module cannot be imported.
     """
     from .session import default_output
+
+    import_modules(arguments.imports)
 
     check_pairs(arguments.overrides)
     overrides: list[object] = list(arguments.overrides)
@@ -83,7 +101,7 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
     from .session import Request
 
     flags = {name: getattr(arguments, name) for name in ("resume", "eval_only", "force", "overwrite")}
-    return Request(config=config, given=given_keys(arguments), **flags, **more)
+    return Request(config=config, given=given_keys(arguments), imports=tuple(arguments.imports), **flags, **more)
 
 
 def launch_of(arguments: Namespace, device: str) -> Launch:

@@ -35,6 +35,8 @@ def add_shared_defaults(config: Any) -> None:
     """Add the shared keys to a CfgNode in place: a fresh one, or one whose defaults (detectron2's) they stand over."""
     # Seed of everything random: the same seed gives the same run.
     config.SEED = 0
+    # Where the numbers of a run go, beside metrics.jsonl: "tensorboard", "wandb", "mlflow", or a logger of your own.
+    config.LOGGERS = ("tensorboard",)
     # Rows of the paper that a config stands for; what a row holds is the task's.
     _section(config, "PAPER").ROWS = ()
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.

@@ -72,7 +72,25 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
     return logger
 
 
-class MetricsFile:
+class RunLogger:
+    """Takes what a run reports, in its main process. Built as `make(folder, after)`: the run folder, and the number of
+    steps that a resumed run has done (0 for a new one). A logger of one's own overrides what it needs.
+    """
+
+    def config(self, values: dict[str, Any]) -> None:
+        """Take the whole config, as nested plain values; called once."""
+
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        """Take numbers by name: "train/total_loss" of a step, "bbox/AP" of an evaluation."""
+
+    def picture(self, name: str, picture: np.ndarray, iteration: int) -> None:
+        """Take an (H, W, 3) RGB uint8 picture."""
+
+    def close(self, *, finished: bool = True) -> None:
+        """Called once; `finished` says whether the run took its last step."""
+
+
+class MetricsFile(RunLogger):
     """metrics.jsonl: one JSON object a line, each with its `iteration`.
 
     Args:
@@ -80,7 +98,7 @@ class MetricsFile:
         evaluated: the evaluation at this iteration is not done again; else its line is taken out too.
 
     Raises:
-        RunError: it cannot be written; the constructor and `write`.
+        RunError: it cannot be written; the constructor and `scalars`.
     """
 
     def __init__(self, folder: Path, *, after: int, evaluated: bool = True) -> None:
@@ -91,9 +109,11 @@ class MetricsFile:
             kept = [line for line in kept if line["iteration"] < after or LOSS in line]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def write(self, values: dict[str, Any]) -> None:
+    def scalars(self, values: dict[str, float], iteration: int) -> None:
+        """Write a line; numbers of training steps go without their "train/"."""
+        named = {name.removeprefix("train/"): value for name, value in values.items()}
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+            file.write(json.dumps({"iteration": iteration, **named}) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -131,10 +151,10 @@ def _parse_line(text: str) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and isinstance(line.get("iteration"), int) else None
 
 
-class Events:
+class Events(RunLogger):
     """TensorBoard events in the run folder. A thread writes them, so a full disk raises RunError in a later call."""
 
-    def __init__(self, folder: Path, *, after: int) -> None:
+    def __init__(self, folder: Path, after: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder = folder
@@ -153,7 +173,7 @@ class Events:
         with writing(self.folder):
             self.writer.add_image(name, picture, iteration, dataformats="HWC")
 
-    def close(self) -> None:
+    def close(self, *, finished: bool = True) -> None:
         try:
             with writing(self.folder):
                 self.writer.close()

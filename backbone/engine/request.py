@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .hooks import Hook, registered_hooks
+
 
 @dataclass(frozen=True)
 class Request:
@@ -20,6 +22,8 @@ class Request:
         tests: what an evaluation computes beyond its default, by names that the kind of run knows.
         predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
         json: file for a copy of results.json; None for none.
+        imports: modules of the user's own, imported in every process; see `extensions.import_modules`.
+        hooks: of this run, beside those that modules have registered.
     """
 
     config: Any
@@ -31,7 +35,13 @@ class Request:
     tests: tuple[str, ...] = ()
     predictions: Path | None = None
     json: Path | None = None
+    imports: tuple[str, ...] = ()
+    hooks: tuple[Hook, ...] = ()
 
     @property
     def folder(self) -> Path:
         return Path(self.config.OUTPUT_DIR)
+
+    def all_hooks(self) -> list[Hook]:
+        """Return new hooks of those that modules have registered, and this run's own."""
+        return [*registered_hooks(), *self.hooks]

@@ -19,12 +19,14 @@ from ..weights import save_weights
 from .record import LOGGER, RESULTS
 
 log = logging.getLogger(LOGGER)
+# Of every figure in results.json, in all tasks.
+UNIT = "fraction (0 to 1)"
 TABLE, BACKBONE, PICTURES = "results.md", "backbone.safetensors", "pictures"
 
 
 def write_results(config: Any, record: dict[str, Any], *copies: Path) -> None:
-    """Write results.json into OUTPUT_DIR, and copies of it, with versions and device behind `record`."""
-    record = {**record, **provenance(torch.device(config.MODEL.DEVICE))}
+    """Write results.json into OUTPUT_DIR, and copies of it, with unit, versions and device behind `record`."""
+    record = {**record, "unit": UNIT, **provenance(torch.device(config.MODEL.DEVICE))}
     for path in (Path(config.OUTPUT_DIR) / RESULTS, *copies):
         write_json(path, record)
 

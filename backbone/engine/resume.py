@@ -19,6 +19,7 @@ from .request import Request
 # Keys that a resumed run may have otherwise: they change neither weights nor numbers.
 FREE_KEYS = {
     "OUTPUT_DIR",
+    "LOGGERS",
     "DATALOADER.NUM_WORKERS",
     "MODEL.DEVICE",
     "SOLVER.CHECKPOINTS_TO_KEEP",

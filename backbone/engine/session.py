@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from ..common.files import remove_leftovers, write_text, writing
 from ..weights import resolve
 from . import checkpoint, distributed, joining, processes
 from .config import dump
+from .hooks import Hook
 from .lock import locked
+from .loggers import check_loggers
 from .processes import Launch, by_torchrun
 from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .request import Request
 from .resume import check_same_everywhere
+from .services import IDS
 from .solver import make_schedule, make_settings
+from .state import State
 from .task import Schedule, Task
-from .trainer import State, Trainer
+from .trainer import Trainer
 
 log = logging.getLogger(LOGGER)
 # What every run writes into its folder besides its log.
@@ -35,6 +39,8 @@ RUN_FILES = (
     checkpoint.POINTER,
     "model_*.pth*",
     "events.out.tfevents.*",
+    IDS,
+    "wandb",
 )
 
 
@@ -108,13 +114,14 @@ def check_request(request: Request, setup: Launch, trained: str) -> None:
         trained: what --weights must be for an evaluation, in words.
 
     Raises:
-        ConfigError: flags or keys exclude each other.
+        ConfigError: flags or keys exclude each other, or LOGGERS names no logger.
         RunError: the machine cannot run it.
     """
     config = request.config
     if request.eval_only and (request.resume or not config.MODEL.WEIGHTS):
         raise ConfigError(f"--eval-only needs --weights, {trained}, and goes without --resume")
     setup.check()
+    check_loggers(config.LOGGERS)
     if not request.eval_only and config.SOLVER.IMS_PER_BATCH % setup.world_size:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out to {setup.world_size} processes"
@@ -180,6 +187,7 @@ def train_task(
     best: str,
     saved: Path | None,
     schedule: Schedule | None = None,
+    hooks: Sequence[Hook] = (),
 ) -> State:
     """Train from the start, or from the checkpoint `saved`, to the end of the schedule.
 
@@ -187,7 +195,7 @@ def train_task(
         best: "kind/metric" of the evaluation by which the best weights are chosen.
         schedule: by default the one of SOLVER.
     """
-    trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=best))
+    trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=best), hooks)
     if saved:
         trainer.resume(saved)
         if distributed.is_main():

@@ -13,7 +13,7 @@ from ..common.text import count
 from .averages import REMEDIES
 from .config import dump
 from .schedule import Cosine, MultiStep, Poly, WarmUp
-from .trainer import Settings
+from .state import Settings
 
 
 def make_schedule(config: Any) -> MultiStep | Cosine | Poly:
@@ -73,5 +73,6 @@ def make_settings(config: Any, *, best: str) -> Settings:
         amp=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         best=best,
         config=dump(_portable(config)),
+        loggers=tuple(config.LOGGERS),
         remedies=f"{REMEDIES}, or set SOLVER.CLIP_GRADIENTS.ENABLED True" if clips else REMEDIES,
     )

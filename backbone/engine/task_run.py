@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from . import checkpoint, distributed
+from .extensions import import_modules
 from .processes import Launch
 from .progress import duration
 from .record import LOGGER, start_logging
@@ -125,6 +126,8 @@ class TaskRun(ABC):
         """
         main = distributed.is_main()
         start_logging(self.request.folder if main else None, quiet=not main)
+        # A process that was started anew has not what the first one has imported.
+        import_modules(self.request.imports)
         # All processes build the same network; later each draws for itself.
         checkpoint.seed_everything(self.config.SEED)
         self.open()
@@ -163,7 +166,8 @@ class TaskRun(ABC):
         shown = self.plan(network, first, [*self.notes, *resumed])
         open_folder(self.request, self.config, shown, self.files)
         optimizer, schedule = self.make_optimizer(network), self.make_schedule()
-        state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule)
+        hooks = self.request.all_hooks()
+        state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule, hooks=hooks)
         results = self.last_tests(task, state.results)
         if distributed.is_main():
             self.write_weights(task, results)
@@ -171,7 +175,8 @@ class TaskRun(ABC):
         if state.best_iteration >= 0:
             best = {**self.best_figure(state.best), "iteration": state.best_iteration}
         broken = len(task.broken.messages)
-        self.finish(task, results, {"iteration": state.iteration, "best": best, "broken_images": broken})
+        stopped = {"stopped": state.stopped} if state.stopped else {}
+        self.finish(task, results, {"iteration": state.iteration, **stopped, "best": best, "broken_images": broken})
 
     def finish(self, task: Any, results: dict[str, Any], extra: dict[str, Any]) -> None:
         """Report in the main process, and say how long the run took."""

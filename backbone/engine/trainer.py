@@ -11,7 +11,7 @@ import logging
 import math
 import signal
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,58 +20,40 @@ from torch import Tensor
 
 from ..common.errors import RunError
 from . import checkpoint, distributed
-from .averages import REMEDIES, Averages, diverged
+from .averages import Averages, diverged
+from .config import parse_yaml
+from .hooks import Hook, load_states, states_of
+from .loggers import RunRecord
 from .progress import Progress, Speed
-from .record import LOGGER, LOSS, Events, MetricsFile
+from .record import LOGGER, LOSS
 from .signals import EndRequest, ending
+from .state import Settings, State
 from .task import Schedule, Task
 
 log = logging.getLogger(LOGGER)
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a run goes.
+class Trainer:
+    """Runs a Task. Build it in every process, then call `train`.
 
     Attributes:
-        batch_size: images a step over all processes.
-        amp: None for float32, else "bfloat16" or "float16".
-        best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
-        config: the whole config as YAML text; it goes into every checkpoint.
-        remedies: what may keep a loss finite, for the message where one is not.
+        model: the network, wrapped where several processes run.
+        losses: of the last step, on the device.
     """
 
-    folder: Path
-    device: torch.device
-    max_iter: int
-    batch_size: int
-    log_period: int = 20
-    checkpoint_period: int = 0
-    eval_period: int = 0
-    keep: int = 2
-    amp: str | None = None
-    best: str = "bbox/AP"
-    config: str = ""
-    remedies: str = REMEDIES
-
-
-@dataclass
-class State:
-    """Where a run stands."""
-
-    iteration: int = 0
-    best: float = -math.inf
-    best_iteration: int = -1
-    results: dict[str, dict[str, float]] = field(default_factory=dict)
-    evaluation_due: bool = False
-    finished: bool = False
-
-
-class Trainer:
-    """Runs a Task. Build it in every process, then call `train`."""
-
-    def __init__(self, task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule, settings: Settings) -> None:
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        settings: Settings,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
         self.task = task
+        self.hooks = list(hooks)
+        self.losses: dict[str, Tensor] = {}
+        self._record = RunRecord()
+        self._stop = ""
         self.optimizer = optimizer
         self.schedule = schedule
         self.settings = settings
@@ -99,6 +81,8 @@ class Trainer:
             "best": [self.state.best, self.state.best_iteration],
             "evaluation_due": self._due(self.settings.eval_period),
             "finished": self.state.finished,
+            "stopped": [self.state.stopped, self.settings.max_iter],
+            "hooks": states_of(self.hooks),
         }
 
     def weights(self) -> dict[str, Any]:
@@ -146,7 +130,11 @@ class Trainer:
             log.warning("the run had no loss scale before (SOLVER.AMP with float16): it begins with the first one")
         self.state = State(content["iteration"], *content["best"], evaluation_due=content["evaluation_due"])
         self.state.finished = content.get("finished", True)
-        if self.state.iteration < self.settings.max_iter and self.state.finished:
+        reason, of = content.get("stopped", ["", 0])
+        # With more steps than it had when it was stopped, the run goes on.
+        self.state.stopped = reason if of == self.settings.max_iter else ""
+        load_states(self.hooks, content.get("hooks", []))
+        if self.state.iteration < self.end and self.state.finished:
             self._go_on_after_the_end()
         states = content["rng"]
         if len(states) == distributed.world_size():
@@ -178,6 +166,25 @@ class Trainer:
         elif own:
             log.warning("the run had another learning-rate schedule before: this one has seen nothing of it yet")
 
+    # -- for hooks
+
+    def stop(self, reason: str) -> None:
+        """Let the step that is under way be the last, or, called elsewhere, the next one. One process is enough."""
+        self._stop = reason or "a hook"
+
+    def log(self, values: dict[str, float]) -> None:
+        """Send numbers by name to metrics.jsonl and the other loggers, at the present step. In the main process."""
+        self._record.scalars(values, self.state.iteration)
+
+    @property
+    def end(self) -> int:
+        """The number of steps after which the run ends."""
+        return self.state.iteration if self.state.stopped else self.settings.max_iter
+
+    def _call(self, place: str) -> None:
+        for hook in self.hooks:
+            getattr(hook, place)(self)
+
     # -- the loop
 
     def train(self) -> State:
@@ -190,62 +197,80 @@ class Trainer:
         """
         settings, state = self.settings, self.state
         main = distributed.is_main()
-        done, evaluated = state.iteration, not state.evaluation_due
-        metrics = MetricsFile(settings.folder, after=done, evaluated=evaluated) if main else None
-        events = Events(settings.folder, after=done) if main else None
+        if main:
+            done, evaluated = state.iteration, not state.evaluation_due
+            self._record = RunRecord(settings.loggers, settings.folder, done, evaluated=evaluated)
+            self._record.config(parse_yaml(settings.config, "config"))
         progress = Progress(start=state.iteration, total=settings.max_iter, visible=main)
         try:
             with self._end.listening(now=self._at_signal, watched=distributed.world_size() > 1):
-                if state.iteration == settings.max_iter and not state.finished:
+                self._call("before_run")
+                if state.iteration == self.end and not state.finished:
                     # A signal came in the last step.
                     self._finish()
                     self.save()
                 if state.evaluation_due:
-                    self._evaluate(metrics, events)
-                self._loop(metrics, events, progress)
+                    self._evaluate()
+                self._loop(progress)
         finally:
             progress.close()
-            if events is not None:
-                events.close()
+            try:
+                self._call("after_run")
+            finally:
+                self._record.close(finished=state.finished)
         if main:
             checkpoint.save(settings.folder / checkpoint.FINAL, self.weights())
         return state
 
-    def _loop(self, metrics: MetricsFile | None, events: Events | None, progress: Progress) -> None:
+    def _loop(self, progress: Progress) -> None:
         settings, state = self.settings, self.state
         speed, averages, first = Speed(settings.batch_size), Averages(settings.remedies), state.iteration
         self.task.model.train()
         batches = iter(self.task.batches(first, settings.max_iter))
-        while state.iteration < settings.max_iter:
+        while state.iteration < self.end:
             began = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - began
-            if events is not None and state.iteration == first:
+            if state.iteration == first and distributed.is_main():
                 for name, picture in self.task.pictures(batch).items():
-                    events.picture(name, picture, state.iteration)
+                    self._record.picture(name, picture, state.iteration)
             rate = self._set_rates()
-            averages.add(*self.step(batch))
+            self._call("before_step")
+            self.losses, step_metrics = self.step(batch)
+            averages.add(self.losses, step_metrics)
             state.iteration += 1
+            self._call("after_step")
+            # In one call: it waits for all processes.
+            asked = distributed.greatest(2 * self._end.signum + bool(self._stop))
+            signum, stops = divmod(asked, 2)
+            if stops:
+                self._stopped()
             due = self._due(settings.log_period)
             if due:
                 averages.take(state.iteration)
             speed.add(time.perf_counter() - began, waited)
             if due:
-                self._report(progress, speed, metrics, events, averages, rate)
+                self._report(progress, speed, averages, rate)
             progress.step(speed, state.iteration, averages.losses, rate)
-            if signum := distributed.greatest(self._end.signum):
+            if signum:
                 # Saving may take its time.
                 self._end.agreed()
                 self.save()
                 self._leave(signum)
-            if state.iteration == settings.max_iter:
+            if state.iteration == self.end:
                 self._finish()
             # The checkpoint comes first: a run that is killed in its evaluation begins again with that evaluation.
             if self._due(settings.checkpoint_period) or self._due(settings.eval_period):
                 averages.check(state.iteration)
                 self.save()
             if self._due(settings.eval_period):
-                self._evaluate(metrics, events)
+                self._evaluate()
+
+    def _stopped(self) -> None:
+        """End the run with this step, in all processes."""
+        reasons = [reason for reason in distributed.gather(self._stop) if reason]
+        self.state.stopped = reasons[0]
+        log.info("stopped after %d of %d iterations: %s", self.state.iteration, self.settings.max_iter, reasons[0])
 
     def _finish(self) -> None:
         self.task.finish()
@@ -253,7 +278,7 @@ class Trainer:
 
     def _due(self, period: int) -> bool:
         done = self.state.iteration
-        return done == self.settings.max_iter or (period > 0 and done % period == 0)
+        return done == self.end or (period > 0 and done % period == 0)
 
     def _set_rates(self) -> float:
         multiplier = self.schedule.multiplier(self.state.iteration)
@@ -284,7 +309,7 @@ class Trainer:
         """Return the context of the forward pass."""
         return torch.autocast(self.settings.device.type, self.dtype) if self.dtype else contextlib.nullcontext()
 
-    def _report(self, progress, speed, metrics, events, averages, rate) -> None:
+    def _report(self, progress: Progress, speed: Speed, averages: Averages, rate: float) -> None:
         if not distributed.is_main():
             return
         progress.report(speed, self.state.iteration, averages.losses, rate)
@@ -295,16 +320,20 @@ class Trainer:
             "images_per_second": speed.images_per_second,
             "data_share": speed.data_share,
         }
-        metrics.write({"iteration": self.state.iteration, **{name: float(value) for name, value in scalars.items()}})
-        events.scalars({f"train/{name}": value for name, value in scalars.items()}, self.state.iteration)
+        self._record.scalars({f"train/{name}": float(value) for name, value in scalars.items()}, self.state.iteration)
 
-    def _evaluate(self, metrics: MetricsFile | None, events: Events | None) -> None:
+    def _evaluate(self) -> None:
+        self._call("before_evaluation")
+        self._evaluate_now()
+        self._call("after_evaluation")
+
+    def _evaluate_now(self) -> None:
         generators = checkpoint.rng_state()
         self._in_evaluation = True
         self._at_signal()
         self.task.model.eval()
         distributed.share_buffers(self.task.model)
-        results = self.task.evaluate(final=self.state.iteration == self.settings.max_iter)
+        results = self.task.evaluate(final=self.state.iteration == self.end)
         self.task.model.train()
         self._in_evaluation = False
         checkpoint.set_rng_state(generators)
@@ -320,10 +349,9 @@ class Trainer:
         if better:
             self.state.best, self.state.best_iteration = float(value), self.state.iteration
         if distributed.is_main():
-            metrics.write({"iteration": self.state.iteration, **flat})
-            events.scalars(flat, self.state.iteration)
+            self._record.scalars(flat, self.state.iteration)
             for name, picture in self.task.evaluation_pictures().items():
-                events.picture(name, picture, self.state.iteration)
+                self._record.picture(name, picture, self.state.iteration)
             if better:
                 checkpoint.save(self.settings.folder / checkpoint.BEST, self.weights())
 

@@ -22,6 +22,7 @@ from ..engine.defaults import (
     check_pixels,
     check_steps,
 )
+from ..engine.extensions import add_keys
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
@@ -72,7 +73,7 @@ def default_config() -> CfgNode:
     _add_input(config.INPUT)
     _add_solver(config.SOLVER)
     config.TEST = _test()
-    return config
+    return add_keys(config)
 
 
 def _add_model(model: CfgNode) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from detectron2.config import CfgNode, get_cfg
 
 from backbone.engine.defaults import add_shared_defaults
+from backbone.engine.extensions import add_keys
 
 
 def default_config() -> CfgNode:
-    """Return a fresh, unfrozen config with detectron2's keys and ours."""
+    """Return a fresh, unfrozen config with detectron2's keys, ours and those of `extensions.extend_config`."""
     config = get_cfg()
     add_defaults(config)
-    return config
+    return add_keys(config)
 
 
 def add_defaults(config: CfgNode) -> None:

@@ -20,7 +20,7 @@ from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
 from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to_resume
 from backbone.engine.session import Request, open_folder, train_task
-from backbone.engine.trainer import State
+from backbone.engine.state import State
 
 from ...data.proposals import Proposals, load_proposals, save_proposals
 from ...modeling.build import build
@@ -104,7 +104,8 @@ def _run_step(
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])
     open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
-    state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved)
+    hooks = request.all_hooks()
+    state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved, hooks=hooks)
     if distributed.is_main():
         seconds = round(time.monotonic() - began, 1)
         facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}

@@ -203,12 +203,12 @@ def test_a_limit_on_file_sizes_leaves_the_former_checkpoint(tmp_path):
 @needs_full_device
 def test_full_disk_in_the_metrics(tmp_path):
     metrics = MetricsFile(tmp_path, after=0)
-    metrics.write({"iteration": 1, "loss": 2.0})
+    metrics.scalars({"loss": 2.0}, 1)
     assert read_metrics(tmp_path / METRICS) == [{"iteration": 1, "loss": 2.0}]
     (tmp_path / METRICS).unlink()
     (tmp_path / METRICS).symlink_to(FULL)
     with pytest.raises(RunError, match="metrics.jsonl: cannot be written: No space left on device"):
-        metrics.write({"iteration": 2, "loss": 2.0})
+        metrics.scalars({"loss": 2.0}, 2)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_damaged_metrics_stay_as_they_are(tmp_path, content):
 def test_full_disk_when_a_run_goes_on_keeps_its_metrics(tmp_path):
     metrics = MetricsFile(tmp_path, after=0)
     for iteration in (1, 2, 3):
-        metrics.write({"iteration": iteration})
+        metrics.scalars({}, iteration)
     before = (tmp_path / METRICS).read_bytes()
     fill_up(tmp_path / METRICS)
     with pytest.raises(RunError, match="cannot be written"):

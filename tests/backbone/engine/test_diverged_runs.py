@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from backbone.common.errors import RunError
 from backbone.engine import checkpoint
 from backbone.engine.schedule import MultiStep
+from backbone.engine.state import Settings
 from backbone.engine.task import Task
-from backbone.engine.trainer import Settings, Trainer
+from backbone.engine.trainer import Trainer
 
 
 class Line(Task):

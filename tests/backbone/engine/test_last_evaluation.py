@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from backbone.engine.schedule import MultiStep
+from backbone.engine.state import Settings
 from backbone.engine.task import Task
-from backbone.engine.trainer import Settings, Trainer
+from backbone.engine.trainer import Trainer
 
 
 class Counted(Task):

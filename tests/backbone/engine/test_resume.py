@@ -83,7 +83,7 @@ def test_folders_are_told_apart_by_their_checkpoints(tmp_path):
 def test_an_evaluation_that_is_done_again_stands_once(tmp_path):
     metrics = MetricsFile(tmp_path, after=0)
     for iteration, key in ((2, "total_loss"), (2, "bbox/AP"), (3, "total_loss")):
-        metrics.write({"iteration": iteration, key: 1.0})
+        metrics.scalars({key: 1.0}, iteration)
     MetricsFile(tmp_path, after=2, evaluated=True)
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 2
     MetricsFile(tmp_path, after=2, evaluated=False)
