@@ -73,6 +73,9 @@ def from_detectron2(theirs: CfgNode, source: str) -> CfgNode:
         if key.startswith(DECIDED) or value != usual[key]:
             put(config, key, value)
     config.INPUT.EXACT_RESIZE = True
+    # What detectron2 checks and does at the end of its own trainings; detectors are tested as they are.
+    for key in ("TEST.EXPECTED_RESULTS", "TEST.PRECISE_BN.ENABLED"):
+        put(config, key, usual[key])
     config.MODEL.WEIGHTS, config.MODEL.DEVICE = "", default_config().MODEL.DEVICE
     builder, form = theirs.MODEL.BACKBONE.NAME, (resnets.DEPTH, resnets.NUM_GROUPS, resnets.WIDTH_PER_GROUP)
     name = next((name for name, table in ARCHITECTURES.items() if _form(table) == form), None)

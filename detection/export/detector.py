@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from backbone import ExportError
 from backbone.common.images import read_image
@@ -52,7 +51,7 @@ class DetectorReport:
 
 
 def export_detector(detector: Detector, path: str | Path, images: list[Path] | None = None) -> DetectorReport:
-    """Write a Faster or Mask R-CNN or a RetinaNet as one ONNX graph, non-maximum suppression and all.
+    """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one ONNX graph, non-maximum suppression and all.
 
     The graph takes `image` (3, H, W), float32, 0..255, any size, resized and with its channels in the order that the
     metadata names; it gives `boxes` (N, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
@@ -68,8 +67,6 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
-    if isinstance(getattr(getattr(detector.model, "roi_heads", None), "box_predictor", None), nn.ModuleList):
-        raise ExportError(f"{path}: a cascade of box heads cannot be written as one graph")
     if detector.config.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ExportError(
             f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.modeling.roi_heads import CascadeROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
@@ -69,6 +70,22 @@ class DetectorGraph(nn.Module):
 
     def _classify(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> Instances:
         heads = self.model.roi_heads
+        stages = isinstance(heads, CascadeROIHeads)
+        boxes, scores = (self._cascade if stages else self._regions)(features, proposals, size)
+        predictor = heads.box_predictor[-1] if stages else heads.box_predictor
+        found, _ = fast_rcnn_inference_single_image(
+            boxes,
+            scores,
+            size,
+            predictor.test_score_thresh,
+            predictor.test_nms_thresh,
+            predictor.test_topk_per_image,
+        )
+        return found
+
+    def _regions(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
+        """Return boxes (R, 4 or 4 * K) and scores (R, K + 1) of all proposals."""
+        heads = self.model.roi_heads
         pool = self.layers.region_features
         inputs = pool(heads, features, [proposals])
         if getattr(heads, "global_context", False):
@@ -78,15 +95,19 @@ class DetectorGraph(nn.Module):
             inputs = torch.cat([inputs, context.expand(inputs.shape[0], -1)], dim=1)
         predictor = heads.box_predictor
         scores, deltas = predictor(inputs)
-        found, _ = fast_rcnn_inference_single_image(
-            predictor.box2box_transform.apply_deltas(deltas, proposals.tensor),
-            F.softmax(scores, dim=-1),
-            size,
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-        )
-        return found
+        return predictor.box2box_transform.apply_deltas(deltas, proposals.tensor), F.softmax(scores, dim=-1)
+
+    def _cascade(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
+        """See `_regions`: the boxes of the last stage, the mean scores of all."""
+        heads, boxes, scores = self.model.roi_heads, proposals, []
+        levels = [features[name] for name in heads.box_in_features]
+        for head, predictor in zip(heads.box_head, heads.box_predictor):
+            if scores:
+                boxes.clip(size)
+            logits, deltas = predictor(head(heads.box_pooler(levels, [boxes])))
+            boxes = Boxes(predictor.box2box_transform.apply_deltas(deltas, boxes.tensor))
+            scores.append(F.softmax(logits, dim=-1))
+        return boxes.tensor, sum(scores) * (1.0 / len(scores))
 
     # RetinaNet's inference takes the smaller of two counts, which a trace keeps as it was; slices need no count.
 

@@ -28,7 +28,7 @@ from backbone.weights import read_file
 from ..config import check, default_config, load_config
 from ..config.names import classes_key
 from ..modeling.build import build
-from ..weights.detectron2_files import named_classes, number_of_classes
+from ..weights.detectron2_files import named_classes, number_of_classes, refuse_zoo_name
 from ..weights.foreign import ForeignDetector
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import load_detector, open_starting_weights
@@ -40,6 +40,7 @@ from .run import detect
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
+NO_CONFIG = "no config of detectron2's model zoo has such a detector"
 
 
 @dataclass
@@ -151,6 +152,7 @@ def load_trained_detector(
         ConfigError: its config is none of ours, or an override is wrong or not what the weights were trained with.
         RunError: the device is not there.
     """
+    refuse_zoo_name(str(path))
     content, _ = read_file(path)
     if isinstance(content, dict) and isinstance(content.get("config"), str):
         content = checkpoint.checked(content, path)
@@ -204,8 +206,8 @@ def _of_foreign(weights: StartingWeights, given: str | Path | None) -> tuple[Cfg
     config = load_config(given).clone() if given is not None else weights.config
     if config is None:
         raise WeightsError(
-            f"{weights.source}: no config of detectron2's model zoo has such a detector; --config names one, a file of "
-            "configs/ or detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x and its like"
+            f"{weights.source}: {weights.doubt or NO_CONFIG}; --config names one, a file of configs/ or "
+            "detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x and its like"
         )
     config.defrost()
     number = number_of_classes(weights.tensors)

@@ -1,4 +1,4 @@
-"""Detectors of detectron2 in a file: which of its model zoo's, with which config, which classes."""
+"""Detectors of detectron2 in a file: which config of its model zoo they have, and which classes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from backbone.engine.config import get, put
 from backbone.engine.starting_weights import classes_in
 
 from ..config.detectron2_config import from_detectron2, to_detectron2, zoo_config, zoo_names
+from ..config.load import ZOO, load_config
 from ..config.names import classes_key, is_retinanet
 from .detectron2_names import PYRAMID, RES5, has_detectron2_names, network_prefix, refuse_unknown, to_ours, to_theirs
 from .foreign import DetectorLayout, ForeignDetector, Translation
@@ -24,6 +25,12 @@ PREDICTOR = "roi_heads.box_predictor."
 ONE_STAGE = "head."
 DEPTHS = {6: "50", 23: "101"}  # of the network, by the blocks of res4
 COCO = ("COCO-Detection/faster", "COCO-InstanceSegmentation/mask")
+# By the form of the heads on regions. Those of one form share all names and shapes, and differ in their preprocessing.
+MISC = {
+    "cascade": ("Misc/cascade_mask_rcnn_R_50_FPN_3x",),
+    "gn": ("Misc/mask_rcnn_R_50_FPN_3x_gn", "Misc/scratch_mask_rcnn_R_50_FPN_9x_gn"),
+    "syncbn": ("Misc/mask_rcnn_R_50_FPN_3x_syncbn", "Misc/scratch_mask_rcnn_R_50_FPN_9x_syncbn"),
+}
 # Folder and first word of the zoo's configs for boxes and for masks, by the number of classes.
 SETS = {
     20: ("PascalVOC-Detection/faster", None),
@@ -59,13 +66,22 @@ class Detectron2Layout(DetectorLayout):
         if wants:
             return read
         is_of_zoo = isinstance(content.get("__author__"), str)
-        found = config_of(tensors)
-        config = found or from_detectron2(get_cfg(), source)
+        # The name under which it was asked for says more than its tensors.
+        named = zoo_name(source)
+        names = [named] if named else recognise(tensors)
+        configs = [config_of(name, tensors) for name in names]
+        config = configs[0] if configs else from_detectron2(get_cfg(), source)
+        # Where several configs have such tensors, what they agree on.
         wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, "MODEL.BACKBONE.OUTPUT_STRIDE")}
+        wants = {key: value for key, value in wants.items() if all(get(other, key) == value for other in configs)}
+        found = config if len(configs) == 1 else None
+        doubt = f"may be of {' or '.join(names)}, which differ in their preprocessing" if len(names) > 1 else ""
         ids: list[int] = []
         if is_of_zoo and not classes:
             classes, ids = named_classes(config, tensors)
-        return replace(read, wants=wants, classes=classes, category_ids=ids, config=found, usual=not is_of_zoo)
+        return replace(
+            read, wants=wants, classes=classes, category_ids=ids, config=found, doubt=doubt, usual=not is_of_zoo
+        )
 
     def write(
         self, tensors: Mapping[str, Tensor], config: CfgNode, category_ids: Sequence[int], source: str
@@ -82,55 +98,64 @@ def _translation(former: Mapping[str, Tensor], renamed: Mapping[str, Tensor]) ->
     return translation
 
 
-def config_of(tensors: Mapping[str, Tensor]) -> CfgNode | None:
-    """Return our config, unfrozen, of a detector of detectron2's zoo; None where its tensors are those of no such one.
+def config_of(name: str, tensors: Mapping[str, Tensor]) -> CfgNode:
+    """Return our config, unfrozen, of a detector that was trained with a config of detectron2's zoo.
 
     Args:
         tensors: by detectron2's names.
     """
-    name = recognise(tensors)
-    if name is None:
-        return None
     config = from_detectron2(zoo_config(name), f"detectron2's {name}")
     heads = config.MODEL
     put(config, classes_key(config), number_of_classes(tensors))
     if is_retinanet(config):
         return config
-    heads.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = _rows(tensors, f"{PREDICTOR}bbox_pred.weight") == 4
+    heads.MASK_ON = _has_masks(tensors)
+    heads.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = _rows_of_regions(tensors, "bbox_pred.weight") == 4
     heads.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = _rows(tensors, "roi_heads.mask_head.predictor.weight") == 1
     return config
 
 
-def recognise(tensors: Mapping[str, Tensor]) -> str | None:
-    """Return the name of the zoo's config whose detector these tensors are of, the longest schedule's; or None."""
+def recognise(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the zoo's configs that have such tensors: of configs that compute the same, the one of the
+    longest schedule. [] for tensors of no such config."""
     prefix = network_prefix(tensors)
     blocks = {match[1] for name in tensors if (match := re.match(rf"{re.escape(prefix)}res4\.(\d+)\.", name))}
     middle, outer = (tensors.get(f"{prefix}res2.0.conv{index}.weight") for index in (2, 3))
-    if len(blocks) not in DEPTHS or middle is None or outer is None or _has_norms_beside(tensors, prefix):
-        return None
+    heads = _form_of_heads(tensors, prefix)
+    if len(blocks) not in DEPTHS or middle is None or outer is None or heads is None:
+        return []
     network = f"R_{DEPTHS[len(blocks)]}"
     if middle.shape[:2] == (256, 8) and network == "R_101":
         network = "X_101_32x8d"
     elif tuple(middle.shape[:2]) != (64, 64):
-        return None
+        return []
     known = zoo_names()
     if _is_retinanet(tensors):
         anchors = _rows(tensors, f"{ONE_STAGE}bbox_pred.weight")
         names = (f"COCO-Detection/retinanet_{network}_FPN_{schedule}" for schedule in ("3x", "1x"))
-        return next((name for name in names if name in known and anchors == 36), None)
+        return [name for name in names if name in known and anchors == 36][:1]
     form, anchors = "DC5", 15
     if prefix == PYRAMID:
         form, anchors = "FPN", 3
     elif any(name.startswith(RES5) for name in tensors):
         form = "C4"
-    has_masks = any(name.startswith("roi_heads.mask_head.") for name in tensors)
+    has_masks = _has_masks(tensors)
     if _rows(tensors, "proposal_generator.rpn_head.objectness_logits.weight") != anchors:
-        return None
+        return []
+    if heads in MISC:
+        is_there = network == "R_50" and form == "FPN" and (has_masks or heads == "cascade")
+        return list(MISC[heads]) if is_there else []
     ends = (f"{form}_3x", f"{form}_1x", form)
     sets = SETS.get(number_of_classes(tensors), COCO)
     firsts = filter(None, (sets[has_masks], COCO[has_masks]))
     wanted = (f"{first}_rcnn_{network}_{end}" for first in firsts for end in ends)
-    return next((name for name in wanted if name in known), None)
+    return [name for name in wanted if name in known][:1]
+
+
+def zoo_name(source: str) -> str | None:
+    """Return the name of a config in detectron2's zoo where weights are asked for by that name; else None."""
+    name = source.removeprefix(ZOO).removesuffix(".yaml")
+    return name if source.startswith(ZOO) and name in zoo_names() else None
 
 
 def number_of_classes(tensors: Mapping[str, Tensor]) -> int:
@@ -138,7 +163,7 @@ def number_of_classes(tensors: Mapping[str, Tensor]) -> int:
     if _is_retinanet(tensors):
         anchors = _rows(tensors, f"{ONE_STAGE}bbox_pred.weight") // 4
         return _rows(tensors, f"{ONE_STAGE}cls_score.weight") // max(1, anchors)
-    return max(0, _rows(tensors, f"{PREDICTOR}cls_score.weight") - 1)
+    return max(0, _rows_of_regions(tensors, "cls_score.weight") - 1)
 
 
 def named_classes(config: CfgNode, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[int]]:
@@ -154,6 +179,12 @@ def named_classes(config: CfgNode, tensors: Mapping[str, Tensor]) -> tuple[list[
     return names, sorted(ids, key=ids.get)
 
 
+def refuse_zoo_name(source: str) -> None:
+    """Raise ConfigError for a name of detectron2's zoo whose detector has no counterpart here, before it is fetched."""
+    if zoo_name(source):
+        load_config(source)
+
+
 def _is_retinanet(tensors: Mapping[str, Tensor]) -> bool:
     return f"{ONE_STAGE}cls_score.weight" in tensors
 
@@ -163,12 +194,31 @@ def _rows(tensors: Mapping[str, Tensor], name: str) -> int:
     return value.shape[0] if value is not None and value.ndim else 0
 
 
-def _has_norms_beside(tensors: Mapping[str, Tensor], prefix: str) -> bool:
-    """Whether there are norms without running moments (GroupNorm), in the pyramid or in the heads, or heads of other
-    layers than the zoo's usual ones."""
-    norms = [name for name in tensors if ".norm." in name]
-    return (
-        f"{prefix}stem.conv1.norm.running_var" not in tensors
-        or any(not name.startswith((prefix, RES5)) for name in norms)
-        or any(name.startswith(("roi_heads.box_head.conv", "roi_heads.box_predictor.0.")) for name in tensors)
-    )
+def _rows_of_regions(tensors: Mapping[str, Tensor], layer: str) -> int:
+    """Return the rows of a layer of the box predictor; of a cascade, its first one."""
+    return _rows(tensors, PREDICTOR + layer) or _rows(tensors, f"{PREDICTOR}0.{layer}")
+
+
+def _has_masks(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("roi_heads.mask_head.") for name in tensors)
+
+
+def _form_of_heads(tensors: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Return "plain" for the zoo's usual heads, or the form in MISC; None for others."""
+    norms = {name.rpartition(".norm.")[0] for name in tensors if ".norm." in name}
+    beside = {name for name in norms if not name.startswith((prefix, RES5))}
+    moments = {name for name in norms if f"{name}.norm.running_var" in tensors}
+    convs = sum(bool(re.fullmatch(r"roi_heads\.box_head\.conv\d+\.weight", name)) for name in tensors)
+    stages = {match[1] for name in tensors if (match := re.match(rf"{re.escape(PREDICTOR)}(\d+)\.", name))}
+    if not _is_retinanet(tensors) and "proposal_generator.rpn_head.conv.weight" not in tensors:
+        return None
+    if not beside and not convs and moments == norms:
+        return {0: "plain", 3: "cascade"}.get(len(stages))
+    # Four convolutions and one layer of all features, with norms here, in the pyramid and before the masks.
+    everywhere = {f"backbone.fpn_{kind}{level}" for kind in ("lateral", "output") for level in range(2, 6)}
+    everywhere |= {
+        f"roi_heads.{part}{index}" for part in ("box_head.conv", "mask_head.mask_fcn") for index in range(1, 5)
+    }
+    if beside != everywhere or convs != 4 or stages or "roi_heads.box_head.fc2.weight" in tensors:
+        return None
+    return "syncbn" if moments == norms else "gn" if not moments else None

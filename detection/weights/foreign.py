@@ -80,12 +80,14 @@ class ForeignDetector(StartingWeights):
     Attributes:
         project: whose it is.
         config: ours, unfrozen, of that detector; None where the project has no usual one for such tensors.
+        doubt: where it has several, which, in words.
         translation: from its names to ours.
         category_ids: of the classes; [] where nothing says.
     """
 
     project: str = ""
     config: CfgNode | None = None
+    doubt: str = ""
     translation: Translation = field(default_factory=Translation)
     category_ids: list[int] = field(default_factory=list)
 

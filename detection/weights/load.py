@@ -20,6 +20,7 @@ from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
 from . import projects
 from .classes import map_classes, map_heads
+from .detectron2_files import refuse_zoo_name
 from .detectron2_names import REGIONS, RETINANET_HEAD, res5_as_in
 from .keys import WEIGHT_KEYS
 
@@ -40,7 +41,10 @@ def open_starting_weights(path: str, part: str = "") -> StartingWeights:
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
+        ConfigError: it is a name of detectron2's zoo whose detector has no counterpart here.
     """
+    if not part:
+        refuse_zoo_name(path)
     return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, projects.interpret)
 
 

@@ -29,6 +29,10 @@ SMALL = [
 ]
 KINDS = {
     "fpn": ("mini_faster_rcnn_r18.yaml", []),
+    "cascade": (
+        "mini_faster_rcnn_r18.yaml",
+        ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", True],
+    ),
     "c4": ("coco_faster_rcnn_r50.yaml", ["MODEL.BACKBONE.NAME", "resnet18"]),
     "mask_fpn": ("coco_mask_rcnn_r50_fpn.yaml", ["MODEL.BACKBONE.NAME", "resnet18_fpn"]),
     "context_fpn": ("mini_faster_rcnn_r18.yaml", ["MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT", True]),
@@ -48,7 +52,9 @@ def untrained(kind: str) -> Detector:
     config = detection.get_config(config, [*SMALL, *changes])
     model = build(config).eval()
     with torch.no_grad():
-        model.roi_heads.box_predictor.cls_score.weight.mul_(3)
+        for name, weight in model.roi_heads.box_predictor.named_parameters():
+            if name.endswith("cls_score.weight"):
+                weight.mul_(3)
     classes = [f"class {index}" for index in range(config.MODEL.ROI_HEADS.NUM_CLASSES)]
     return Detector(model, config, classes, list(range(1, len(classes) + 1)))
 
