@@ -19,6 +19,11 @@ def make_parser() -> Parser:
         choices=("joint", "alternating"),
         help="RPN and Fast R-CNN together, or in the four steps of Faster R-CNN (else the config's SOLVER.SCHEME)",
     )
+    parser.add_argument(
+        "--data-cache",
+        metavar="DIR",
+        help="keep sets in COCO form there as arrays, or off (else the config's DATASETS.CACHE)",
+    )
     own = parser.add_argument_group("your own data, in COCO form; classes follow from the JSON")
     for split in ("train", "val"):
         own.add_argument(f"--{split}-json", metavar="FILE")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from .joining import TIMEOUT
+from ..common.errors import UserError
+from .joining import TIMEOUT, first_of_this_machine
 
 
 def is_distributed() -> bool:
@@ -38,6 +39,41 @@ def gather(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_over_cpus())
     return values
+
+
+def gather_to_main(value: Any) -> list[Any]:
+    """Return every process's `value`, by rank, in the main process; an empty list in the others."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values, dst=0, group=_over_cpus())
+    return values or []
+
+
+def made_by_main(make: Callable[[], Any]) -> Any:
+    """Return what `make` returns in the main process, in every process; its UserError is every process's."""
+    return _made_by(0, make)
+
+
+def made_once_a_machine(make: Callable[[], Any]) -> Any:
+    """Return what `make` returns in the first process of each machine, in all processes of that machine; its UserError
+    is theirs too."""
+    return _made_by(first_of_this_machine(), make)
+
+
+def _made_by(maker: int, make: Callable[[], Any]) -> Any:
+    if not is_distributed():
+        return make()
+    made = error = None
+    if rank() == maker:
+        try:
+            made = make()
+        except UserError as raised:
+            error = raised
+    made, error = gather((made, error))[maker]
+    if error is not None:
+        raise error
+    return made
 
 
 def share(value: Any) -> Any:

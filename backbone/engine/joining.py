@@ -235,6 +235,14 @@ def _interface(roll: Roll) -> str | None:
     return interfaces.interface_of(address)
 
 
+def first_of_this_machine() -> int:
+    """Return the lowest rank of the processes whose host has the name of this one's."""
+    if _roll is None:
+        return 0
+    hosts = [place["host"] for place in _roll.places]
+    return hosts.index(hosts[_roll.rank])
+
+
 def lost_peers() -> str:
     """Return in words which processes do not answer any more. For the processes that have lost one."""
     if _roll is None or not _roll.beats:

@@ -57,6 +57,9 @@ def add_defaults(config: CfgNode) -> None:
     # Boxes without area, with NaN or wholly outside their image: "refuse" the set, "skip" the box and count it, or
     # "auto": skip in the official sets (COCO has such boxes), refuse in one's own.
     config.DATASETS.BAD_BOXES = "auto"
+    # Where sets in COCO form are kept as arrays, once they are read and checked: a folder; "auto": the user's cache
+    # folder, for JSON files of 16 MiB or more; "off": nowhere. `--data-cache` sets it.
+    config.DATASETS.CACHE = "auto"
     # Train on the objects that PASCAL VOC marks difficult; without, they are left out. Evaluation ignores them always.
     config.DATASETS.VOC_DIFFICULT = False
     # Training images that may be unreadable, and are replaced by others, before the run stops; each counts once.

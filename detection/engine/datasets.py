@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
+from backbone.engine import distributed
 
 from ..coco_json.masks import drawn
+from ..data.cache import Wanted, load_cached
 from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
 from ..data.checks import UNUSABLE_BOXES, Fault, check_coco, raise_on_errors, read_json, warnings_line
 from ..data.mapper import Mapper, Resize
@@ -29,19 +32,21 @@ class TestSet:
     """A set to evaluate on.
 
     Attributes:
-        ground_truth: of a set in COCO form, for each kind of evaluation ("bbox", "segm"); {} where it has none.
+        kinds: of evaluation that a set in COCO form has ground truth for: "bbox", "segm".
+        ground_truth: for each of them, in the main process; in the others {}.
         source: the JSON file, or the list of a VOC split.
         voc: of a VOC set, its objects.
     """
 
     images: DetectionSet
-    ground_truth: dict[str, GroundTruth]
     source: Path
+    kinds: tuple[str, ...] = ()
+    ground_truth: dict[str, GroundTruth] = field(default_factory=dict)
     voc: VocObjects | None = None
 
     @property
     def has_truth(self) -> bool:
-        return bool(self.ground_truth) or (self.voc is not None and self.voc.split.annotated)
+        return bool(self.kinds) or (self.voc is not None and self.voc.split.annotated)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,10 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
         if not config.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN names no set")
         names = [part for name in config.DATASETS.TRAIN for part in parts_of(name)]
-        train = join_sets([_load_train(source_of(name, config), config, masks=masks) for name in names])
+        sources = [source_of(name, config) for name in names]
+        train = _cached(
+            sources, config, masks, lambda: join_sets([_load_train(source, config, masks=masks) for source in sources])
+        )
         if not len(train.trainable()):
             raise DataError(f"{train.name}: no image has an object to learn from")
     test = [_load_test(source_of(name, config), config) for name in config.DATASETS.TEST]
@@ -100,6 +108,16 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
                 f"{first_difference(other.images.classes, sets.classes)}"
             )
     return sets
+
+
+def _cached(sources: list[Source], config: CfgNode, masks: bool, build: Callable[[], DetectionSet]) -> DetectionSet:
+    """Return what `build` makes of the sources, from DATASETS.CACHE where all of them are in COCO form."""
+    if any(source.voc is not None for source in sources):
+        return build()
+    # All that decides what is read from the files.
+    settings = [masks, config.DATASETS.BAD_BOXES, *([source.name, source.official] for source in sources)]
+    files, folders = [source.json_file for source in sources], [source.image_folder for source in sources]
+    return load_cached(Wanted(files, folders, settings), config.DATASETS.CACHE, build)
 
 
 def _load_train(source: Source, config: CfgNode, *, masks: bool) -> DetectionSet:
@@ -146,19 +164,39 @@ def _load(
 
 
 def _load_test(source: Source, config: CfgNode) -> TestSet:
-    """Load a set to evaluate on. Its ground truth is read now, so that no fault comes up after the training."""
+    """Load a set to evaluate on; a collective call. The main process reads its ground truth now, so that no fault comes
+    up after the training."""
     if source.voc is not None:
         objects = _read_voc(source, config)
-        return TestSet(build_voc_set(objects, name=source.name, difficult=True), {}, source.json_file, objects)
-    images, data = _load(source, config, masks=False, unlabelled=True)
-    if data["annotations"] is None:
-        return TestSet(images, {}, source.json_file)
+        return TestSet(build_voc_set(objects, name=source.name, difficult=True), source.json_file, voc=objects)
+    read: list[dict[str, Any]] = []
+
+    def build() -> DetectionSet:
+        images, data = _load(source, config, masks=False, unlabelled=True)
+        read.append(data)
+        return images
+
+    images = _cached([source], config, False, build)
+    truth: dict[str, GroundTruth] = {}
+
+    def read_truth() -> tuple[str, ...]:
+        truth.update(_truth_of(read[0] if read else read_json(source.json_file)[0], source, config))
+        return tuple(truth)
+
+    kinds = distributed.made_by_main(read_truth)
+    return TestSet(images, source.json_file, kinds, truth)
+
+
+def _truth_of(data: dict[str, Any], source: Source, config: CfgNode) -> dict[str, GroundTruth]:
+    """Return the ground truth of a checked file for each kind of evaluation; {} where it has no annotations."""
+    if data.get("annotations") is None:
+        return {}
     # Of the boxes that DATASETS.BAD_BOXES lets pass, these have no figures; one without area counts as not found.
     kept = [annotation for annotation in data["annotations"] if _can_be_evaluated(annotation["bbox"])]
-    data = data if len(kept) == len(data["annotations"]) else {**data, "annotations": kept}
+    data = {**data, "categories": real_categories(data), "annotations": kept}
     try:
         kinds = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
-        return TestSet(images, {kind: load_ground_truth(data, kind) for kind in kinds}, source.json_file)
+        return {kind: load_ground_truth(data, kind) for kind in kinds}
     except DataError as error:
         raise DataError(f"{source.json_file}: {error}") from None
 

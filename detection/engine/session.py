@@ -42,6 +42,8 @@ def make_request(arguments: Namespace) -> Request:
         ConfigError: config, overrides or flags do not fit together.
     """
     overrides = [*overrides_of(arguments, root_key="DATASETS.ROOT"), *_own_data(arguments)]
+    if arguments.data_cache is not None:
+        overrides += ["DATASETS.CACHE", arguments.data_cache]
     if arguments.scheme is not None:
         overrides += ["SOLVER.SCHEME", arguments.scheme]
     return request_of(arguments, detection.get_config(arguments.config, overrides))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 
+from ..cache import CACHE_VARIABLE, cache_folder
 from ..errors import DataError
 from .masks import polygons, run_lengths, tight_box
 from .scene import Instance, draw_scene
@@ -21,7 +22,6 @@ VERSION = 1  # part of the cache folder's name; raise it when a change alters wh
 TRAIN_IMAGES, VAL_IMAGES = 200, 50
 SPLITS = ("train", "val")
 JPEG_QUALITY = 92
-CACHE_VARIABLE = "RESNET_DETECTION_CACHE"
 ABANDONED_SECONDS = 3600
 
 
@@ -51,14 +51,13 @@ def write_mini_set(root: Path, *, seed: int = 0, train: int = TRAIN_IMAGES, val:
 def mini_set_root(seed: int = 0) -> Path:
     """Return the folder of the set with this seed, drawn into the cache when first asked for (seconds).
 
-    The cache is $RESNET_DETECTION_CACHE, else $XDG_CACHE_HOME/resnet-detection, else ~/.cache/resnet-detection. The set
-    is drawn into a temporary folder beside its place and renamed: who is interrupted leaves no half-made set, and of
-    two at once the first one done wins.
+    For the cache see `cache_folder`. The set is drawn into a temporary folder beside its place and renamed: who is
+    interrupted leaves no half-made set, and of two at once the first one done wins.
 
     Raises:
         DataError: a negative seed, a cache folder that cannot be written, or a set in it with its annotations missing.
     """
-    root = _cache_folder() / f"mini-v{VERSION}-seed{seed}"
+    root = cache_folder() / f"mini-v{VERSION}-seed{seed}"
     # os.path's test is false, where Path's may raise, for a place that may not be looked at.
     if not os.path.exists(root):
         _draw_into_cache(root, seed)
@@ -67,14 +66,6 @@ def mini_set_root(seed: int = 0) -> Path:
         if not path.is_file():
             raise DataError(f"mini set: {path} is missing; delete {root} and it is drawn again")
     return root
-
-
-def _cache_folder() -> Path:
-    chosen, shared = os.environ.get(CACHE_VARIABLE), os.environ.get("XDG_CACHE_HOME")
-    try:
-        return Path(chosen).expanduser() if chosen else Path(shared or "~/.cache").expanduser() / "resnet-detection"
-    except RuntimeError as error:
-        raise DataError(f"mini set: no home folder is known; set {CACHE_VARIABLE} to a folder you can write") from error
 
 
 def _draw_into_cache(root: Path, seed: int) -> None:
