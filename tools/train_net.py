@@ -24,10 +24,15 @@ def make_parser() -> Parser:
         metavar="DIR",
         help="keep sets in COCO form there as arrays, or off (else the config's DATASETS.CACHE)",
     )
-    own = parser.add_argument_group("your own data, in COCO form; classes follow from the JSON")
+    own = parser.add_argument_group(
+        "your own data; the form is found out (COCO, LVIS, PASCAL VOC, YOLO, CSV), and classes follow from it"
+    )
+    own.add_argument("--train", metavar="PATH", help="a file of annotations, or the folder of a data set")
+    own.add_argument("--val", metavar="PATH", help="the same, to test on (else the part for it in --train)")
+    own.add_argument("--split", type=float, metavar="SHARE", help="hold out a share of --train in place of --val")
     for split in ("train", "val"):
-        own.add_argument(f"--{split}-json", metavar="FILE")
-        own.add_argument(f"--{split}-images", metavar="DIR")
+        own.add_argument(f"--{split}-images", metavar="DIR", help="the images' folder, where it is not found")
+        own.add_argument(f"--{split}-json", metavar="FILE", help=f"COCO JSON, with --{split}-images; as --{split}")
     return parser
 
 

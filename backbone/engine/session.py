@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..common.errors import ConfigError, RunError
-from ..common.files import remove_leftovers, write_text, writing
+from ..common.files import remove_leftovers, write_json, write_text, writing
 from ..weights import resolve
 from . import checkpoint, distributed, joining, processes
 from .config import dump
@@ -150,13 +150,16 @@ def make_folder(folder: Path) -> None:
         raise RunError(f"{folder}: cannot be made: {error.strerror or error}") from None
 
 
-def open_folder(request: Request, config: Any, plan: str, files: Iterable[str] = ()) -> None:
+def open_folder(
+    request: Request, config: Any, plan: str, files: Iterable[str] = (), beside: Mapping[str, Any] | None = None
+) -> None:
     """Say the plan and write the config; of --overwrite, remove the former run first.
 
     Called when data and weights have passed their checks, so that nothing is lost for a mistake.
 
     Args:
         files: patterns of what this kind of run writes, beside RUN_FILES.
+        beside: values of JSON files that lie beside the config.
     """
     if not distributed.is_main():
         return
@@ -166,6 +169,8 @@ def open_folder(request: Request, config: Any, plan: str, files: Iterable[str] =
     log.info(plan)
     remove_leftovers(folder)
     write_text(folder / CONFIG, dump(config))
+    for name, value in (beside or {}).items():
+        write_json(folder / name, value)
     joining.remember(_begun(folder))
 
 

@@ -116,6 +116,11 @@ class TaskRun(ABC):
         """Whether the folder holds what --resume goes on from."""
         return checkpoint.newest(self.request.folder) is not None
 
+    @property
+    def beside(self) -> dict[str, Any]:
+        """The values of JSON files that lie beside the config in the run folder, by their names."""
+        return {}
+
     # -- what all do
 
     def run(self) -> None:
@@ -164,7 +169,7 @@ class TaskRun(ABC):
         first = f"resumed from {saved}" if saved else self.load_first(network)
         task = self.make_task(network)
         shown = self.plan(network, first, [*self.notes, *resumed])
-        open_folder(self.request, self.config, shown, self.files)
+        open_folder(self.request, self.config, shown, self.files, self.beside)
         optimizer, schedule = self.make_optimizer(network), self.make_schedule()
         hooks = self.request.all_hooks()
         state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule, hooks=hooks)

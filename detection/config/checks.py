@@ -45,7 +45,7 @@ CHOICES = {
     "MODEL.BACKBONE.DILATION_STYLE": DILATION_STYLES,
     "MODEL.BACKBONE.STEM": STEMS,
     "MODEL.BACKBONE.SHORTCUT": ("", *SHORTCUTS),
-    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical"),
+    "INPUT.RANDOM_FLIP": ("none", "horizontal", "vertical", "both"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "INPUT.MASK_FORMAT": ("polygon", "bitmask"),
     "SOLVER.LR_SCHEDULER_NAME": SCHEDULES,

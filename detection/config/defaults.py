@@ -51,9 +51,17 @@ def add_defaults(config: CfgNode) -> None:
     # Root of the data sets in their official layouts; `--data-root` sets it.
     config.DATASETS.ROOT = ""
     # The sets that `--train-json` and its siblings describe, under the names custom_train and custom_val.
-    config.DATASETS.CUSTOM = CfgNode(
+    custom = config.DATASETS.CUSTOM = CfgNode(
         {"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""},
     )
+    # A file or folder of a set for training, in any form (docs/own_data.md); `--train` sets it.
+    custom.TRAIN = ""
+    # The same for validation; `--val` sets it.
+    custom.VAL = ""
+    # Share of the training images that is held out for validation, chosen by SEED; 0 for none. `--split` sets it.
+    custom.SPLIT = 0.0
+    # Classes in their order, for forms that name the class at each object (VOC, CSV); () for those of the training set.
+    custom.CLASSES = ()
     # Boxes without area, with NaN or wholly outside their image: "refuse" the set, "skip" the box and count it, or
     # "auto": skip in the official sets (COCO has such boxes), refuse in one's own.
     config.DATASETS.BAD_BOXES = "auto"

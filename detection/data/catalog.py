@@ -10,6 +10,7 @@ from backbone.common.errors import DataError
 from backbone.common.mini_set import mini_set_root
 from backbone.common.text import nearest
 
+from .own import Place
 from .voc import VocSplit, find_det_split, find_split
 from .voc.det import SPLITS as DET_SPLITS
 
@@ -23,14 +24,23 @@ class Source:
 
     Attributes:
         json_file: in COCO form; of a set of VOC or ImageNet DET the list of its images.
-        voc: of those, where the rest lies.
+        own: of a set of one's own, given by --train or --val: its form and where it lies.
+        voc: of those of VOC and DET, where the rest lies.
     """
 
     name: str
     json_file: Path
     image_folder: Path
     official: bool = False
+    own: Place | None = None
     voc: VocSplit | None = None
+
+    @property
+    def flags(self) -> str:
+        """Flags of tools/check_data.py that name this set."""
+        if self.own is not None:
+            return f"--train {self.own.source}" + (f" --train-images {self.own.images}" if self.own.images else "")
+        return f"--json {self.json_file} --images {self.image_folder}"
 
 
 # name -> (annotation file, image folder) under the data root.

@@ -20,8 +20,8 @@ from .sets import DetectionSet
 
 # Shorter than this, in pixels after resizing, a box is no target.
 LEAST_SIDE = 1e-5
-# OpenCV's codes of the axes.
-FLIPS = {"vertical": 0, "horizontal": 1}
+# OpenCV's codes of the axes; "both" turns the image by half a circle.
+FLIPS = {"vertical": 0, "horizontal": 1, "both": -1}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "non
     if flip == "none":
         return resize_image(image, width, height)
     if image.shape[2] != 3:  # OpenCV would drop the axis of a single channel
-        axis = {"horizontal": 1, "vertical": 0}[flip]
+        axis = {"horizontal": 1, "vertical": 0, "both": (0, 1)}[flip]
         return np.ascontiguousarray(np.flip(resize_image(image, width, height), axis))
     if width * height < image.shape[0] * image.shape[1]:
         return cv2.flip(resize_image(image, width, height), FLIPS[flip])
@@ -81,7 +81,7 @@ class Mapper:
     """Maps an index of a DetectionSet to the sample of one image for training.
 
     Args:
-        flip: at random, "horizontal", "vertical" or "none".
+        flip: at random, "horizontal", "vertical", "both" (each by a draw of its own) or "none".
         mask_format: "polygon" or "bitmask"; used where the set has segmentations.
         proposals: of the same images; added to the samples of training.
         channel_order: of `read_image`; channels: how many the images must have.
@@ -118,8 +118,7 @@ class Mapper:
         order = self.channel_order
         image = read_image(path, size=(width, height), channel_order=order, channels=self.channels)
         new_width, new_height = self.resize.target(width, height, self.resize.draw(rng))
-        flipped = self.flip != "none" and rng is not None and rng.random() < 0.5
-        flip = self.flip if flipped else "none"
+        flip = _draw_flip(self.flip, rng)
         sample = {
             "image": planes_of(resize_and_flip(image, new_width, new_height, flip)),
             "file_name": path,
@@ -177,6 +176,13 @@ class Mapper:
         return BitMasks(torch.from_numpy(stacked))
 
 
+def _draw_flip(flip: str, rng: np.random.Generator | None) -> str:
+    """Return the flip of one image: "none" or a key of FLIPS."""
+    axes = {"none": (), "both": ("horizontal", "vertical")}.get(flip, (flip,))
+    drawn = [axis for axis in axes if rng is not None and rng.random() < 0.5]
+    return "both" if len(drawn) == 2 else "".join(drawn) or "none"
+
+
 def _drawn(segmentation: Any) -> Any:
     """Return a segmentation without polygons of fewer than three points; an absent one is no polygon."""
     if isinstance(segmentation, dict) and segmentation:
@@ -187,9 +193,9 @@ def _drawn(segmentation: Any) -> Any:
 def _move_boxes(boxes: np.ndarray, size: tuple[int, int], scale: np.ndarray, flip: str) -> np.ndarray:
     """Scale XYXY boxes (N, 4) by `scale` (x, y), then mirror them in an image of `size` (height, width)."""
     moved = boxes * np.tile(scale, 2)
-    if flip == "horizontal":
+    if flip in ("horizontal", "both"):
         moved[:, [0, 2]] = size[1] - moved[:, [2, 0]]
-    elif flip == "vertical":
+    if flip in ("vertical", "both"):
         moved[:, [1, 3]] = size[0] - moved[:, [3, 1]]
     return moved
 
@@ -200,9 +206,9 @@ def _move_polygons(
     """Move the polygons of all objects in one go."""
     polygons = list(chain.from_iterable(objects))
     points = np.array(list(chain.from_iterable(polygons)), dtype=np.float64).reshape(-1, 2) * scale
-    if flip == "horizontal":
+    if flip in ("horizontal", "both"):
         points[:, 0] = size[1] - points[:, 0]
-    elif flip == "vertical":
+    if flip in ("vertical", "both"):
         points[:, 1] = size[0] - points[:, 1]
     flat, ends = points.reshape(-1), np.cumsum([0, *map(len, polygons)])
     parts = iter([flat[start:end] for start, end in zip(ends[:-1], ends[1:])])
@@ -215,6 +221,8 @@ def _move_rle(segmentation: dict[str, Any], size: tuple[int, int], flip: str) ->
     if isinstance(segmentation["counts"], list):
         segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
     mask = cv2.resize(coco_mask.decode(segmentation), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    if flip != "none":
-        mask = mask[:, ::-1] if flip == "horizontal" else mask[::-1]
+    if flip in ("horizontal", "both"):
+        mask = mask[:, ::-1]
+    if flip in ("vertical", "both"):
+        mask = mask[::-1]
     return np.ascontiguousarray(mask).astype(bool)

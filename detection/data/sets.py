@@ -34,6 +34,7 @@ class DetectionSet:
             not asked for.
         skipped: annotations left out because their box was not usable.
         difficult: objects left out because PASCAL VOC marks them difficult.
+        form: of a set of one's own, how it was written, such as "YOLO txt"; else "".
         warnings: what the data check said that is no error, a line for each of the files.
     """
 
@@ -51,6 +52,7 @@ class DetectionSet:
     segmentations: Sequence[bytes] | None = None
     skipped: int = 0
     difficult: int = 0
+    form: str = ""
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..data.cache import Wanted, load_cached
 from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
 from ..data.checks import UNUSABLE_BOXES, Fault, check_coco, raise_on_errors, read_json, warnings_line
 from ..data.mapper import Mapper, Resize
+from ..data.own import choose_images, find_place, keep_images, part_of_run, read_place
 from ..data.proposals import Proposals
 from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
@@ -70,33 +71,49 @@ def source_of(name: str, config: CfgNode) -> Source:
     """Return where a set lies; custom sets are in the config itself."""
     if name not in CUSTOM_SETS:
         return locate(name, config.DATASETS.ROOT or None)
-    split = "TRAIN" if name == "custom_train" else "VAL"
-    json_file, folder = (config.DATASETS.CUSTOM[f"{split}_{part}"] for part in ("JSON", "IMAGES"))
+    custom = config.DATASETS.CUSTOM
+    part = "train" if custom.SPLIT else part_of_run(name)
+    path, json_file, folder = (custom[f"{part.upper()}{end}"] for end in ("", "_JSON", "_IMAGES"))
+    if path:
+        place = find_place(path, part, folder or None)
+        return Source(name, place.source, place.images or place.source, own=place)
     if not json_file or not folder:
-        flag = split.lower()
-        raise ConfigError(f"the set {name} needs --{flag}-json and --{flag}-images")
+        raise ConfigError(f"the set {name} needs --{part} (or --{part}-json and --{part}-images)")
     return Source(name, Path(json_file), Path(folder))
 
 
-def load_sets(config: CfgNode, *, training: bool) -> Sets:
+def load_sets(
+    config: CfgNode, *, training: bool, classes: Sequence[str] | None = None, held_out: Sequence[str] | None = None
+) -> Sets:
     """Read and check the sets of DATASETS.TRAIN (when training) and DATASETS.TEST.
+
+    Args:
+        classes: in their order, of sets of one's own that name the class at each object; None for DATASETS.CUSTOM.
+            CLASSES or those that the training set has.
+        held_out: file names of the images that DATASETS.CUSTOM.SPLIT holds out; None to choose them.
 
     Raises:
         DataError: a file is missing or broken, or the annotations have faults; one line names the first.
     """
     masks = config.MODEL.MASK_ON
+    classes = classes or list(config.DATASETS.CUSTOM.CLASSES) or None
     train = None
     if training:
         if not config.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN names no set")
+        own = {"classes": classes, "held_out": held_out}
         names = [part for name in config.DATASETS.TRAIN for part in parts_of(name)]
         sources = [source_of(name, config) for name in names]
         train = _cached(
-            sources, config, masks, lambda: join_sets([_load_train(source, config, masks=masks) for source in sources])
+            sources,
+            config,
+            masks,
+            lambda: join_sets([_load_train(source, config, masks=masks, **own) for source in sources]),
         )
         if not len(train.trainable()):
             raise DataError(f"{train.name}: no image has an object to learn from")
-    test = [_load_test(source_of(name, config), config) for name in config.DATASETS.TEST]
+    own = {"classes": train.classes if train else classes, "held_out": held_out}
+    test = [_load_test(source_of(name, config), config, **own) for name in config.DATASETS.TEST]
     sets = Sets(train, test)
     if not training and not test:
         raise ConfigError("DATASETS.TEST names no set to evaluate on")
@@ -111,8 +128,8 @@ def load_sets(config: CfgNode, *, training: bool) -> Sets:
 
 
 def _cached(sources: list[Source], config: CfgNode, masks: bool, build: Callable[[], DetectionSet]) -> DetectionSet:
-    """Return what `build` makes of the sources, from DATASETS.CACHE where all of them are in COCO form."""
-    if any(source.voc is not None for source in sources):
+    """Return what `build` makes of the sources, from DATASETS.CACHE where all of them are whole files in COCO form."""
+    if config.DATASETS.CUSTOM.SPLIT or any(source.voc is not None or source.own is not None for source in sources):
         return build()
     # All that decides what is read from the files.
     settings = [masks, config.DATASETS.BAD_BOXES, *([source.name, source.official] for source in sources)]
@@ -120,9 +137,9 @@ def _cached(sources: list[Source], config: CfgNode, masks: bool, build: Callable
     return load_cached(Wanted(files, folders, settings), config.DATASETS.CACHE, build)
 
 
-def _load_train(source: Source, config: CfgNode, *, masks: bool) -> DetectionSet:
+def _load_train(source: Source, config: CfgNode, *, masks: bool, **own: Any) -> DetectionSet:
     if source.voc is None:
-        return _load(source, config, masks=masks)[0]
+        return _load(source, config, masks=masks, **own)[0]
     if not source.voc.annotated:
         raise DataError(f"{source.name} has no annotations to train on; take it out of DATASETS.TRAIN")
     return build_voc_set(_read_voc(source, config), name=source.name, difficult=config.DATASETS.VOC_DIFFICULT)
@@ -136,25 +153,45 @@ def _read_voc(source: Source, config: CfgNode) -> VocObjects:
 
 
 def _load(
-    source: Source, config: CfgNode, *, masks: bool, unlabelled: bool = False
+    source: Source,
+    config: CfgNode,
+    *,
+    masks: bool,
+    unlabelled: bool = False,
+    classes: Sequence[str] | None = None,
+    held_out: Sequence[str] | None = None,
 ) -> tuple[DetectionSet, dict[str, Any]]:
-    """Read a set in COCO form; with `unlabelled`, a file without annotations (as test-dev's) has None for them."""
-    if not source.image_folder.is_dir():
-        raise DataError(f"{source.name}: the image folder {source.image_folder} does not exist")
-    data, faults = read_json(source.json_file)
+    """Read a set in COCO's form, or of one's own in any; with `unlabelled`, a file without annotations (as test-dev's)
+    has None for them."""
+    if source.own is not None:
+        own = read_place(source.own, classes)
+        data, faults, folder = own.data, own.faults, own.folder
+    else:
+        folder = source.image_folder
+        if not folder.is_dir():
+            raise DataError(f"{source.name}: the image folder {folder} does not exist")
+        data, faults = read_json(source.json_file)
     lists_images_alone = unlabelled and isinstance(data, dict) and "annotations" not in data
     if lists_images_alone:
         data = {**data, "annotations": []}
     if data is not None:
-        faults = [*faults, *check_coco(data, source.image_folder, source=str(source.json_file))]
+        faults = [*faults, *check_coco(data, folder, source=str(source.json_file))]
     faults = _judge(faults, source, config)
-    raise_on_errors(faults, str(source.json_file), images=source.image_folder)
+    raise_on_errors(faults, str(source.json_file), flags=source.flags)
+    difficult = [record for record in data["annotations"] if record.get("difficult")] if source.own else []
+    for record in difficult:
+        record["iscrowd"] = int(not config.DATASETS.VOC_DIFFICULT or unlabelled)
+    if config.DATASETS.CUSTOM.SPLIT and source.name in CUSTOM_SETS:
+        names = [record["file_name"] for record in data["images"]]
+        chosen = held_out or choose_images(names, config.DATASETS.CUSTOM.SPLIT, config.SEED)
+        data = keep_images(data, set(chosen), held_out=source.name == "custom_val")
     if masks and data["annotations"] and not any(drawn(record.get("segmentation")) for record in data["annotations"]):
         raise DataError(
             f"{source.json_file}: no object has a mask (segmentation); add masks, or set MODEL.MASK_ON False"
         )
-    images = build_set(data, name=source.name, folder=source.image_folder, masks=masks)
-    text = warnings_line(faults, str(source.json_file), images=source.image_folder)
+    images = build_set(data, name=source.name, folder=folder, masks=masks)
+    images.form = source.own.title if source.own else ""
+    text = warnings_line(faults, source.flags)
     images.warnings = (f"{source.name}: {text}",) if text else ()
     if len(images.classes) < len(data["categories"]):
         root = next(category for category in data["categories"] if category["name"] not in images.classes)
@@ -163,7 +200,7 @@ def _load(
     return images, {**data, "annotations": None} if lists_images_alone else data
 
 
-def _load_test(source: Source, config: CfgNode) -> TestSet:
+def _load_test(source: Source, config: CfgNode, **own: Any) -> TestSet:
     """Load a set to evaluate on; a collective call. The main process reads its ground truth now, so that no fault comes
     up after the training."""
     if source.voc is not None:
@@ -172,7 +209,7 @@ def _load_test(source: Source, config: CfgNode) -> TestSet:
     read: list[dict[str, Any]] = []
 
     def build() -> DetectionSet:
-        images, data = _load(source, config, masks=False, unlabelled=True)
+        images, data = _load(source, config, masks=False, unlabelled=True, **own)
         read.append(data)
         return images
 

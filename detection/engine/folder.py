@@ -7,6 +7,7 @@ from backbone.engine.results import PICTURES, TABLE
 
 from ..config.methods import METHOD_KEYS
 from .alternating.steps import STEP_FILES
+from .own_sets import SPLIT_FILE
 from .results import SHEET
 
 # Keys of detection that a resumed run may have otherwise.
@@ -18,7 +19,7 @@ FREE_KEYS = {
 ALL_FREE_KEYS = resume.FREE_KEYS | FREE_KEYS
 # What detection writes into a run folder.
 RUN_FILES = (
-    *(TABLE, SHEET, PICTURES, "predictions_*.json"),
+    *(TABLE, SHEET, PICTURES, SPLIT_FILE, "predictions_*.json"),
     *("detections_*_results.json", "detections_imagenet_*.txt", "results/VOC*/Main/comp4_*.txt"),
     *STEP_FILES,
 )

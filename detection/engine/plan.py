@@ -54,8 +54,9 @@ def _rows_of(name: str, images: DetectionSet, *, labelled: bool) -> list[tuple[s
 
 def _set(images: DetectionSet) -> str:
     crowds = int(images.crowd.sum())
+    form = f" ({images.form})" if images.form else ""
     parts = [
-        f"{images.name}: {count(len(images), 'image')} ({len(images.trainable()):,} with objects)",
+        f"{images.name}{form}: {count(len(images), 'image')} ({len(images.trainable()):,} with objects)",
         count(len(images.boxes) - crowds, "object"),
         count(crowds, "crowd region"),
         count(len(images.classes), "class", "classes"),

@@ -11,7 +11,6 @@ from detectron2.solver import build_optimizer
 from torch import nn
 
 import detection
-from backbone import ConfigError
 from backbone.engine.arguments import overrides_of, request_of
 from backbone.engine.processes import Launch
 from backbone.engine.record import CONFIG
@@ -24,15 +23,16 @@ from ..modeling.build import build
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import open_starting_weights
 from .alternating.run import train_alternating
-from .datasets import load_sets
+from .datasets import Sets, load_sets
 from .folder import FREE_KEYS, RUN_FILES
 from .model import fit_classes, load_trained, prepare_for_training
+from .own_sets import SPLIT_FILE, own_data_keys, read_held_out, split_record
 from .plan import plan
 from .results import report
 from .scoring import best_of
 from .task import DetectionTask
 
-CUSTOM = {"train": "TRAIN", "val": "TEST"}
+OWN_FLAGS = ("train", "val", "split", "train_images", "val_images", "train_json", "val_json")
 
 
 def make_request(arguments: Namespace) -> Request:
@@ -41,30 +41,15 @@ def make_request(arguments: Namespace) -> Request:
     Raises:
         ConfigError: config, overrides or flags do not fit together.
     """
-    overrides = [*overrides_of(arguments, root_key="DATASETS.ROOT"), *_own_data(arguments)]
+    overrides = [
+        *overrides_of(arguments, root_key="DATASETS.ROOT"),
+        *own_data_keys(**{name: getattr(arguments, name) for name in OWN_FLAGS}),
+    ]
     if arguments.data_cache is not None:
         overrides += ["DATASETS.CACHE", arguments.data_cache]
     if arguments.scheme is not None:
         overrides += ["SOLVER.SCHEME", arguments.scheme]
     return request_of(arguments, detection.get_config(arguments.config, overrides))
-
-
-def _own_data(arguments: Namespace) -> list[object]:
-    overrides: list[object] = []
-    for split, section in CUSTOM.items():
-        json_file, folder = getattr(arguments, f"{split}_json"), getattr(arguments, f"{split}_images")
-        if (json_file is None) != (folder is None):
-            missing = "images" if folder is None else "json"
-            raise ConfigError(f"--{split}-json and --{split}-images belong together; --{split}-{missing} is missing")
-        if json_file is None:
-            continue
-        name = split.upper()
-        overrides += [f"DATASETS.{section}", (f"custom_{split}",)]
-        overrides += [f"DATASETS.CUSTOM.{name}_JSON", json_file, f"DATASETS.CUSTOM.{name}_IMAGES", folder]
-    if arguments.train_json is not None and arguments.val_json is None:
-        # The config's own test set has other classes.
-        overrides += ["DATASETS.TEST", ()]
-    return overrides
 
 
 def run(request: Request, setup: Launch) -> None:
@@ -85,10 +70,24 @@ class DetectionRun(TaskRun):
         detection.register()
         set_backends(self.config)
         check_ensemble(self.config)
-        self.sets = load_sets(self.config, training=not self.request.eval_only)
+        self.sets = self.load_sets()
         self.config = fit_classes(self.config, self.sets.classes, set(self.request.given))
         self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
+
+    def load_sets(self) -> Sets:
+        """Load what the config names; classes and split of data of one's own are those of the run or its weights."""
+        custom, request = self.config.DATASETS.CUSTOM, self.request
+        learned = None
+        if request.eval_only and custom.VAL and not custom.CLASSES:
+            learned = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART).classes
+        held_out = read_held_out(request.folder) if request.resume and custom.SPLIT else None
+        return load_sets(self.config, training=not request.eval_only, classes=learned, held_out=held_out)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        share = self.config.DATASETS.CUSTOM.SPLIT
+        return {SPLIT_FILE: split_record(self.sets, share, self.config.SEED)} if share else {}
 
     @property
     def best(self) -> str:
@@ -135,7 +134,7 @@ class DetectionRun(TaskRun):
     def train(self) -> None:
         """See `TaskRun.train`."""
         if self.config.SOLVER.SCHEME == "alternating":
-            train_alternating(self.config, self.sets, self.weights, self.request, self.notes, self.began)
+            train_alternating(self.config, self.sets, self.weights, self.request, self.notes, self.began, self.beside)
         else:
             super().train()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from backbone.common.commands import as_typed
 from backbone.common.errors import DataError
@@ -19,11 +18,12 @@ def has_errors(faults: Sequence[Fault]) -> bool:
     return any(fault.severity == ERROR for fault in faults)
 
 
-def raise_on_errors(faults: Sequence[Fault], source: str, *, images: Path | str = "FOLDER") -> None:
+def raise_on_errors(faults: Sequence[Fault], source: str, *, flags: str | None = None) -> None:
     """Stop on data that is unfit for use.
 
     Args:
-        source: the JSON file, and `images` its image folder, for the message.
+        source: the JSON file or what else has the annotations, for the message.
+        flags: of tools/check_data.py, for this set.
 
     Raises:
         DataError: there are errors; the one line names the first, how many more there are, and what to do.
@@ -33,22 +33,23 @@ def raise_on_errors(faults: Sequence[Fault], source: str, *, images: Path | str 
         return
     first, more = errors[0], sum(fault.count for fault in errors) - 1
     others = f" (and {count(more, 'more error')})" if more else ""
-    whole = f"run tools/check_data.py --json {source} --images {images} for the whole report"
+    flags = flags or f"--json {source} --images FOLDER"
+    whole = f"run tools/check_data.py {flags} for the whole report"
     raise DataError(f"{source}: {first.kind}: {first.examples[0]}{others}; {first.mend}; {whole}")
 
 
-def warnings_line(faults: Sequence[Fault], source: str, *, images: Path | str) -> str:
+def warnings_line(faults: Sequence[Fault], flags: str) -> str:
     """Return one line on the warnings: how many there are, the first, and where to read on; "" without any.
 
     Args:
-        source: the JSON file, and `images` its image folder.
+        flags: of tools/check_data.py, for this set.
     """
     found = [fault for fault in faults if fault.severity == WARNING]
     if not found:
         return ""
     number, whole = sum(fault.count for fault in found), as_typed("tools/check_data.py")
     first = f"{found[0].kind} first ({found[0].examples[0]})"
-    return f"{count(number, 'warning')} of the data check, {first}; {whole} --json {source} --images {images}"
+    return f"{count(number, 'warning')} of the data check, {first}; {whole} {flags}"
 
 
 def counts_of(data: object) -> dict[str, int]:

@@ -40,9 +40,19 @@ log = logging.getLogger(LOGGER)
 
 
 def train_alternating(
-    config: CfgNode, sets: Sets, weights: StartingWeights | None, request: Request, notes: list[str], began: float
+    config: CfgNode,
+    sets: Sets,
+    weights: StartingWeights | None,
+    request: Request,
+    notes: list[str],
+    began: float,
+    beside: dict[str, Any],
 ) -> None:
-    """Run the steps that are not done, then write the whole detector and its results into the run folder."""
+    """Run the steps that are not done, then write the whole detector and its results into the run folder.
+
+    Args:
+        beside: values of JSON files that lie beside the config.
+    """
     changed = []
     if request.resume:
         changed = check_unchanged(config, request.folder, ALL_FREE_KEYS, force=request.force)
@@ -52,7 +62,7 @@ def train_alternating(
     # The last step is never left out: like a joint run that has ended, it is evaluated again.
     todo = distributed.share([step for step in STEPS if not (request.resume and step.is_done(request.folder))])
     todo = todo if STEPS[-1] in todo else [*todo, STEPS[-1]]
-    open_folder(request, config, _overview(config, sets, todo, [*notes, *changed]), RUN_FILES)
+    open_folder(request, config, _overview(config, sets, todo, [*notes, *changed]), RUN_FILES, beside)
     distributed.barrier()
     for step in todo:
         # One detector at a time in memory.

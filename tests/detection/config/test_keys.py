@@ -47,7 +47,7 @@ RUNS = (
     {"TEST.MULTI_SCALE.ENABLED": True, "TEST.MULTI_SCALE.SIDES": (48, 64), **COSINE, **CONTEXT},
 )
 # Of data sets that these runs do not have; and derived from MODEL.BACKBONE.NAME, others are refused.
-READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}_{part}" for split in ("TRAIN", "VAL") for part in ("JSON", "IMAGES")}
+READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}{part}" for split in ("TRAIN", "VAL") for part in ("", "_JSON", "_IMAGES")}
 # The first where a run begins from weights, the second in the alternating scheme.
 READ_ELSEWHERE |= {"MODEL.WEIGHTS_PART", "SOLVER.FAST_RCNN_IMAGES"}
 READ_ELSEWHERE |= {"PAPER.ROWS", "DATASETS.VOC_DIFFICULT", *(f"MODEL.RESNETS.{key}" for key in DERIVED)}

@@ -113,7 +113,7 @@ def test_raise_on_errors_is_one_line(sound_folder: Path) -> None:
     data["annotations"][2]["image_id"] = 77
     faults = checks.check_coco(data, sound_folder, source="a.json")
     with pytest.raises(DataError) as caught:
-        checks.raise_on_errors(faults, "a.json", images=sound_folder)
+        checks.raise_on_errors(faults, "a.json", flags=f"--json a.json --images {sound_folder}")
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith("a.json: unknown-image: annotation 12 of image 77")
