@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Check a data set: every fault of one in COCO form in one report, and a mended copy on request; PASCAL VOC too.
+"""Check a data set: every fault of one in COCO form in one report, and a mended copy on request; other forms too.
 
 Example:
+    python tools/check_data.py --train my_data --val my_data
     python tools/check_data.py --json annotations/instances_val2017.json --images val2017
     python tools/check_data.py --data-root datasets --dataset coco_2017_val --report report.json
     python tools/check_data.py --data-root datasets --dataset voc_2012_trainval
@@ -23,12 +24,16 @@ from backbone.common.errors import DataError
 if TYPE_CHECKING:
     from detection.data import catalog, checks
 
+PARTS = ("train", "val")
 EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser("Check a data set in COCO form or PASCAL VOC; exit status 2 when it has errors.", EXAMPLE)
+    parser = Parser("Check a data set in COCO, VOC, YOLO or CSV form; exit status 2 when it has errors.", EXAMPLE)
+    for part in PARTS:
+        parser.add_argument(f"--{part}", metavar="PATH", help="a set in any form, as tools/train_net.py takes it")
+        parser.add_argument(f"--{part}-images", metavar="DIR", help="the images' folder, where it is not found")
     parser.add_argument("--json", type=Path, help="the COCO JSON file")
     parser.add_argument("--images", type=Path, help="the folder that its file names are relative to")
     parser.add_argument("--dataset", help="in place of --json and --images: a known data set, such as coco_2017_val")
@@ -39,8 +44,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--report", type=Path, metavar="OUT", help="write the report as JSON as well")
     args = parser.parse_args()
     files, folder = args.json is not None, args.images is not None
-    if files != folder or files == (args.dataset is not None) or (files and args.data_root):
-        parser.error("give either --json with --images, or --dataset with --data-root")
+    own = [part for part in PARTS if getattr(args, part) is not None]
+    wrong = [part for part in PARTS if getattr(args, f"{part}_images") is not None and part not in own]
+    if wrong:
+        parser.error(f"--{wrong[0]}-images belongs to --{wrong[0]}")
+    if own and not (files or folder or args.dataset or args.data_root):
+        if len(own) > 1 and (args.fix or args.report):
+            parser.error("--fix and --report are for one set; give --train or --val")
+        return args
+    if own or files != folder or files == (args.dataset is not None) or (files and args.data_root):
+        parser.error("give --train or --val, or --json with --images, or --dataset with --data-root")
     return args
 
 
@@ -49,7 +62,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     for flag, path in (("--fix", args.fix), ("--report", args.report)):
         if path is None:
             continue
-        if path.exists() and args.json.exists() and os.path.samefile(path, args.json):
+        if path.exists() and args.json is not None and args.json.exists() and os.path.samefile(path, args.json):
             raise DataError(f"{flag} {path}: this is the input, which stays as it is; give another name")
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise DataError(
@@ -57,6 +70,27 @@ def check_outputs(args: argparse.Namespace) -> None:
             )
     if args.fix and args.report and args.fix.absolute() == args.report.absolute():
         raise DataError(f"--fix and --report both name {args.fix}; give two names")
+
+
+def check_own(args: argparse.Namespace) -> int:
+    """Check sets of one's own, in any form; classes of the first hold for the second."""
+    from detection.data.own import find_place, read_place
+
+    status, classes = 0, None
+    for part in PARTS:
+        path, images = getattr(args, part), getattr(args, f"{part}_images")
+        if path is None:
+            continue
+        place = find_place(path, part, images)
+        args.json = place.source
+        check_outputs(args)
+        own = read_place(place, classes)
+        args.images = own.folder
+        status = max(status, check_coco_form(args, own.data, own.faults, title=f"{place.title}: {place.source}"))
+        categories = own.data.get("categories") if isinstance(own.data, dict) else None
+        if place.form != "coco" and categories:
+            classes = [category["name"] for category in categories]
+    return status
 
 
 def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Mended:
@@ -104,6 +138,8 @@ def main() -> int:
     # Behind the parser: --help and a wrong flag answer at once.
     from detection.data import catalog, checks
 
+    if args.train is not None or args.val is not None:
+        return check_own(args)
     if args.dataset:
         source = catalog.locate(args.dataset, args.data_root)
         args.json, args.images = Path(source.json_file), Path(source.image_folder)
@@ -111,15 +147,24 @@ def main() -> int:
     if args.dataset and source.voc is not None:
         return check_voc(source, args)
     data, faults = checks.read_json(args.json)
+    return check_coco_form(args, data, faults, title=str(args.json), official=bool(args.dataset) and source.official)
+
+
+def check_coco_form(
+    args: argparse.Namespace, data: object, faults: list[checks.Fault], *, title: str, official: bool = False
+) -> int:
+    """Check records in COCO's form and the images in args.images; `faults` are those of the file as such."""
+    from detection.data import checks
+
     facts = None
     if data is not None:
         if args.deep and isinstance(data, dict) and isinstance(data.get("images"), list):
             facts = checks.inspect_images(data, args.images, progress=True)
         faults = checks.in_order(faults + checks.faults_of(data, args.images, str(args.json), facts))
-    if args.dataset and source.official:
+    if official:
         faults = checks.as_for_official_sets(faults)
     counts = checks.counts_of(data)
-    print(checks.as_text(counts, faults, heading=f"{args.json} with images in {args.images}"))
+    print(checks.as_text(counts, faults, heading=f"{title} with images in {args.images}"))
     record = {"json": str(args.json), "images": str(args.images), **checks.as_record(counts, faults)}
     final = faults
     if args.fix:

@@ -42,7 +42,9 @@ EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions de
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser("Evaluate predictions with COCO's figures, identical to pycocotools's.", EXAMPLE)
-    parser.add_argument("--gt", type=Path, help="ground truth: a COCO JSON file")
+    parser.add_argument(
+        "--gt", type=Path, help="ground truth: a COCO JSON file, or one's own set in any form (its part for validation)"
+    )
     parser.add_argument(
         "--predictions", type=Path, required=True, help="a JSON file in COCO's results form; see --voc-root"
     )
@@ -134,7 +136,7 @@ def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]
 
     return [
         evaluate_coco(
-            *(boxes if boxes is not None and kind == "bbox" else (args.gt, args.predictions)),
+            *(boxes if boxes is not None and kind == "bbox" else (args.truth, args.predictions)),
             kind,
             engine=args.engine,
             max_detections=args.max_detections,
@@ -179,11 +181,24 @@ def evaluate_split(args: argparse.Namespace) -> None:
         print(f"figures: {args.json}")
 
 
+def read_truth(args: argparse.Namespace) -> Path | dict[str, Any]:
+    """Return the ground truth: a JSON file as it is, the records of any other form. --report then finds the images."""
+    if args.gt.suffix.lower() == ".json":
+        return args.gt
+    from detection.data.own import find_place, read_place
+
+    own = read_place(find_place(args.gt, "val"))
+    if not isinstance(own.data, dict):
+        return own.place.source
+    args.images = args.images or (own.folder if args.report else None)
+    return own.data
+
+
 def read_boxes(args: argparse.Namespace) -> Boxes:
     """Read the boxes of the ground truth and of the predictions."""
     from detection.evaluation import load_ground_truth, load_predictions
 
-    ground_truth = load_ground_truth(args.gt)
+    ground_truth = load_ground_truth(args.truth)
     return ground_truth, load_predictions(args.predictions, ground_truth)
 
 
@@ -211,12 +226,13 @@ def main() -> None:
     if args.voc_root is not None:
         evaluate_split(args)
         return
+    args.truth = read_truth(args)
     boxes = case = None
     if args.report:
         from detection.analysis import case_of_coco
 
         boxes = read_boxes(args)
-        case = with_folder(case_of_coco(*boxes, args.gt), args.images)
+        case = with_folder(case_of_coco(*boxes, args.truth), args.images)
     results = evaluate(args, boxes)
     for metrics in results:
         print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")

@@ -31,6 +31,7 @@ COMMANDS = {
     "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR-10 or a folder of images"),
     "train-segmentation": Command("train_segmentation", "train and test a network for semantic segmentation"),
     "check-data": Command("check_data", "find every fault of a data set, and write a mended copy"),
+    "convert-data": Command("convert_data", "convert a data set between COCO, YOLO and PASCAL VOC"),
     "weights": Command("weights", "list the trained weights that can be had by name"),
     "convert": Command("convert_weights", "convert weights to the names and the file of another project"),
     "export-backbone": Command("export_backbone", "write a backbone as ONNX, OpenVINO, TorchScript or torch.export"),

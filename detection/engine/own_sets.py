@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from backbone import ConfigError, DataError
@@ -82,6 +81,6 @@ def read_held_out(folder: Path) -> list[str] | None:
     return names
 
 
-def split_record(sets: Sets, share: float, seed: int) -> dict[str, float | int | Sequence[str]]:
+def split_record(sets: Sets, share: float, seed: int) -> dict[str, float | int | list[str]]:
     """Return what SPLIT_FILE holds."""
-    return {"share": share, "seed": seed, "train": sets.train.files, "val": sets.test[0].images.files}
+    return {"share": share, "seed": seed, "train": list(sets.train.files), "val": list(sets.test[0].images.files)}

@@ -12,7 +12,7 @@ from backbone.common.images import list_images
 from ..voc.annotation import Annotation, AnnotationFault, read_annotation
 from ..voc.faults import MENDS
 from ..voc.layout import VocSplit, read_ids
-from .records import Records, by_stem, only_image
+from .records import DECIMALS, Records, by_stem, only_image
 
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".")
 
@@ -63,7 +63,8 @@ def _add(records: Records, name: str, found: Annotation, first: int) -> None:
     image = records.add_image(name, found.size)
     for label, (left, top, right, bottom), difficult in zip(found.names, found.boxes, found.difficult):
         # Files that count from 0 write the edges.
-        records.add_object(image, label, (left - first, top - first, right, bottom), difficult=difficult)
+        corners = (round(left - first, DECIMALS), round(top - first, DECIMALS), right, bottom)
+        records.add_object(image, label, corners, difficult=difficult)
 
 
 def _image_folder(home: Path, annotations: Path) -> Path:
