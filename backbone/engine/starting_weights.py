@@ -32,12 +32,14 @@ class WeightKeys:
         stem: the key of the stem, "deep" or "conv7".
         architecture: returns the table's entry of the config's network.
         matters: whether the config's network heeds a key, beside what follows from its architecture.
+        whole: further keys that whole models bring with them; the command line's values win.
     """
 
     flags: Mapping[str, str]
     stem: str
     architecture: Callable[[Any], Architecture]
     matters: Callable[[Any, str], bool] = lambda config, key: True
+    whole: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ class WeightKeys:
 
     def _of_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
-        for key in self.all:
+        for key in (*self.all, *self.whole):
             try:
                 found[key] = get(values, key)
             except (KeyError, TypeError):
@@ -95,7 +97,11 @@ class WeightKeys:
                 a value of another kind than the key's.
         """
         # What a checkpoint's own config says may be anything.
-        wanted = {key: fit(value, get(config, key), key, source) for key, value in wanted.items() if _has(config, key)}
+        wanted = {
+            key: fit(value, get(config, key), key, source)
+            for key, value in wanted.items()
+            if _has(config, key) and not (key in self.whole and key in given)
+        }
         different = {
             key: value
             for key, value in wanted.items()

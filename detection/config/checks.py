@@ -65,6 +65,7 @@ NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("INPUT.MIN_SIZE_TEST", "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "MODEL.ROI_HEADS.SCORE_THRESH_TEST"),
     *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.RETINANET.NUM_CONVS"),
+    *("MODEL.BACKBONE.NORM_EPS", "MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST"),
     *("DATASETS.MAX_BAD_IMAGES", "DATALOADER.REPEAT_THRESHOLD", "TEST.SOFT_NMS.LEAST_SCORE", "TEST.PICTURES"),
     "TEST.BATCH_SIZE",
 )
@@ -83,6 +84,7 @@ def check_values(config: CfgNode, source: str) -> None:
     _check_sizes(config, source)
     _check_scheme(config, source)
     _check_last_stage(config, source)
+    _check_torchvision(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)
 
@@ -119,6 +121,22 @@ def _check_last_stage(config: CfgNode, source: str) -> None:
             f"{source}: MODEL.ROI_HEADS.NAME Res5ROIHeads has detectron2's last stage, that of {name} is another; "
             "C4ROIHeads has the network's own"
         )
+
+
+def _check_torchvision(config: CfgNode, source: str) -> None:
+    """Refuse what torchvision's detectors have, where another key leaves it without effect."""
+    if config.INPUT.FLOAT_RESIZE and config.INPUT.EXACT_RESIZE:
+        raise ConfigError(
+            f"{source}: INPUT.FLOAT_RESIZE is torchvision's resizing, EXACT_RESIZE detectron2's; take one"
+        )
+    heads = config.MODEL.ROI_HEADS.NAME
+    if config.MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST and heads in ("StandardROIHeads", "Res5ROIHeads", "CascadeROIHeads"):
+        raise ConfigError(
+            f"{source}: MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST has no effect on {heads}; RegionROIHeads obeys it"
+        )
+    anchors = config.MODEL.ANCHOR_GENERATOR
+    if anchors.NAME == "TorchvisionAnchorGenerator" and anchors.OFFSET:
+        raise ConfigError(f"{source}: MODEL.ANCHOR_GENERATOR.OFFSET of TorchvisionAnchorGenerator is 0")
 
 
 def _check_scheme(config: CfgNode, source: str) -> None:

@@ -33,6 +33,8 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.AVERAGE_DOWN = False
     # Pooling that rounds its output up and does not pad, as Caffe's; the authors' released weights ask for it.
     model.BACKBONE.CEIL_POOL = False
+    # Added to the variance in the norms of the network. torchvision's first detectors on COCO have 0.
+    model.BACKBONE.NORM_EPS = 1e-5
     # Recompute each residual block in the backward pass: less memory, more time.
     model.BACKBONE.CHECKPOINTING = False
     # "FrozenBN", "BN", "SyncBN" or "GN".
@@ -41,12 +43,17 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.CALIBRATION_IMAGES = 8
     # Pool the whole image as one more region; its feature stands beside each region's in the sibling layers.
     model.ROI_BOX_HEAD.GLOBAL_CONTEXT = False
+    # Boxes with a shorter side, in pixels of the resized image, are dropped before NMS in a test; torchvision has 0.01.
+    model.ROI_BOX_HEAD.MIN_SIZE_TEST = 0.0
     # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.
     model.RESNETS.STRIDE_IN_1X1 = False
 
     # Resize the images of a test by Pillow itself, as detectron2: equal to the last level, but slower. Without, 1 of
     # 1,000 values is one level off.
     config.INPUT.EXACT_RESIZE = False
+    # Resize images as torchvision's detectors do, in training and tests: between the four nearest pixels, which are not
+    # averaged where the image shrinks, in float, and to a side that is rounded down.
+    config.INPUT.FLOAT_RESIZE = False
 
     # Root of the data sets in their official layouts; `--data-root` sets it.
     config.DATASETS.ROOT = ""

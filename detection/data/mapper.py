@@ -12,6 +12,7 @@ import orjson
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
+from torch.nn import functional as F
 
 from backbone.common.images import read_image, resize_image
 
@@ -26,11 +27,16 @@ FLIPS = {"vertical": 0, "horizontal": 1, "both": -1}
 
 @dataclass(frozen=True)
 class Resize:
-    """Shorter side to one of `sizes` (or any between the two ends, for "range"), longer side at most `longest`."""
+    """Shorter side to one of `sizes` (or any between the two ends, for "range"), longer side at most `longest`.
+
+    Attributes:
+        as_float: as torchvision's detectors, see `resize_float`; sides are rounded down.
+    """
 
     sizes: tuple[int, ...]
     longest: int
     sampling: str = "choice"
+    as_float: bool = False
 
     def draw(self, rng: np.random.Generator | None) -> int:
         """Return a shorter side; without a generator, the first."""
@@ -44,6 +50,9 @@ class Resize:
         """Return the new (width, height); factors in detectron2's order, so that half a pixel is rounded as there."""
         if shorter == 0:
             return width, height
+        if self.as_float:
+            scale = min(shorter / min(width, height), self.longest / max(width, height))
+            return max(1, int(width * scale)), max(1, int(height * scale))
         short, long = float(shorter), shorter / min(width, height) * max(width, height)
         if long > self.longest:
             scale = self.longest / long
@@ -65,8 +74,21 @@ def planes_of(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def resize_and_flip(image: np.ndarray, width: int, height: int, flip: str = "none") -> np.ndarray:
-    """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels."""
+def resize_float(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize (H, W, C) uint8 to float32 as torchvision's detectors do: bilinear, no averaging where it shrinks."""
+    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)[0]
+    return resized.permute(1, 2, 0).contiguous().numpy()
+
+
+def resize_and_flip(
+    image: np.ndarray, width: int, height: int, flip: str = "none", *, as_float: bool = False
+) -> np.ndarray:
+    """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels; `as_float` as `resize_float`."""
+    if as_float:
+        image = resize_float(image, width, height)
+        axis = {"none": (), "horizontal": 1, "vertical": 0}[flip]
+        return np.ascontiguousarray(np.flip(image, axis))
     if flip == "none":
         return resize_image(image, width, height)
     if image.shape[2] != 3:  # OpenCV would drop the axis of a single channel
@@ -108,7 +130,7 @@ class Mapper:
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, instances and, where they
-        are given, proposals. The image's memory is channels last.
+        are given, proposals. The image's memory is channels last; it is float32 where it is resized as float.
 
         Raises:
             DataError: the image cannot be decoded, or is not of the size that its record says.
@@ -120,7 +142,7 @@ class Mapper:
         new_width, new_height = self.resize.target(width, height, self.resize.draw(rng))
         flip = _draw_flip(self.flip, rng)
         sample = {
-            "image": planes_of(resize_and_flip(image, new_width, new_height, flip)),
+            "image": planes_of(resize_and_flip(image, new_width, new_height, flip, as_float=self.resize.as_float)),
             "file_name": path,
             "image_id": self.images.image_ids[index].item(),
             "height": height,

@@ -269,7 +269,9 @@ def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals 
     inputs = config.INPUT
     return Mapper(
         images,
-        resize=Resize(tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, inputs.MIN_SIZE_TRAIN_SAMPLING),
+        resize=Resize(
+            tuple(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN, inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.FLOAT_RESIZE
+        ),
         channel_order=inputs.FORMAT,
         channels=len(config.MODEL.PIXEL_MEAN),
         flip=inputs.RANDOM_FLIP,

@@ -28,7 +28,7 @@ def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_or
     """
     drawn = []
     for sample in batch[:IN_SHEET]:
-        image = sample["image"].permute(1, 2, 0).numpy()
+        image = sample["image"].permute(1, 2, 0).numpy().astype(np.uint8)
         image = np.ascontiguousarray(picture_of(image, channel_order))
         target = sample["instances"]
         drawn.append(draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), classes))

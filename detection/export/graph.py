@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..modeling.layers import layers_of
+from ..modeling.regions import without_small
 
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
@@ -95,7 +96,9 @@ class DetectorGraph(nn.Module):
             inputs = torch.cat([inputs, context.expand(inputs.shape[0], -1)], dim=1)
         predictor = heads.box_predictor
         scores, deltas = predictor(inputs)
-        return predictor.box2box_transform.apply_deltas(deltas, proposals.tensor), F.softmax(scores, dim=-1)
+        boxes = predictor.box2box_transform.apply_deltas(deltas, proposals.tensor)
+        least_side = getattr(predictor, "least_side", 0.0)
+        return boxes, without_small(boxes, F.softmax(scores, dim=-1), size, least_side)
 
     def _cascade(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
         """See `_regions`: the boxes of the last stage, the mean scores of all."""

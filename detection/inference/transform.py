@@ -10,7 +10,7 @@ from PIL import Image
 
 from backbone.common.images import read_image, resize_image
 
-from ..data.mapper import Resize, planes_of, to_tensor
+from ..data.mapper import Resize, planes_of, resize_float, to_tensor
 from ..data.sets import DetectionSet
 
 NO_LIMIT = 10**6  # longer side in pixels, where the config has none
@@ -29,13 +29,13 @@ class TestTransform:
     def __init__(self, config: CfgNode, *, resize: Resize | None = None, views: bool = True) -> None:
         inputs = config.INPUT
         self.channel_order, self.channels = inputs.FORMAT, len(config.MODEL.PIXEL_MEAN)
-        self.resize = resize or Resize((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST)
+        self.resize = resize or Resize((inputs.MIN_SIZE_TEST,), inputs.MAX_SIZE_TEST, as_float=inputs.FLOAT_RESIZE)
         self.views = _views(config) if views else {}
-        self.resize_image = _pillow if inputs.EXACT_RESIZE else resize_image
+        self.resize_image = resize_float if inputs.FLOAT_RESIZE else _pillow if inputs.EXACT_RESIZE else resize_image
 
     def __call__(self, image: np.ndarray, channel_order: str = "BGR") -> dict[str, Any]:
-        """Return `image` (3, H, W) uint8, its memory channels last, `height` and `width` of the image as given and,
-        where a method needs other sizes, `views`: {shorter side: the image at that size}.
+        """Return `image` (3, H, W) uint8 (or float32, resized as float), its memory channels last, `height` and
+        `width` of the image as given and, where a method needs other sizes, `views`: {shorter side: the image there}.
 
         Args:
             image: (H, W, C), its channels in `channel_order`; gray and bands come as the config's INPUT.FORMAT.
@@ -91,7 +91,9 @@ def _views(config: CfgNode) -> dict[int, Resize]:
     test, inputs = config.TEST, config.INPUT
     if test.MULTI_SCALE.ENABLED:
         ratio = inputs.MAX_SIZE_TEST / inputs.MIN_SIZE_TEST if inputs.MIN_SIZE_TEST else NO_LIMIT
-        return {side: Resize((side,), round(side * ratio)) for side in test.MULTI_SCALE.SIDES}
+        return {
+            side: Resize((side,), round(side * ratio), as_float=inputs.FLOAT_RESIZE) for side in test.MULTI_SCALE.SIDES
+        }
     if test.AUG.ENABLED:
-        return {side: Resize((side,), test.AUG.MAX_SIZE) for side in test.AUG.MIN_SIZES}
+        return {side: Resize((side,), test.AUG.MAX_SIZE, as_float=inputs.FLOAT_RESIZE) for side in test.AUG.MIN_SIZES}
     return {}

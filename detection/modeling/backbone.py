@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
+from detectron2.modeling import ANCHOR_GENERATOR_REGISTRY, BACKBONE_REGISTRY, FPN, ROI_HEADS_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from backbone import ConfigError, list_backbones, network_class, networks
 from backbone.networks import keywords_of
 
 from ..config.names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
+from .layers import set_norm_eps
 
 # Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
 OWN_KEYS = {
@@ -84,7 +85,9 @@ def build_network(config: CfgNode, input_shape: ShapeSpec | None = None) -> Back
     """Build the config's network as a detectron2 backbone."""
     channels = len(config.MODEL.PIXEL_MEAN) if input_shape is None else input_shape.channels
     name, _ = architecture_of(config)
-    return adapted_class(name)(name, in_chans=channels, **network_keywords(config))
+    network = adapted_class(name)(name, in_chans=channels, **network_keywords(config))
+    set_norm_eps(network, config)
+    return network
 
 
 def network_of(model: nn.Module) -> backbone.Backbone:
@@ -133,6 +136,7 @@ def _named(build: Callable[..., Backbone], name: str) -> Callable[..., Backbone]
 
 def register_all() -> None:
     """Register networks and heads; what is registered already is left as it is."""
+    from .anchors import TorchvisionAnchorGenerator
     from .c4 import C4ROIHeads
     from .fast_rcnn import RegionROIHeads, VGGROIHeads
 
@@ -143,3 +147,5 @@ def register_all() -> None:
     for head in (C4ROIHeads, RegionROIHeads, VGGROIHeads):
         if head.__name__ not in ROI_HEADS_REGISTRY:
             ROI_HEADS_REGISTRY.register(head)
+    if TorchvisionAnchorGenerator.__name__ not in ANCHOR_GENERATOR_REGISTRY:
+        ANCHOR_GENERATOR_REGISTRY.register(TorchvisionAnchorGenerator)

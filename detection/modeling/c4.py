@@ -12,7 +12,7 @@ from backbone.networks.initialise import initialise
 from backbone.networks.resnet import make_stage, with_shortcut
 
 from ..config.names import NORM_NAMES, architecture_of
-from .layers import LastStageLayers
+from .layers import LastStageLayers, set_norm_eps
 from .regions import ContextMixin, with_context
 
 
@@ -38,6 +38,7 @@ class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
             average_down=cfg.MODEL.BACKBONE.AVERAGE_DOWN,
         )
         initialise(stage)
+        set_norm_eps(stage, cfg)
         return stage, table.channels[last]
 
     def forward(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from detectron2.config import CfgNode
 from detectron2.modeling.roi_heads import Res5ROIHeads, StandardROIHeads
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 from backbone import ConfigError
+from backbone.networks.norm import EPS
 from backbone.weights.layouts.base import renamed
 from backbone.weights.layouts.detectron2 import WRITE
 
@@ -85,3 +87,11 @@ def layers_of(heads: nn.Module) -> type:
         f"{type(heads).__name__} does not say what it runs on regions; "
         "give it region_features, mask_features and pretrained_parts, as detection.modeling.layers has them"
     )
+
+
+def set_norm_eps(module: nn.Module, config: CfgNode) -> None:
+    """Give the norms with running moments MODEL.BACKBONE.NORM_EPS, which detectron2's own configs do not have."""
+    eps = config.MODEL.BACKBONE.get("NORM_EPS", EPS)
+    for layer in module.modules():
+        if eps != EPS and hasattr(layer, "running_var"):
+            layer.eps = eps

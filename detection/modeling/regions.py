@@ -13,7 +13,8 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
-from detectron2.structures import Boxes
+from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 
@@ -32,16 +33,48 @@ class ContextMixin:
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         parts = super().from_config(cfg, input_shape)
-        # detectron2's own configs have no such key.
-        if cfg.MODEL.ROI_BOX_HEAD.get("GLOBAL_CONTEXT", False):
-            parts["box_predictor"] = context_predictor(cfg, parts["box_predictor"])
-            parts["global_context"] = True
+        # detectron2's own configs have no such keys.
+        own = cfg.MODEL.ROI_BOX_HEAD
+        context, least_side = own.get("GLOBAL_CONTEXT", False), own.get("MIN_SIZE_TEST", 0.0)
+        if context or least_side:
+            # With context, features are twice as long: the region's and its image's.
+            channels = (1 + context) * parts["box_predictor"].cls_score.in_features
+            parts["box_predictor"] = SizedOutputLayers(cfg, ShapeSpec(channels=channels))
+            parts["box_predictor"].least_side = least_side
+            parts["global_context"] = context
         return parts
 
 
-def context_predictor(config: CfgNode, plain: FastRCNNOutputLayers) -> FastRCNNOutputLayers:
-    """Return sibling layers for features twice as long as `plain` takes: the region's and its image's."""
-    return FastRCNNOutputLayers(config, ShapeSpec(channels=2 * plain.cls_score.in_features))
+class SizedOutputLayers(FastRCNNOutputLayers):
+    """detectron2's sibling layers, which drop boxes with a side below `least_side` pixels before NMS."""
+
+    least_side = 0.0
+
+    def inference(
+        self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """See detectron2's."""
+        boxes, scores = self.predict_boxes(predictions, proposals), self.predict_probs(predictions, proposals)
+        sizes = [image.image_size for image in proposals]
+        scores = [without_small(*found, self.least_side) for found in zip(boxes, scores, sizes)]
+        limits = (self.test_score_thresh, self.test_nms_thresh, self.test_topk_per_image)
+        return fast_rcnn_inference(boxes, scores, sizes, *limits)
+
+
+def without_small(boxes: Tensor, scores: Tensor, size: tuple[int, int], least_side: float) -> Tensor:
+    """Return scores (R, K + 1), 0 where a box has, inside the image (height, width), a side below `least_side`.
+
+    Args:
+        boxes: (R, 4 K), or (R, 4) for boxes that all classes share.
+    """
+    if not least_side:
+        return scores
+    clipped = Boxes(boxes.reshape(-1, 4).clone())
+    clipped.clip(size)
+    corners = clipped.tensor.reshape(-1, boxes.shape[1] // 4, 4)
+    small = ((corners[..., 2:] - corners[..., :2]) < least_side).any(-1)
+    objects = scores[:, :-1].masked_fill(small.expand(-1, scores.shape[1] - 1), 0)
+    return torch.cat([objects, scores[:, -1:]], dim=1)
 
 
 def whole_images(sizes: Sequence[tuple[int, int]], like: Tensor) -> list[Boxes]:

@@ -18,6 +18,8 @@ from torch import Tensor
 from backbone import WeightsError
 from backbone.engine.starting_weights import StartingWeights
 
+from .keys import WEIGHT_KEYS
+
 RENAMED, SAME, LEFT_OUT = "renamed", "as it is", "left out"
 # Rows of a tensor for other classes or another order.
 Change = Callable[[Tensor], Tensor]
@@ -90,6 +92,12 @@ class ForeignDetector(StartingWeights):
     doubt: str = ""
     translation: Translation = field(default_factory=Translation)
     category_ids: list[int] = field(default_factory=list)
+
+    def wanted(self, given: Collection[str]) -> dict[str, Any]:
+        """See `StartingWeights.wanted`."""
+        return {
+            key: value for key, value in super().wanted(given).items() if key in WEIGHT_KEYS.all or key not in given
+        }
 
 
 class DetectorLayout(ABC):

@@ -18,4 +18,11 @@ WEIGHT_KEYS = WeightKeys(
     architecture=lambda config: architecture_of(config)[1],
     # Images that are not of three channels are the config's own: weights of three are adapted to them.
     matters=lambda config, key: key not in IMAGE_KEYS or len(config.MODEL.PIXEL_MEAN) == 3,
+    # Of the heads, what computes something else from the same tensors.
+    whole=(
+        "INPUT.FLOAT_RESIZE",
+        "MODEL.BACKBONE.NORM_EPS",
+        "MODEL.ANCHOR_GENERATOR.NAME",
+        *(f"MODEL.ROI_{head}_HEAD.POOLER_{key}" for head in ("BOX", "MASK") for key in ("TYPE", "SAMPLING_RATIO")),
+    ),
 )

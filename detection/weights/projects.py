@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .detectron2_files import Detectron2Layout
 from .foreign import DetectorLayout, ForeignDetector
+from .torchvision_files import TorchvisionLayout
 
-LAYOUTS: tuple[DetectorLayout, ...] = (Detectron2Layout(),)
+LAYOUTS: tuple[DetectorLayout, ...] = (Detectron2Layout(), TorchvisionLayout())
 
 
 def layout_of(names: Collection[str]) -> DetectorLayout | None:

@@ -13,6 +13,7 @@ class Methods:
 
     Attributes:
         score, nms, limit: least score, IoU above which NMS removes, most detections of an image.
+        least_side: of a box, in pixels of the resized image.
         refine: box refinement.
         vote: least IoU of the boxes that vote; 0: no voting.
         sides: shorter sides whose features are merged (maxout); () none.
@@ -26,6 +27,7 @@ class Methods:
     score: float
     nms: float
     limit: int
+    least_side: float = 0.0
     refine: bool = False
     vote: float = 0.0
     sides: tuple[int, ...] = ()
@@ -61,6 +63,7 @@ def methods_of(config: CfgNode) -> Methods:
         score=heads.SCORE_THRESH_TEST,
         nms=refine.NMS if refine.ENABLED else heads.NMS_THRESH_TEST,
         limit=test.DETECTIONS_PER_IMAGE,
+        least_side=config.MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST,
         refine=refine.ENABLED,
         vote=test.BOX_VOTING.IOU if test.BOX_VOTING.ENABLED else 0.0,
         sides=tuple(sorted(test.MULTI_SCALE.SIDES)) if test.MULTI_SCALE.ENABLED else (),

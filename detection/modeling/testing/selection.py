@@ -16,6 +16,8 @@ def select(found: RegionScores, size: tuple[int, int], methods: Methods) -> Inst
     finite = torch.isfinite(found.boxes).flatten(1).all(1) & torch.isfinite(found.scores).all(1)
     every_score, every_box = found.scores[finite, :-1], clip(found.boxes[finite], size)
     confident = every_score > methods.score
+    if methods.least_side:
+        confident &= ((every_box[..., 2:] - every_box[..., :2]) >= methods.least_side).all(-1)
     boxes, scores, classes = every_box[confident], every_score[confident], confident.nonzero()[:, 1]
     if methods.soft:
         kept, kept_scores = soft_nms(boxes, scores, classes, methods)
