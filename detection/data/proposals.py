@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,6 +16,8 @@ from backbone.common.errors import DataError
 from backbone.common.files import write_whole
 
 from .sets import DetectionSet
+
+CHUNK = 2**22  # bytes, or boxes, that are looked at together
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,13 @@ def save_proposals(path: str | Path, proposals: Proposals, images: DetectionSet)
 
 
 def load_proposals(path: str | Path, images: DetectionSet) -> Proposals:
-    """Read what `save_proposals` wrote, running nothing in it.
+    """Map what `save_proposals` wrote, so that processes share it; nothing in it runs.
 
     Raises:
         DataError: it is missing, broken or unsafe, or holds proposals of other images.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            ids, starts, boxes = file["image_ids"], file["starts"], file["boxes"]
+        ids, starts, boxes = map_arrays(Path(path), ("image_ids", "starts", "boxes"))
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
@@ -73,8 +77,40 @@ def load_proposals(path: str | Path, images: DetectionSet) -> Proposals:
     return Proposals(starts, boxes)
 
 
+def map_arrays(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Return arrays of an .npz file, mapped where they lie in it uncompressed, as np.savez leaves them; else read.
+
+    Raises:
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile: see np.load with allow_pickle=False.
+    """
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        return [_map(archive, file, archive.getinfo(f"{name}.npy")) for name in names]
+
+
+def _map(archive: zipfile.ZipFile, file: BinaryIO, entry: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(entry) as member:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            return np.lib.format.read_array(member, allow_pickle=False)
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise ValueError(f"{entry.filename} is of another version")
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(member)
+        header, size = member.tell(), dtype.itemsize * math.prod(shape)
+        if dtype.hasobject or header + size != entry.file_size:
+            raise ValueError(f"{entry.filename} holds Python objects, or more or less than it says")
+        # At its end, what was read is compared with the checksum.
+        while member.read(CHUNK):
+            pass
+    # Before the content stand 26 bytes, the lengths of name and extra field, and these.
+    file.seek(entry.header_offset + 26)
+    start = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4))) + header
+    if not size:
+        return np.zeros(shape, dtype)
+    return np.memmap(file, dtype, "r", start, shape, "F" if in_columns else "C")
+
+
 def _is_sound(starts: np.ndarray, boxes: np.ndarray, number: int) -> bool:
     if starts.shape != (number + 1,) or starts.dtype != np.int64 or boxes.ndim != 2 or boxes.shape[1] != 4:
         return False
     ordered = starts[0] == 0 and starts[-1] == len(boxes) and bool((np.diff(starts) >= 0).all())
-    return ordered and boxes.dtype == np.float32 and bool(np.isfinite(boxes).all())
+    parts = (boxes[start : start + CHUNK] for start in range(0, len(boxes), CHUNK))
+    return ordered and boxes.dtype == np.float32 and all(np.isfinite(part).all() for part in parts)

@@ -16,6 +16,7 @@ from backbone.engine.loading import make_loader, until_error
 from backbone.engine.record import LOGGER
 
 from ..data.samples import EvaluationSamples
+from .gathering import gather_records
 from .pipeline import WAITING, detect_in_batches, in_order, run_model
 from .transform import TestMapper
 
@@ -98,11 +99,7 @@ def run_on_set(
                 continue
             found.append((index, result))
             progress.add(1)
-    everything = distributed.gather(found)
-    if not distributed.is_main():
-        return []
-    by_image = sorted((pair for part in everything for pair in part), key=lambda pair: pair[0])
-    return [record for _, records in by_image for record in records]
+    return gather_records(found, images.image_ids)
 
 
 def _samples(

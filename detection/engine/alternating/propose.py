@@ -71,13 +71,16 @@ def propose(model: nn.Module, images: DetectionSet, config: CfgNode, *, title: s
             covered += _covered(truth, boxes)
             objects += len(truth)
             progress.add(1)
-    parts = distributed.gather((found, covered, objects))
+    indices, boxes = [index for index, _ in found], pack([boxes for _, boxes in found])
+    parts = distributed.gather_to_main((indices, boxes, covered, objects))
     if not distributed.is_main():
         return None
     of_image = [np.zeros((0, 4), dtype=np.float32)] * len(images)
-    for index, boxes in (pair for part in parts for pair in part[0]):
-        of_image[index] = boxes
-    return Proposed(pack(of_image), sum(part[1] for part in parts) / max(1, sum(part[2] for part in parts)))
+    for indices, boxes, *_ in parts:
+        for place, index in enumerate(indices):
+            of_image[index] = boxes.of(place)
+    covered, objects = (sum(part[column] for part in parts) for column in (2, 3))
+    return Proposed(pack(of_image), covered / max(1, objects))
 
 
 @torch.inference_mode()
