@@ -6,11 +6,12 @@ RUN := $(VENV)/bin/python
 JOBS ?= $(shell $(PYTHON) -c "import os; print(min(8, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()))")
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal
 
-.PHONY: help env quickstart lint test test-slow doctor
+.PHONY: help env quickstart lint test test-slow gpu doctor
 help:
 	@echo "make quickstart   set up, train a small detector on built-in images, show what it finds"
 	@echo "make test         set up, lint, run the tests"
 	@echo "make test-slow    the tests that take minutes each"
+	@echo "make gpu          on a machine with a GPU: its tests, speed against the peers (nine minutes)"
 	@echo "make doctor       check the environment"
 	@echo "PYTHON=... VENV=... choose interpreter and environment"
 
@@ -29,6 +30,9 @@ test: lint
 
 test-slow: env
 	$(PYTEST) -m slow
+
+gpu: env
+	$(RUN) -m benchmarks.gpu $(GPU_FLAGS)
 
 doctor: env
 	$(RUN) tools/doctor.py

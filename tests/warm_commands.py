@@ -33,7 +33,7 @@ def run(
     env: dict[str, str] | None = None,
     cwd: str | Path | None = None,
     merged: bool = False,
-    timeout: float = 300,
+    timeout: float = 900,
 ) -> subprocess.CompletedProcess[str]:
     """Run `[python, script, *arguments]` as subprocess.run(capture_output=True, text=True) does.
 
