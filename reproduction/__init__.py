@@ -1,6 +1,6 @@
 """The paper's tables as lists of rows: run their commands, gather their records, report paper against measured.
 
-Tables 2 to 6 need no detectron2; Tables 7 to 12 (`reproduction.tables`) do.
+Only Tables 7 to 12 (`reproduction.tables`) need detectron2.
 """
 
 from .request import Request, reproduce

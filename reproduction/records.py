@@ -197,7 +197,7 @@ def _changes_of_tests(row: Row, tested: list[dict[str, Any]]) -> list[str]:
     """
     if not row.test_only:
         return []
-    own = {key for step in row.tests for key in (*dict(step.weights_in), *step.overrides[::2])}
+    own = {key for step in row.tests for key in (*dict(step.weights_in), *dict(step.networks_in), *step.overrides[::2])}
     found = []
     for results in tested:
         words = shlex.split(str(results.get("command", "")))

@@ -70,6 +70,7 @@ class Step:
         starts_from: for a training, the folder of the one whose final weights it starts from.
         network: for a training, the architecture whose pretrained weights it starts from.
         weights_in: (config key, folders) of keys that take the final weights of other trainings.
+        networks_in: (config key, architecture) of keys that take the pretrained weights of an architecture.
     """
 
     folder: str
@@ -80,6 +81,7 @@ class Step:
     starts_from: str | None = None
     network: str = ""
     weights_in: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    networks_in: tuple[tuple[str, str], ...] = ()
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -55,6 +55,9 @@ class Calls:
         overrides = self.train[row.config_of(step)] if step.weights_of is None else self.test
         for key, folders in step.weights_in:
             overrides = (*overrides, key, str(tuple(self._final(folder) for folder in folders)))
+        for key, network in step.networks_in:
+            if network in self.weights and key not in overrides[::2]:
+                overrides = (*overrides, key, str((self.weights[network],)))
         return [*parts, *self.flags, *overrides, *step.overrides]
 
     def _weights(self, step: Step) -> str | None:

@@ -76,3 +76,25 @@ def write_det(root: Path, images: Sequence[Path] = (), *, val: int = 6) -> Path:
                 path.write_text(annotation(size, classes_of(index), boxes_of(index, *size)))
             index += 1
     return folder
+
+
+def write_loc(root: Path, images: Sequence[Path], *, classes: int = 4, train: int = 2, val: int = 4) -> Path:
+    """Write ImageNet CLS-LOC below ROOT/ILSVRC, boxes as XML, with LOC_synset_mapping.txt beside it.
+
+    Each class has `train` training images with boxes and one without; val is flat; test has two images alone.
+    """
+    folder = root / "ILSVRC"
+    wnids = [f"n0{1440764 + 7 * place:07d}" for place in range(classes)]
+    (root / "LOC_synset_mapping.txt").parent.mkdir(parents=True, exist_ok=True)
+    (root / "LOC_synset_mapping.txt").write_text("".join(f"{wnid} a, b {wnid}\n" for wnid in wnids))
+    names = [(f"train/{wnid}/{wnid}_{number}", wnid) for wnid in wnids for number in range(train + 1)]
+    names += [(f"val/ILSVRC2012_val_{number + 1:08d}", wnids[number % classes]) for number in range(val)]
+    names += [(f"test/ILSVRC2012_test_{number:08d}", "") for number in (1, 2)]
+    for index, (name, wnid) in enumerate(names):
+        size = place_image(folder / "Data" / "CLS-LOC" / f"{name}.JPEG", index, images)
+        if wnid and not name.endswith(f"{wnid}_{train}"):
+            boxes = boxes_of(index, *size)[:2]
+            path = folder / "Annotations" / "CLS-LOC" / f"{name}.xml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(annotation(size, [wnid] * len(boxes), boxes))
+    return folder

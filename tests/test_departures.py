@@ -12,6 +12,7 @@ import pytest
 from yacs.config import CfgNode
 
 import detection
+from backbone import localization
 from backbone.classification import load_config
 from backbone.engine.config import CONFIG_FOLDER, get, read_yaml
 
@@ -33,6 +34,8 @@ def configs_of(row: list[str]) -> list[str]:
 
 @cache
 def config(name: str) -> Any:
+    if name.startswith("imagenet_loc"):
+        return localization.load_config(name)
     if name.startswith(("imagenet", "cifar10")) and "_det_" not in name:
         return load_config(name)
     return detection.get_config(name)

@@ -22,6 +22,7 @@ LAYERS = (
     ("detection.evaluation",),
     ("detection.data",),
     ("detection.coco_json",),
+    ("backbone.localization",),
     ("backbone.classification", "backbone.segmentation"),
     ("backbone.engine",),
     ("backbone",),

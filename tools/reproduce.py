@@ -21,6 +21,7 @@ EXAMPLE = """tools/reproduce.py --table 6 --data-root /data/cifar10 --rows ResNe
   tools/reproduce.py --table 2 --report-only
   tools/reproduce.py --table 9 --data-root /data --weights resnet101=resnet101.pth --num-gpus 8"""
 CLASSIFICATION, DETECTION = ("2", "3", "4", "6"), ("7", "8", "9", "10", "11", "12")
+LOCALIZATION = ("13", "14")
 
 
 def share(text: str) -> float:
@@ -48,7 +49,9 @@ def network_weights(text: str) -> tuple[str, str]:
 
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("--table", required=True, choices=(*CLASSIFICATION, *DETECTION), help="of the paper")
+    parser.add_argument(
+        "--table", required=True, choices=(*CLASSIFICATION, *DETECTION, *LOCALIZATION), help="of the paper"
+    )
     parser.add_argument(
         "--rows", action="append", metavar="NAME", help="run this row alone; may be given several times (else all)"
     )
@@ -62,7 +65,7 @@ def make_parser() -> Parser:
         type=network_weights,
         default=[],
         metavar="NETWORK=FILE",
-        help="Tables 7 to 12: pretrained weights to start from, as resnet101=FILE, vgg16=FILE (else random weights)",
+        help="Tables 7 to 14: pretrained weights to start from, as resnet101=FILE, vgg16=FILE (else random weights)",
     )
     parser.add_argument("--scale", type=share, default=1.0, metavar="S", help="shorten every schedule, as 0.01")
     parser.add_argument("--report-only", action="store_true", help="run nothing, report what is there")
@@ -92,6 +95,10 @@ def table_of(number: str) -> Table:
         from reproduction.tables import detection_table
 
         return detection_table(number)
+    if number in LOCALIZATION:
+        from reproduction.localization import localization_table
+
+        return localization_table(number)
     from reproduction.classification import classification_table
 
     return classification_table(number)

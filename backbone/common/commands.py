@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": Command("predict", "run a trained detector on images"),
     "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR-10 or a folder of images"),
     "train-segmentation": Command("train_segmentation", "train and test a network for semantic segmentation"),
+    "train-localization": Command("train_localization", "train and test a network that localises an image's class"),
     "check-data": Command("check_data", "find every fault of a data set, and write a mended copy"),
     "convert-data": Command("convert_data", "convert a data set between COCO, YOLO and PASCAL VOC"),
     "weights": Command("weights", "list the trained weights that can be had by name"),

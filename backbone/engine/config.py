@@ -31,6 +31,7 @@ KEYS_OF_TOOLS = {
         *(f"MODEL.{name}" for name in ("META_ARCHITECTURE", "BACKBONE", "RESNETS", "RPN")),
     ),
     "tools/train_segmentation.py": ("MODEL.OUTPUT_STRIDE", "MODEL.HEAD", "DATA.LABEL_FOLDER", "SOLVER.HEAD_LR_FACTOR"),
+    "tools/train_localization.py": ("MODEL.KIND", "MODEL.ANCHOR_SIZES", "TEST.VIEWS", "TEST.CLASSES", "TEST.PROPOSERS"),
     "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS", "SOLVER.EMA_DECAY"),
 }
 CONFIG_FOLDER = CONFIGS

@@ -12,6 +12,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 import backbone.classification.config as classification
+import backbone.localization.config as localization
 import backbone.segmentation.config as segmentation
 
 from . import load as detectors
@@ -32,6 +33,7 @@ TASKS = (
     ("Detectors", "tools/train_net.py", detectors.default_config),
     ("Classifiers", "tools/pretrain.py", classification.default_config),
     ("Segmentation", "tools/train_segmentation.py", segmentation.default_config),
+    ("Localisation", "tools/train_localization.py", localization.default_config),
 )
 # (id of a node, key) -> the comment above the line that set it last.
 Comments = dict[tuple[int, str], str]

@@ -12,8 +12,8 @@ import numpy as np
 
 from backbone.common.errors import DataError
 from backbone.common.text import nearest
+from backbone.common.voc_annotation import Annotation, AnnotationFault, read_annotation
 
-from .annotation import Annotation, AnnotationFault, read_annotation
 from .faults import Faults
 from .layout import VocSplit, read_ids
 

@@ -390,6 +390,7 @@ def test_each_shipped_config_is_of_one_tool():
     names = {
         "cifar10": "pretrain",
         "imagenet_det": "train_net",
+        "imagenet_loc": "train_localization",
         "imagenet_modern": "pretrain",
         "imagenet_plain": "pretrain",
         "imagenet_resnet": "pretrain",

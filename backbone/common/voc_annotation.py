@@ -1,4 +1,4 @@
-"""One annotation file of PASCAL VOC."""
+"""One annotation file in the form of PASCAL VOC, which ImageNet has too."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from backbone.common.errors import DataError
-from backbone.common.reading import LARGEST_TEXT, decode_text, read_bytes
+from .errors import DataError
+from .reading import LARGEST_TEXT, decode_text, read_bytes
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 LARGEST_SIDE = 1_000_000  # pixels; no decoder makes more
 
 
 class AnnotationFault(Exception):
-    """What is wrong with an annotation file. `kind` is one of `faults.MENDS`."""
+    """What is wrong with an annotation file. `kind` is one of `MENDS` in `detection.data.voc.faults`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -29,7 +29,8 @@ class Annotation:
     Attributes:
         size: width and height in pixels.
         names: of the objects' classes, as they stand in the file.
-        boxes: xmin, ymin, xmax, ymax as they stand in the file: 1-based, the last pixel included.
+        boxes: xmin, ymin, xmax, ymax as they stand in the file, the last pixel included; VOC counts from 1, ImageNet
+            from 0.
         difficult: whether each object is marked so.
     """
 
