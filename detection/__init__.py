@@ -9,14 +9,17 @@ from backbone import __version__
 from .compat import close_gaps, require_detectron2
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from detectron2.config import CfgNode
 
+    from backbone.engine.hooks import Hook
+
+    from .engine.training import GivenSet, TrainingRun
     from .inference.detector import Detector
 
-__all__ = ["__version__", "get_config", "load", "register"]
+__all__ = ["__version__", "get_config", "load", "register", "train"]
 
 # Before any module of this package imports detectron2. Imports nothing itself.
 close_gaps()
@@ -34,13 +37,17 @@ def register() -> None:
     register_all()
 
 
-def get_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:
+def get_config(
+    path_or_name: str | Path, overrides: Sequence[object] = (), extend: Callable[[CfgNode], object] | None = None
+) -> CfgNode:
     """Return the frozen detectron2 config of a YAML file.
 
     Args:
         path_or_name: a path, or a bare file name that is then looked for in configs/;
             `detectron2:COCO-Detection/faster_rcnn_R_50_C4_1x` and its like are those of detectron2's model zoo.
         overrides: KEY, VALUE, KEY, VALUE, ...; they win over the file.
+        extend: adds keys of one's own to the unfrozen defaults. All configs of this process have them from then on, so
+            that checkpoints with such keys are read.
 
     Raises:
         ConfigError: no such file, unsafe or broken YAML, or an unknown key or value; the message names the nearest.
@@ -49,6 +56,10 @@ def get_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> Cf
     register()
     from .config import load_config
 
+    if extend is not None:
+        from backbone.engine.extensions import extend_config
+
+        extend_config(extend)
     return load_config(path_or_name, overrides)
 
 
@@ -84,3 +95,58 @@ def load(
     from .inference.opening import load
 
     return load(path_or_name, device, precision, engine, config=config, overrides=overrides)
+
+
+def train(
+    config: str | Path,
+    *,
+    train: GivenSet | None = None,
+    val: GivenSet | None = None,
+    epochs: float | None = None,
+    output_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    overrides: Sequence[object] = (),
+    hooks: Sequence[Hook] = (),
+    device: str | None = None,
+    seed: int | None = None,
+    processes: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **keys: object,
+) -> TrainingRun:
+    """Train a detector, as tools/train_net.py does, and return the run: `metrics`, `detector`, `folder`.
+
+    Args:
+        config: a path, or the name of a file in configs/.
+        train: the training set: a path, (JSON file, image folder), or the name of a known set or several; by default
+            the config's. The classes follow from it.
+        val: the test set, likewise; without it, none is tested on where `train` is given.
+        epochs: passes over the training set, in place of the config's schedule.
+        output_dir: the run folder; output/<config> by default.
+        weights: what training starts from: a path, a name or a URL.
+        overrides: KEY, VALUE, KEY, VALUE, ...
+        hooks: called before and after run, step and evaluation; see `backbone.engine.hooks`.
+        device: "cpu" or "cuda"; a GPU by default, if there is one.
+        processes: that share the batch, one a GPU. Hooks must be picklable then.
+        resume: go on with the run in the folder; overwrite: throw it away. Without either, it is refused.
+        keys: config keys with __ for the dots: SOLVER__BASE_LR=0.01.
+
+    Raises:
+        UserError: of the kind that is wrong: ConfigError, DataError, WeightsError or RunError.
+    """
+    register()
+    from .engine.training import train as run_training
+
+    flags = {"weights": None if weights is None else str(weights), "device": device, "seed": seed}
+    return run_training(
+        config,
+        train=train,
+        val=val,
+        epochs=epochs,
+        output_dir=output_dir,
+        overrides=overrides,
+        hooks=hooks,
+        processes=processes,
+        flags={**flags, "resume": resume, "overwrite": overwrite},
+        keys=keys,
+    )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .distributed import is_main, world_size
-from .progress import duration
+from .progress import duration, shows_bars
 from .record import LOGGER
 
 log = logging.getLogger(LOGGER)
@@ -21,7 +20,7 @@ class ImageProgress:
 
     def __init__(self, total: int, name: str, visible: bool) -> None:
         visible = visible and is_main()
-        on_terminal = visible and sys.stderr.isatty()
+        on_terminal = visible and shows_bars()
         self.total, self.name, self.done = total, name, 0
         self.writes = visible and not on_terminal
         self.began = self.written = time.monotonic()

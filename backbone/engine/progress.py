@@ -8,7 +8,7 @@ import time
 from collections import deque
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from .record import LOGGER
 
@@ -63,17 +63,21 @@ def gpu_memory() -> float | None:
     return torch.cuda.max_memory_allocated() / 2**30
 
 
+def shows_bars() -> bool:
+    """Whether a bar can be shown: on a terminal, and in a notebook that has widgets."""
+    return sys.stderr.isatty() or any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
+
+
 class Progress:
     """Shows a run's steps: one bar that stays on its line on a terminal, a line every so often elsewhere."""
 
     def __init__(self, *, start: int, total: int, visible: bool) -> None:
         self.total = total
         self.began = time.monotonic()
-        on_terminal = visible and sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
             initial=start,
-            disable=not on_terminal,
+            disable=not (visible and shows_bars()),
             dynamic_ncols=True,
             leave=False,
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} {postfix}",

@@ -50,11 +50,7 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
     logger = logging.getLogger(LOGGER)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        # A line that found the disk full is still waiting in the handler's buffer.
-        with contextlib.suppress(OSError):
-            handler.close()
+    stop_logging()
     terminal = logging.StreamHandler(PatientOutput(sys.stdout))
     terminal.setFormatter(_Formatter("%(message)s"))
     terminal.addFilter(lambda record: not getattr(record, "file_only", False))
@@ -70,6 +66,16 @@ def start_logging(folder: Path | None, *, quiet: bool = False) -> logging.Logger
         file.addFilter(lambda record: not getattr(record, "terminal_only", False))
         logger.addHandler(file)
     return logger
+
+
+def stop_logging() -> None:
+    """Take the project's log from the terminal and close log.txt."""
+    logger = logging.getLogger(LOGGER)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        # A line that found the disk full is still waiting in the handler's buffer.
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
 class RunLogger:

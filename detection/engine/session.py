@@ -35,8 +35,8 @@ from .task import DetectionTask
 OWN_FLAGS = ("train", "val", "split", "train_images", "val_images", "train_json", "val_json")
 
 
-def make_request(arguments: Namespace) -> Request:
-    """Return the request of tools/train_net.py's arguments.
+def make_request(arguments: Namespace, **more: Any) -> Request:
+    """Return the request of tools/train_net.py's arguments; `more` are fields that no argument has.
 
     Raises:
         ConfigError: config, overrides or flags do not fit together.
@@ -49,7 +49,7 @@ def make_request(arguments: Namespace) -> Request:
         overrides += ["DATASETS.CACHE", arguments.data_cache]
     if arguments.scheme is not None:
         overrides += ["SOLVER.SCHEME", arguments.scheme]
-    return request_of(arguments, detection.get_config(arguments.config, overrides))
+    return request_of(arguments, detection.get_config(arguments.config, overrides), **more)
 
 
 def run(request: Request, setup: Launch) -> None:
