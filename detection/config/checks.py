@@ -24,7 +24,7 @@ from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 from ..evaluation import ENGINES
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, resolve_context_head
-from .names import NORM_NAMES, TAILS, architecture_of, is_retinanet
+from .names import NORM_NAMES, TAILS, architecture_of, foreign_backbones, has_our_backbone, is_retinanet
 
 AT_MOST = {
     **SHARED_AT_MOST,
@@ -75,7 +75,10 @@ def check_values(config: CfgNode, source: str) -> None:
     """Raise ConfigError for the first value outside its choices, with the nearest one that exists."""
     choices = {**CHOICES, **choices_of(config, source)}
     choices["TEST.EVAL_ENGINE"] = ["auto", *ENGINES]
-    choices["MODEL.BACKBONE.NAME"] = [name + tail for name in list_backbones() for tail in TAILS]
+    choices["MODEL.BACKBONE.NAME"] = [
+        *(name + tail for name in list_backbones() for tail in TAILS),
+        *foreign_backbones(),
+    ]
     check_choices(config, choices, source)
     check_steps(config, source)
     check_pixels(config, source)
@@ -148,12 +151,25 @@ def _check_scheme(config: CfgNode, source: str) -> None:
         )
 
 
+def _check_own_backbone(config: CfgNode, source: str) -> None:
+    """Refuse what needs a network of ours, where the config has a user's own."""
+    name, heads = config.MODEL.BACKBONE.NAME, config.MODEL.ROI_HEADS.NAME
+    if heads == "C4ROIHeads" or config.MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT:
+        what = f"MODEL.ROI_HEADS.NAME {heads}" if heads == "C4ROIHeads" else "MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT"
+        raise ConfigError(f"{source}: {what} needs a network of this project, {name} is your own; use StandardROIHeads")
+
+
 def derive_from_architecture(config: CfgNode, explicit: set[str], source: str) -> None:
     """Set the keys by which detectron2's own heads know the backbone (MODEL.RESNETS.DEPTH, ...) from its name.
+
+    A user's own backbone may read these keys as it likes.
 
     Raises:
         ConfigError: one of them was given, and does not fit MODEL.BACKBONE.NAME; or the head has no global context.
     """
+    if not has_our_backbone(config):
+        _check_own_backbone(config, source)
+        return
     name, table = architecture_of(config)
     derived = {
         "DEPTH": table.depth,

@@ -66,7 +66,7 @@ def from_detectron2(theirs: CfgNode, source: str) -> CfgNode:
     Raises:
         ConfigError: its backbone is none of ours.
     """
-    config, resnets = default_config(), theirs.MODEL.RESNETS
+    config = default_config()
     usual = dict(flat(get_cfg()))
     for key, value in flat(theirs):
         # Where detectron2 leaves a choice of training alone, such as SEED -1, ours stays.
@@ -77,19 +77,29 @@ def from_detectron2(theirs: CfgNode, source: str) -> CfgNode:
     for key in ("TEST.EXPECTED_RESULTS", "TEST.PRECISE_BN.ENABLED"):
         put(config, key, usual[key])
     config.MODEL.WEIGHTS, config.MODEL.DEVICE = "", default_config().MODEL.DEVICE
-    builder, form = theirs.MODEL.BACKBONE.NAME, (resnets.DEPTH, resnets.NUM_GROUPS, resnets.WIDTH_PER_GROUP)
+    take_network(config, source)
+    if not is_retinanet(theirs):
+        config.MODEL.ROI_HEADS.NAME = HEADS.get(theirs.MODEL.ROI_HEADS.NAME, theirs.MODEL.ROI_HEADS.NAME)
+    return config
+
+
+def take_network(config: CfgNode, source: str) -> None:
+    """Set our name of the network that a config names by detectron2's builder and MODEL.RESNETS.
+
+    Raises:
+        ConfigError: none of ours is that network.
+    """
+    resnets, builder = config.MODEL.RESNETS, config.MODEL.BACKBONE.NAME
+    form = (resnets.DEPTH, resnets.NUM_GROUPS, resnets.WIDTH_PER_GROUP)
     name = next((name for name, table in ARCHITECTURES.items() if _form(table) == form), None)
     if builder not in BUILDERS or name is None:
         raise ConfigError(
             f"{source}: no backbone here is {builder} of depth {form[0]}, {form[1]} groups of width {form[2]}"
         )
     config.MODEL.BACKBONE.NAME = name + BUILDERS[builder]
-    if not is_retinanet(theirs):
-        config.MODEL.ROI_HEADS.NAME = HEADS.get(theirs.MODEL.ROI_HEADS.NAME, theirs.MODEL.ROI_HEADS.NAME)
     if resnets.RES5_DILATION == 2:
-        config.MODEL.RESNETS.RES5_DILATION = 1
+        resnets.RES5_DILATION = 1
         config.MODEL.BACKBONE.OUTPUT_STRIDE, config.MODEL.BACKBONE.DILATION_STYLE = 16, "mmdetection"
-    return config
 
 
 def _form(table: Architecture) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ from backbone.engine.config import check_tool, find_config, merge, merge_overrid
 
 from .checks import check_values, derive_from_architecture
 from .defaults import default_config
-from .detectron2_config import from_detectron2, zoo_config
+from .detectron2_config import BUILDERS, from_detectron2, take_network, zoo_config
 from .keys import refuse_unused
 
 # Before the name of a config of detectron2's model zoo.
@@ -29,6 +29,8 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
         check_tool(values, source, "tools/train_net.py")
         merge(config, values, source)
     given = merge_overrides(config, overrides)
+    if config.MODEL.BACKBONE.NAME in BUILDERS:
+        take_network(config, source)
     check(config, default_config(), {*given, *_dotted(values)}, source)
     config.freeze()
     return config

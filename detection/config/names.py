@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from backbone import list_backbones
 from backbone.networks import Architecture, find_architecture
 
 FPN_SUFFIX, P6P7_SUFFIX = "_fpn", "_p6p7"
@@ -23,8 +24,24 @@ NORM_NAMES = {
 }
 
 
+def foreign_backbones() -> list[str]:
+    """Return the backbones in detectron2's registry that are neither ours nor detectron2's own: those of users."""
+    from detectron2.modeling import BACKBONE_REGISTRY
+
+    return [name for name, part in BACKBONE_REGISTRY if not part.__module__.startswith(("detectron2.", "detection."))]
+
+
+def has_our_backbone(config: CfgNode) -> bool:
+    """Whether the config's network is one of `backbone.list_backbones()`, and not a user's own."""
+    return config.MODEL.BACKBONE.NAME in [name + tail for name in list_backbones() for tail in TAILS]
+
+
 def architecture_of(config: CfgNode) -> tuple[str, Architecture]:
-    """Return name and table entry of the config's network."""
+    """Return name and table entry of the config's network.
+
+    Raises:
+        ArchitectureError: it is none of ours; see `has_our_backbone`.
+    """
     name = config.MODEL.BACKBONE.NAME.removesuffix(P6P7_SUFFIX).removesuffix(FPN_SUFFIX)
     return name, find_architecture(name)
 

@@ -18,7 +18,7 @@ from backbone.networks.calibration import calibrate_frozen_bn
 from backbone.networks.norm import FrozenBatchNorm2d
 from backbone.weights.zoos import suggestion
 
-from ..config.names import architecture_of, classes_key
+from ..config.names import architecture_of, classes_key, has_our_backbone
 from ..data.mapper import Resize
 from ..data.sets import DetectionSet
 from ..inference.transform import TestMapper, TestTransform
@@ -67,7 +67,7 @@ def prepare_for_training(
 
 
 def _advice(config: CfgNode) -> str:
-    name = suggestion(architecture_of(config)[0])
+    name = suggestion(architecture_of(config)[0]) if has_our_backbone(config) else None
     return (
         f"; --weights {name} starts from a pretrained backbone" if name else "; --weights gives a pretrained backbone"
     )

@@ -9,7 +9,7 @@ from backbone.common.text import count, some
 from backbone.engine import plan as page
 from backbone.engine.config import get
 
-from ..config.names import architecture_of, classes_key, is_retinanet, kind_of
+from ..config.names import architecture_of, classes_key, has_our_backbone, is_retinanet, kind_of
 from ..data.sets import DetectionSet
 from .datasets import Sets, repeats_of, used_for_training
 
@@ -36,7 +36,11 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     head = "" if is_retinanet(config) else f"{config.MODEL.ROI_HEADS.NAME}, "
     # A plain VGG has none, whatever the key says.
-    norm = config.MODEL.RESNETS.NORM if getattr(architecture_of(config)[1], "batch_norm", True) else "no normalisation"
+    norm = config.MODEL.RESNETS.NORM
+    if not has_our_backbone(config):
+        norm = "a network of your own"
+    elif not getattr(architecture_of(config)[1], "batch_norm", True):
+        norm = "no normalisation"
     classes = count(get(config, classes_key(config)), "class", "classes")
     return (
         f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}, {head}{norm}, {classes}; "

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from backbone.engine.starting_weights import IMAGE_KEYS, WeightKeys
+from detectron2.config import CfgNode
 
-from ..config.names import architecture_of
+from backbone.engine.starting_weights import IMAGE_KEYS, WeightKeys
+from backbone.networks import Architecture
+
+from ..config.names import architecture_of, has_our_backbone
+
+# Stands for a network of the user's own, of which the table knows nothing.
+OWN = Architecture((1,), "basic", (64,), shortcut=None)
+
+
+def _matters(config: CfgNode, key: str) -> bool:
+    if key in IMAGE_KEYS:
+        # Images that are not of three channels are the config's own: weights of three are adapted to them.
+        return len(config.MODEL.PIXEL_MEAN) == 3
+    # The user's own network reads none of these.
+    return has_our_backbone(config) or not key.startswith(("MODEL.BACKBONE.", "MODEL.RESNETS."))
+
 
 WEIGHT_KEYS = WeightKeys(
     flags={
@@ -15,9 +30,8 @@ WEIGHT_KEYS = WeightKeys(
         "dilation_style": "MODEL.BACKBONE.DILATION_STYLE",
     },
     stem="MODEL.BACKBONE.STEM",
-    architecture=lambda config: architecture_of(config)[1],
-    # Images that are not of three channels are the config's own: weights of three are adapted to them.
-    matters=lambda config, key: key not in IMAGE_KEYS or len(config.MODEL.PIXEL_MEAN) == 3,
+    architecture=lambda config: architecture_of(config)[1] if has_our_backbone(config) else OWN,
+    matters=_matters,
     # Of the heads, what computes something else from the same tensors.
     whole=(
         "INPUT.FLOAT_RESIZE",

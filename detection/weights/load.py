@@ -8,7 +8,7 @@ from dataclasses import replace
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from backbone import LoadReport, WeightsError
+from backbone import Backbone, LoadReport, WeightsError
 from backbone.common.text import count
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
@@ -79,7 +79,11 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
         weights, mapped = _for_classes(weights, model, classes)
         report = load_detector(model, weights)
         return f"{source}: whole detector, {count(len(report.loaded), 'tensor')}{mapped}"
-    network = network_of(model)
+    if not isinstance(network := network_of(model), Backbone):
+        raise WeightsError(
+            f"{source}: holds a backbone, but MODEL.BACKBONE.NAME {config.MODEL.BACKBONE.NAME!r} is your own network: "
+            "let it load its weights when it is built; a whole detector's checkpoint can be loaded"
+        )
     tensors, adapted = adapt_channels(network, weights.tensors)
     wanted, rest = _split(tensors, network)
     parts = [(network, wanted)]
