@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backbone import __version__
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from backbone.engine.hooks import Hook
 
+    from .data.sets import DetectionSet
     from .engine.training import GivenSet, TrainingRun
     from .inference.detector import Detector
 
@@ -26,15 +27,26 @@ close_gaps()
 
 
 def register() -> None:
-    """Put every backbone, with and without FPN, and our heads into detectron2's registries. Harmless when repeated.
+    """Put our backbones, with and without FPN, and heads into detectron2's registries, and our data sets into its
+    DatasetCatalog. Harmless when repeated.
 
     Raises:
         RunError: detectron2 is not installed.
     """
     require_detectron2()
+    from .data.catalog import catalog_sets
+    from .data.registered import register_sets
     from .modeling import register_all
 
     register_all()
+    register_sets(catalog_sets(), _load_set)
+
+
+def _load_set(name: str) -> tuple[DetectionSet, dict[str, Any]]:
+    # Not at registration: it brings in the whole engine.
+    from .engine.catalog_sets import load_named
+
+    return load_named(name)
 
 
 def get_config(
@@ -60,7 +72,15 @@ def get_config(
         from backbone.engine.extensions import extend_config
 
         extend_config(extend)
-    return load_config(path_or_name, overrides)
+    config = load_config(path_or_name, overrides)
+    if config.DATALOADER.NUM_WORKERS < 0:
+        # detectron2's own loaders know no number that stands for the machine's.
+        from backbone.engine.loading import resolve_workers
+
+        config.defrost()
+        config.DATALOADER.NUM_WORKERS = resolve_workers(config.DATALOADER.NUM_WORKERS, 1)
+        config.freeze()
+    return config
 
 
 def load(

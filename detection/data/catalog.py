@@ -26,6 +26,7 @@ class Source:
         json_file: in COCO form; of a set of VOC or ImageNet DET the list of its images.
         own: of a set of one's own, given by --train or --val: its form and where it lies.
         voc: of those of VOC and DET, where the rest lies.
+        registered: it is a set of detectron2's DatasetCatalog.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Source:
     official: bool = False
     own: Place | None = None
     voc: VocSplit | None = None
+    registered: bool = False
 
     @property
     def flags(self) -> str:
@@ -72,6 +74,12 @@ CUSTOM_SETS = ("custom_train", "custom_val")
 
 def known_sets() -> list[str]:
     return [*COCO_SETS, *VOC_SETS, *DET_SETS, *UNIONS, *MINI_SETS, *CUSTOM_SETS]
+
+
+def catalog_sets() -> list[str]:
+    """Return the sets that training can name without further keys; those for detectron2's DatasetCatalog."""
+    hidden = [name for name in COCO_SETS if name.endswith("test-dev")]
+    return [name for name in known_sets() if name not in (*CUSTOM_SETS, *VOC_WITHOUT_ANNOTATIONS, *hidden)]
 
 
 def parts_of(name: str) -> tuple[str, ...]:

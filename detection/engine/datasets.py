@@ -16,11 +16,12 @@ from backbone.engine import distributed
 
 from ..coco_json.masks import drawn
 from ..data.cache import Wanted, load_cached
-from ..data.catalog import CUSTOM_SETS, Source, locate, parts_of
+from ..data.catalog import CUSTOM_SETS, Source, known_sets, locate, parts_of
 from ..data.checks import UNUSABLE_BOXES, Fault, check_coco, raise_on_errors, read_json, warnings_line
 from ..data.mapper import Mapper, Resize
 from ..data.own import choose_images, find_place, keep_images, part_of_run, read_place
 from ..data.proposals import Proposals
+from ..data.registered import is_registered, read_registered
 from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
 from ..data.voc import DetSplit, VocObjects, read_split
@@ -68,7 +69,9 @@ class Sets:
 
 
 def source_of(name: str, config: CfgNode) -> Source:
-    """Return where a set lies; custom sets are in the config itself."""
+    """Return where a set lies; custom sets are in the config itself. Names of ours win over the DatasetCatalog's."""
+    if name not in known_sets() and is_registered(name):
+        return Source(name, Path(name), Path(), registered=True)
     if name not in CUSTOM_SETS:
         return locate(name, config.DATASETS.ROOT or None)
     custom = config.DATASETS.CUSTOM
@@ -129,7 +132,7 @@ def load_sets(
 
 def _cached(sources: list[Source], config: CfgNode, masks: bool, build: Callable[[], DetectionSet]) -> DetectionSet:
     """Return what `build` makes of the sources, from DATASETS.CACHE where all of them are whole files in COCO form."""
-    if config.DATASETS.CUSTOM.SPLIT or any(source.voc is not None or source.own is not None for source in sources):
+    if config.DATASETS.CUSTOM.SPLIT or any(s.voc is not None or s.own is not None or s.registered for s in sources):
         return build()
     # All that decides what is read from the files.
     settings = [masks, config.DATASETS.BAD_BOXES, *([source.name, source.official] for source in sources)]
@@ -166,6 +169,8 @@ def _load(
     if source.own is not None:
         own = read_place(source.own, classes)
         data, faults, folder = own.data, own.faults, own.folder
+    elif source.registered:
+        faults, (data, folder) = [], read_registered(source.name)
     else:
         folder = source.image_folder
         if not folder.is_dir():

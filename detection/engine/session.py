@@ -17,6 +17,7 @@ from backbone.engine.record import CONFIG
 from backbone.engine.session import Request
 from backbone.engine.task_run import TaskRun, start
 
+from ..config import load_config
 from ..config.keys import idle_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
@@ -41,6 +42,7 @@ def make_request(arguments: Namespace, **more: Any) -> Request:
     Raises:
         ConfigError: config, overrides or flags do not fit together.
     """
+    detection.register()
     overrides = [
         *overrides_of(arguments, root_key="DATASETS.ROOT"),
         *own_data_keys(**{name: getattr(arguments, name) for name in OWN_FLAGS}),
@@ -49,7 +51,7 @@ def make_request(arguments: Namespace, **more: Any) -> Request:
         overrides += ["DATASETS.CACHE", arguments.data_cache]
     if arguments.scheme is not None:
         overrides += ["SOLVER.SCHEME", arguments.scheme]
-    return request_of(arguments, detection.get_config(arguments.config, overrides), **more)
+    return request_of(arguments, load_config(arguments.config, overrides), **more)
 
 
 def run(request: Request, setup: Launch) -> None:

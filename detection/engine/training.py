@@ -21,6 +21,7 @@ from backbone.engine.record import RESULTS, read_metrics, stop_logging
 from backbone.engine.session import default_output
 
 from ..data.catalog import known_sets
+from ..data.registered import is_registered
 from ..inference.detector import Detector, load_trained_detector
 from .session import make_request, run
 
@@ -108,14 +109,14 @@ def _own(split: str, section: str, value: GivenSet | None, pairs: list[object]) 
     if value is None:
         return {}
     names = [value] if isinstance(value, (str, Path)) else list(value)
-    if all(str(name) in known_sets() for name in names):
+    if all(str(name) in known_sets() or is_registered(str(name)) for name in names):
         pairs += [f"DATASETS.{section}", tuple(map(str, names))]
         if split == "train" and "DATASETS.TEST" not in pairs:
             # The config's own test set has other classes.
             pairs += ["DATASETS.TEST", ()]
         return {}
     if len(names) == 2 and os.path.isdir(names[1]):
-        return {f"{split}_json": str(names[0]), f"{split}_images": str(names[1])}
+        return {split: str(names[0]), f"{split}_images": str(names[1])}
     if len(names) > 1:
         raise ConfigError(f"{split} is {value!r}; give a path, (JSON file, image folder), or names of data sets")
     if not os.path.exists(names[0]):

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from runs import keys
 from torch import nn
 
 import detection
-from backbone import ConfigError, WeightsError
+from backbone import ConfigError, DataError, WeightsError
 from backbone.common.mini_set import mini_set_root
 
 detection.register()
 
 from detectron2.config import LazyCall, get_cfg, instantiate  # noqa: E402
+from detectron2.data import DatasetCatalog, MetadataCatalog  # noqa: E402
+from detectron2.data.datasets import load_coco_json, register_coco_instances  # noqa: E402
 from detectron2.engine import DefaultTrainer  # noqa: E402
 from detectron2.evaluation import COCOEvaluator  # noqa: E402
 from detectron2.layers import ShapeSpec  # noqa: E402
 from detectron2.modeling import BACKBONE_REGISTRY, ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY, Backbone  # noqa: E402
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, StandardROIHeads  # noqa: E402
+from detectron2.structures import BoxMode  # noqa: E402
+
+from detection.engine.datasets import load_sets  # noqa: E402
 
 CONFIG = "mini_faster_rcnn_r18.yaml"
 QUICK = keys({"SOLVER.MAX_ITER": 1, "DATALOADER.NUM_WORKERS": 0, "TEST.PICTURES": 0, "SOLVER.CHECKPOINT_PERIOD": 0})
+
+QUICK_ANY = [item for pair in zip(QUICK[::2], QUICK[1::2]) if pair[0] != "DATASETS.TEST" for item in pair]
 
 
 class OwnNet(Backbone):
@@ -127,13 +137,14 @@ def test_default_trainer_with_our_config_and_our_sets(tmp_path):
         def build_evaluator(cls, cfg, dataset_name):
             return COCOEvaluator(dataset_name, output_dir=str(tmp_path / "found"))
 
-    changes = [item for pair in zip(QUICK[::2], QUICK[1::2]) if pair[0] != "DATALOADER.NUM_WORKERS" for item in pair]
-    config = detection.get_config(CONFIG, [*changes, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path)])
+    here = ("MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "SOLVER.CHECKPOINT_PERIOD", 5)
+    config = detection.get_config(CONFIG, [*QUICK, *here])
+    assert detection.get_config(CONFIG).DATALOADER.NUM_WORKERS >= 0  # which torch's loader takes
     assert config.DATASETS.TRAIN == ("mini_train",)
     trainer = Trainer(config)
     trainer.resume_or_load(resume=False)
     trainer.train()
-    assert trainer.iter == 0 and (tmp_path / "model_final.pth").is_file()
+    assert trainer.iter == 1 and (tmp_path / "model_final.pth").is_file()
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert lines == [] or lines[-1]["total_loss"] > 0
 
@@ -153,3 +164,99 @@ def test_our_networks_in_its_own_config():
     from detectron2.modeling import build_backbone
 
     assert build_backbone(config).output_shape()["p4"].stride == 16
+
+
+# -- data sets
+
+
+@pytest.fixture(scope="module")
+def own_sets():
+    """Two sets in the DatasetCatalog: the mini set's first images read by detectron2, and one made by hand."""
+    root = mini_set_root()
+    register_coco_instances("own_coco", {}, str(root / "annotations" / "instances_val.json"), str(root / "val"))
+    by_hand = [
+        {
+            "file_name": str(path),
+            "image_id": f"image {index}",
+            "width": 160,
+            "height": 120,
+            "annotations": [
+                {"bbox": [10, 20, 70, 90], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 1},
+                {"bbox": [0.5, 0.5, 0.1, 0.2], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 1},
+            ],
+        }
+        for index, path in enumerate(sorted((root / "val").iterdir())[:3])
+    ]
+    for record in by_hand:
+        record["height"], record["width"] = cv2.imread(record["file_name"]).shape[:2]
+        record["annotations"][1]["bbox"] = [0, 0, record["width"], 30]
+    DatasetCatalog.register("own_hand", lambda: by_hand)
+    MetadataCatalog.get("own_hand").set(thing_classes=["cat", "dog"])
+    yield by_hand
+    for name in ("own_coco", "own_hand"):
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def loaded(name: str, **changes):
+    values = [item for key, value in changes.items() for item in (key.replace("__", "."), value)]
+    return load_sets(
+        detection.get_config(CONFIG, ["DATASETS.TRAIN", (name,), *values, "DATASETS.TEST", (name,)]), training=True
+    )
+
+
+def test_a_set_of_its_catalog_is_the_set_of_its_file(own_sets):
+    """The same images, boxes, classes and ids as the JSON file that detectron2 has read."""
+    theirs, ours = loaded("own_coco", MODEL__MASK_ON=True).train, loaded("mini_val", MODEL__MASK_ON=True).train
+    assert (theirs.classes, theirs.category_ids) == (ours.classes, ours.category_ids)
+    assert theirs.image_ids.tolist() == ours.image_ids.tolist()
+    assert [theirs.path(index) for index in range(len(theirs))] == [ours.path(index) for index in range(len(ours))]
+    for name in ("boxes", "labels", "crowd", "starts", "sizes"):
+        assert np.allclose(getattr(theirs, name), getattr(ours, name)), name
+    assert len(theirs.segmentations) == len(ours.segmentations)
+
+
+def test_a_set_made_by_hand_trains_and_tests(own_sets, tmp_path):
+    run = detection.train(
+        CONFIG, train="own_hand", val="own_hand", output_dir=tmp_path / "run", overrides=QUICK_ANY, device="cpu"
+    )
+    assert run.detector.classes == ["cat", "dog"] and run.detector.category_ids == [0, 1]
+    assert "3 images" in (run.folder / "log.txt").read_text()
+    assert run.metrics["bbox"]["AP"] >= 0
+    images = loaded("own_hand").train
+    assert images.boxes[0].tolist() == [10, 20, 70, 90] and images.crowd.tolist() == [False, True] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda record: record.pop("width"), "no 'width'"),
+        (lambda record: record["annotations"][0].pop("bbox"), "no 'bbox'"),
+        (lambda record: record["annotations"][0].update(category_id=7), "no 7"),
+        (lambda record: record["annotations"][0].update(bbox=[1, 2, 3]), "own_hand: a record is not"),
+        (lambda record: record.update(file_name="/no/such.jpg"), "/no: no such folder"),
+    ],
+)
+def test_records_that_are_wrong_are_named(own_sets, monkeypatch, change, said):
+    record = copy.deepcopy(own_sets[0])
+    change(record)
+    monkeypatch.setattr(DatasetCatalog, "data", {**DatasetCatalog.data, "own_hand": lambda: [record]})
+    with pytest.raises(DataError, match=said):
+        loaded("own_hand")
+
+
+def test_our_sets_in_its_catalog():
+    found, ours = DatasetCatalog.get("mini_val"), loaded("mini_val", MODEL__MASK_ON=True).train
+    theirs = load_coco_json(MetadataCatalog.get("mini_val").json_file, str(mini_set_root() / "val"), "compare")
+    assert len(found) == len(theirs) == len(ours)
+    for own, other in zip(found, theirs):
+        assert {key: own[key] for key in ("file_name", "image_id", "height", "width")} == {
+            key: other[key] for key in ("file_name", "image_id", "height", "width")
+        }
+        assert [item["category_id"] for item in own["annotations"]] == [i["category_id"] for i in other["annotations"]]
+        boxes = [BoxMode.convert(i["bbox"], i["bbox_mode"], BoxMode.XYXY_ABS) for i in other["annotations"]]
+        assert np.allclose([item["bbox"] for item in own["annotations"]], boxes, atol=1e-4) or not boxes
+    MetadataCatalog.remove("compare")
+    assert MetadataCatalog.get("mini_val").thing_classes == ours.classes
+    detection.register()
+    assert {"coco_2017_train", "mini_train", "voc_0712"} <= set(DatasetCatalog.list())
