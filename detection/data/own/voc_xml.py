@@ -8,8 +8,8 @@ from typing import Any
 
 from backbone.common.errors import DataError
 from backbone.common.images import list_images
+from backbone.common.voc_annotation import Annotation, AnnotationFault, read_annotation
 
-from ..voc.annotation import Annotation, AnnotationFault, read_annotation
 from ..voc.faults import MENDS
 from ..voc.layout import VocSplit, read_ids
 from .records import DECIMALS, Records, by_stem, only_image
