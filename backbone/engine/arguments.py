@@ -105,9 +105,12 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
 
 
 def launch_of(arguments: Namespace, device: str) -> Launch:
-    """Return the processes that the flags ask for."""
+    """Return the processes that the flags ask for, or of which srun has started this one."""
+    from . import slurm
     from .processes import Launch
 
+    if arguments.num_machines == 1 and arguments.dist_url == "auto":
+        slurm.take_over()
     return Launch(
         device=device,
         processes=next((n for n in (arguments.num_gpus, arguments.num_processes) if n is not None), None),

@@ -1,8 +1,7 @@
-"""The processes of a run: started here or by torchrun, NCCL on GPUs and gloo on CPUs, the same code on all."""
+"""The processes of a run: started here, by torchrun or by srun, NCCL on GPUs and gloo on CPUs, the same code on all."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -20,10 +19,8 @@ import torch.multiprocessing as mp
 
 from ..common.cli import leave
 from ..common.errors import PeerError, ProcessError, RunError, UserError
-from . import joining, lost, signals
-from .record import LOGGER
+from . import joining, lost, signals, slurm
 
-log = logging.getLogger(LOGGER)
 # Seconds in which the other processes end by themselves, when one has.
 GRACE = 15.0
 
@@ -79,7 +76,8 @@ class Launch:
             raise RunError("--num-machines above 1 needs --dist-url tcp://HOST:PORT of machine 0")
         if self.device == "cuda":
             found = torch.cuda.device_count()
-            if found < self.here:
+            # SLURM may give each task a GPU of its own (--gpus-per-task 1).
+            if found < self.here and not (found == 1 and slurm.started()):
                 raise RunError(
                     f"{self.here} GPUs asked for, torch sees {found}; use --num-gpus {found}"
                     if found
@@ -92,9 +90,10 @@ class Launch:
             raise RunError(f"RANK must be 0 to WORLD_SIZE - 1, not {rank} of {world_size}; torchrun sets both")
         whole("LOCAL_RANK", 0), whole("MASTER_PORT")
         if self.processes not in (None, self.here):
+            launcher, flag = ("srun", "--ntasks-per-node") if slurm.started() else ("torchrun", "--nproc-per-node")
             raise RunError(
-                f"--num-processes {self.processes} (or --num-gpus) under torchrun, which has started {self.here} here: "
-                f"give it --nproc-per-node {self.processes}"
+                f"--num-processes {self.processes} (or --num-gpus) under {launcher}, which has started {self.here} "
+                f"here: give it {flag} {self.processes}"
             )
         if self.machines > 1 or self.dist_url != "auto":
             raise RunError(
@@ -104,7 +103,8 @@ class Launch:
 
 
 def by_torchrun() -> bool:
-    """Whether torchrun, or another launcher that sets its variables, has started this process as one of several."""
+    """Whether torchrun, or another launcher that sets its variables (see `slurm.take_over`), has started this process
+    as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ
 
 
@@ -149,7 +149,6 @@ def run(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
             error.quiet = joining.is_said(error)
             raise
     elif setup.world_size == 1:
-        _warn_of_slurm()
         if setup.device == "cuda":
             torch.cuda.set_device(0)
         with lost.named():
@@ -160,7 +159,7 @@ def run(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
 
 def _take_part(main: Callable[..., Any], arguments: tuple, setup: Launch, local: int, meeting: joining.Meeting) -> None:
     if setup.device == "cuda":
-        torch.cuda.set_device(local)
+        torch.cuda.set_device(local % torch.cuda.device_count())
     with lost.named():
         joining.join(meeting, "nccl" if setup.device == "cuda" else "gloo")
         main(*arguments)
@@ -281,16 +280,6 @@ def _keep_quiet_about_semaphores() -> None:
     """
     filters = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker:UserWarning"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, filters))
-
-
-def _warn_of_slurm() -> None:
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS") or "1"
-    if tasks != "1" and os.environ.get("SLURM_PROCID", "0") == "0":
-        log.warning(
-            "SLURM has %s tasks, each of which runs by itself here; for one run over several processes let srun start "
-            "one torchrun a machine, or give --num-processes (--num-machines and --dist-url for several machines)",
-            tasks,
-        )
 
 
 def _free_port() -> int:
