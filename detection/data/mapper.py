@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 import orjson
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
 from torch.nn import functional as F
 
 from backbone.common.images import read_image, resize_image
 
+from .keypoints import flip_partners, move_keypoints
 from .proposals import Proposals
 from .sets import DetectionSet
 
@@ -127,6 +128,7 @@ class Mapper:
         self.flip = flip
         self.mask_format = mask_format
         self.given = proposals
+        self.partners = flip_partners(images.keypoint_names)
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, instances and, where they
@@ -173,8 +175,11 @@ class Mapper:
         instances.gt_classes = torch.from_numpy(self.images.labels[rows])
         if masks is not None:
             instances.gt_masks = masks
-            if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
-                instances = instances[masks.nonempty()]
+        if self.images.keypoints is not None:
+            points = move_keypoints(self.images.keypoints[rows], (height, width), scale, flip, self.partners)
+            instances.gt_keypoints = Keypoints(torch.from_numpy(points))
+        if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
+            instances = instances[masks.nonempty()]
         return instances
 
     def proposals(self, index: int, width: int, height: int, flip: str) -> Instances:

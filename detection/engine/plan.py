@@ -42,6 +42,8 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     elif not getattr(architecture_of(config)[1], "batch_norm", True):
         norm = "no normalisation"
     classes = count(get(config, classes_key(config)), "class", "classes")
+    if config.MODEL.KEYPOINT_ON:
+        classes += f", {count(config.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, 'keypoint')}"
     return (
         f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}, {head}{norm}, {classes}; "
         f"{page.trained(model)}, "

@@ -26,7 +26,7 @@ from ..weights.load import open_starting_weights
 from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
 from .folder import FREE_KEYS, RUN_FILES
-from .model import fit_classes, load_trained, prepare_for_training
+from .model import fit_classes, fit_keypoints, load_trained, prepare_for_training
 from .own_sets import SPLIT_FILE, own_data_keys, read_held_out, split_record
 from .plan import plan
 from .results import report
@@ -72,8 +72,8 @@ class DetectionRun(TaskRun):
         detection.register()
         set_backends(self.config)
         check_ensemble(self.config)
-        self.sets = self.load_sets()
-        self.config = fit_classes(self.config, self.sets.classes, set(self.request.given))
+        self.sets, given = self.load_sets(), set(self.request.given)
+        self.config = fit_keypoints(fit_classes(self.config, self.sets.classes, given), self.sets.any, given)
         self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
 

@@ -145,8 +145,9 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
 
 
 def draw(image: np.ndarray, instances: Instances, classes: list[str]) -> np.ndarray:
-    """Return the BGR image with boxes, and masks where there are any, drawn on it."""
+    """Return the BGR image with boxes, and masks and keypoints where there are any, drawn on it."""
     masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
     boxes = instances.pred_boxes.tensor.numpy()
     labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
-    return draw_objects(image, boxes, labels, classes, scores=scores, masks=masks)
+    points = instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else None
+    return draw_objects(image, boxes, labels, classes, scores=scores, masks=masks, keypoints=points)

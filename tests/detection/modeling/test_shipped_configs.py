@@ -132,6 +132,7 @@ OUR_C4 = {"MODEL.ROI_HEADS.NAME": "C4ROIHeads"}
         ("coco_faster_rcnn_r101_fpn_3x.yaml", "COCO-Detection/faster_rcnn_R_101_FPN_3x.yaml", "resnet101_fpn"),
         ("coco_mask_rcnn_r50_fpn.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "resnet50_fpn"),
         ("coco_mask_rcnn_r50.yaml", "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", "resnet50"),
+        ("coco_keypoint_rcnn_r50_fpn.yaml", "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", "resnet50_fpn"),
         ("coco_cascade_mask_rcnn_r50_fpn.yaml", "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", "resnet50_fpn"),
         ("coco_retinanet_r50_fpn.yaml", "COCO-Detection/retinanet_R_50_FPN_1x.yaml", "resnet50_fpn_p6p7"),
     ],
@@ -168,6 +169,7 @@ def test_configs_that_people_are_told_of_are_there():
         "faster_rcnn_r50_fpn",
         *("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_fpn", "mask_rcnn_r101_fpn"),
         *("retinanet_r50_fpn", "retinanet_r101_fpn", "cascade_rcnn_r50_fpn", "cascade_mask_rcnn_r50_fpn"),
+        "keypoint_rcnn_r50_fpn",
     )
     promised = {*(f"coco_{detector}" for detector in detectors), "mini_faster_rcnn_r18"}
     assert {f"{name}.yaml" for name in promised} <= set(NAMES)
@@ -199,8 +201,9 @@ def test_name_says_what_it_is(name):
     assert f"{network}{tail}" == settings.MODEL.BACKBONE.NAME
     assert settings.MODEL.MASK_ON is ("mask" in name)
     source = name.split("_")[0]
+    source = "keypoints_coco" if "keypoint" in name else source
     assert all(entry.startswith(source) for entry in (*settings.DATASETS.TRAIN, *settings.DATASETS.TEST))
-    classes = {"coco": 80, "imagenet": 200, "mini": len(CLASSES), "voc": 20}
+    classes = {"coco": 80, "keypoints_coco": 1, "imagenet": 200, "mini": len(CLASSES), "voc": 20}
     assert classes[source] == get(settings, classes_key(settings))
 
 
