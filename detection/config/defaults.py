@@ -61,6 +61,9 @@ def add_defaults(config: CfgNode) -> None:
     # averaged where the image shrinks, in float, and to a side that is rounded down.
     config.INPUT.FLOAT_RESIZE = False
 
+    # Fit the sizes of training and test to images that are smaller: 1.25 times the median of their shorter sides.
+    config.INPUT.AUTO_SIZE = False
+
     # Root of the data sets in their official layouts; `--data-root` sets it.
     config.DATASETS.ROOT = ""
     # The sets that `--train-json` and its siblings describe, under the names custom_train and custom_val.
@@ -87,6 +90,8 @@ def add_defaults(config: CfgNode) -> None:
     config.DATASETS.MAX_BAD_IMAGES = 100
 
     solver = config.SOLVER
+    # Take the batch that the free memory holds, at most REFERENCE_BATCH_SIZE and a fiftieth of the training images.
+    solver.AUTO_BATCH = False
     # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 16
     # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.
