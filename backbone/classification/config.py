@@ -73,7 +73,7 @@ def default_config() -> CfgNode:
     config.DATA = _data()
     _add_input(config.INPUT)
     _add_solver(config.SOLVER)
-    config.TEST = _test()
+    _add_test(config.TEST)
     return add_keys(config)
 
 
@@ -187,8 +187,7 @@ def _add_solver(solver: CfgNode) -> None:
     solver.WARMUP_ERROR = 0.0
 
 
-def _test() -> CfgNode:
-    test = CfgNode()
+def _add_test(test: CfgNode) -> None:
     # Iterations between evaluations; 0 for the last one alone.
     test.EVAL_PERIOD = 5000
     # Of the evaluations on the way, and of the last one: "single" (the image as it is), "1crop", "10crop", "dense".
@@ -201,7 +200,6 @@ def _test() -> CfgNode:
     test.BATCH_SIZE = 100
     # True averages of BN over that many training images, after the last step.
     test.PRECISE_BN = CfgNode({"ENABLED": True, "NUM_IMAGES": 10000})
-    return test
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:

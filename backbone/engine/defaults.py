@@ -22,9 +22,9 @@ SHARED_CHOICES = {
 # Of the keys of `add_shared_defaults`, and of those that every task has with a default of its own.
 SHARED_POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 SHARED_NOT_NEGATIVE = (
-    *("SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
+    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
     *("SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.GAMMA"),
-    *("TEST.EVAL_PERIOD", "SEED"),
+    *("TEST.EVAL_PERIOD", "TEST.PATIENCE", "SEED"),
 )
 # Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
 SIDE, IMAGES = 16_384, 2**20
@@ -44,6 +44,8 @@ def add_shared_defaults(config: Any) -> None:
     # Channel order of the images: "RGB" or "BGR"; detectors also take "L" (gray, one channel) and "bands" (as many as
     # MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
     _section(config, "INPUT").FORMAT = "RGB"
+    # Evaluations one after the other without a new best after which a training ends; 0: it goes on to its last step.
+    _section(config, "TEST").PATIENCE = 0
     _add_model(_section(config, "MODEL"))
     _add_solver(_section(config, "SOLVER"))
 
@@ -91,9 +93,6 @@ def add_network_keys(model: Any) -> None:
 def _add_solver(solver: Any) -> None:
     # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
     solver.AUTO_SCALE = True
-    # Passes over the training set, in place of MAX_ITER; 0: MAX_ITER counts. The config's other counts of iterations
-    # (STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD, TEST.EVAL_PERIOD) keep their share of MAX_ITER.
-    solver.EPOCHS = 0.0
     # Momentum of SGD.
     solver.MOMENTUM = 0.9
     # Nesterov's form of the momentum.

@@ -66,7 +66,7 @@ def default_config() -> CfgNode:
     config.DATA = _data()
     _add_input(config.INPUT)
     _add_solver(config.SOLVER)
-    config.TEST = _test()
+    _add_test(config.TEST)
     return config
 
 
@@ -141,8 +141,7 @@ def _add_solver(solver: CfgNode) -> None:
     solver.WARMUP_FACTOR = 0.1
 
 
-def _test() -> CfgNode:
-    test = CfgNode()
+def _add_test(test: CfgNode) -> None:
     # Iterations between evaluations; 0 for the last one alone.
     test.EVAL_PERIOD = 10000
     # "1crop": the RPN sees the centre crop; "dense": the whole image at each of DENSE_SIDES.
@@ -159,7 +158,6 @@ def _test() -> CfgNode:
     test.ENSEMBLE = ()
     # Regions of R-CNN, and views of a classifier, in a forward pass.
     test.BATCH_SIZE = 64
-    return test
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:

@@ -72,7 +72,7 @@ def default_config() -> CfgNode:
     config.DATA = _data()
     _add_input(config.INPUT)
     _add_solver(config.SOLVER)
-    config.TEST = _test()
+    _add_test(config.TEST)
     return add_keys(config)
 
 
@@ -162,8 +162,7 @@ def _add_solver(solver: CfgNode) -> None:
     solver.WARMUP_FACTOR = 0.1
 
 
-def _test() -> CfgNode:
-    test = CfgNode()
+def _add_test(test: CfgNode) -> None:
     # Iterations between evaluations; 0 for the last one alone.
     test.EVAL_PERIOD = 5000
     # Images are tested whole: at their own size (0), or scaled to this shorter side. Labels keep their size.
@@ -174,7 +173,6 @@ def _test() -> CfgNode:
     test.FLIP = False
     # Test images drawn with what was predicted and what is true.
     test.PICTURES = 12
-    return test
 
 
 def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> CfgNode:

@@ -131,7 +131,6 @@ class Detector:
             category_ids=self.category_ids,
             size=instances.image_size,
             masks=masks,
-            keypoints=instances.pred_keypoints.numpy()[order] if instances.has("pred_keypoints") else None,
             read=lambda: picture_of(read(), self.channel_order),
         )
 

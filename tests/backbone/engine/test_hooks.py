@@ -14,6 +14,7 @@ from backbone.classification.config import default_config, load_config
 from backbone.common.errors import ConfigError
 from backbone.engine import checkpoint, extensions, hooks
 from backbone.engine.arguments import overrides_of
+from backbone.engine.early_stopping import EarlyStopping
 from backbone.engine.hooks import Hook, register_hook, registered_hooks
 from backbone.engine.record import read_metrics
 from backbone.engine.schedule import MultiStep
@@ -143,6 +144,23 @@ def test_after_run_is_called_however_a_run_ends(tmp_path):
     assert diary.lines[-1] == "after_run 1"
 
 
+VALUES = (0, 3, 1, 2, 2, 3, 4, 1, 0, 5)  # of the metric, by iteration
+
+
+@pytest.mark.parametrize("first", [None, 2])
+@pytest.mark.parametrize(("patience", "last"), [(2, 4), (3, 5), (4, 6), (5, 9)])
+def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch, patience, last, first):
+    """Evaluated after each step; a step more is taken. A run that was interrupted counts on."""
+    value_of = lambda task, final: {"set": {"value": VALUES[round(10 * task.model.weight.item())]}}  # noqa: E731
+    monkeypatch.setattr(Line, "evaluate", value_of)
+    if first:
+        train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=first)
+    state, _ = train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=9, resume=bool(first))
+    assert (state.iteration, bool(state.stopped)) == (last, last < 9)
+    if last < 9:
+        assert f"in {patience} evaluations, the best was at iteration 1 " in state.stopped
+
+
 # -- modules of one's own
 
 
@@ -164,6 +182,7 @@ def module(tmp_path, monkeypatch):
 
 
 OWN = """
+from backbone.engine.early_stopping import EarlyStopping
 from backbone.engine.hooks import Hook, register_hook
 
 @register_hook

@@ -26,7 +26,7 @@ def a_task() -> CfgNode:
     add_shared_defaults(config)
     config.SOLVER.update({"IMS_PER_BATCH": 2, "REFERENCE_BATCH_SIZE": 2, "BASE_LR": 0.1, "MAX_ITER": 10})
     config.SOLVER.update({"STEPS": (), "WARMUP_ITERS": 0, "WARMUP_FACTOR": 0.1})
-    config.TEST = CfgNode({"EVAL_PERIOD": 0})
+    config.TEST.EVAL_PERIOD = 0
     return config
 
 

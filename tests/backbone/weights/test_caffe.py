@@ -87,6 +87,7 @@ def resnet50(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[CaffeLayer]
 
 
 @torch.no_grad()
+@pytest.mark.proves("caffe", "backbones", "in", "plain loops of Caffe's layers")
 def test_resnet50(resnet50):
     """Bias of conv1, moving-average factor, stride in the 1x1, pooling that rounds up; on images of an odd size."""
     layers, path = resnet50

@@ -57,6 +57,7 @@ def same_features(peer: Peer, theirs: nn.Module, network: nn.Module) -> None:
         (GROUP_NORM, {"norm": "gn"}, "gn"),
     ],
 )
+@pytest.mark.proves("caffe2", "backbones", "in", "detectron2's own reading of the same file")
 def test_features_of_detectron2(peer, keywords, norm, tmp_path, capfd):
     """The same file through detectron2's checkpointer and through ours."""
     from detectron2.checkpoint import DetectionCheckpointer

@@ -47,6 +47,21 @@ def close(peer: Peer, theirs: nn.Module, network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("peer", RUN, ids=str)
+@pytest.mark.proves(
+    "torchvision",
+    "backbones",
+    "in, out",
+    "logits of torchvision's networks; their load_state_dict takes our file, strictly",
+)
+@pytest.mark.proves(
+    "timm", "backbones", "in, out", "logits of timm's networks; their load_state_dict takes our file, strictly"
+)
+@pytest.mark.proves(
+    "detectron2", "backbones", "in, out", "features of detectron2's networks; they take our file, strictly"
+)
+@pytest.mark.proves(
+    "huggingface", "backbones", "in, out", "features and logits of transformers' networks; they take our file, strictly"
+)
 def test_loads_from_the_peer_and_back(peer, tmp_path):
     theirs, network = filled(peer.build), empty(lambda: ours(peer))
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
@@ -119,6 +134,7 @@ def test_timm_vgg_classifier():
 # -- files that their own projects read
 
 
+@pytest.mark.proves("huggingface", "backbones", "out", "from_pretrained takes our safetensors as they are")
 def test_transformers_reads_our_safetensors(tmp_path):
     """from_pretrained takes the file as it is."""
     import transformers
@@ -229,6 +245,7 @@ def test_mmdetections_names(name, keywords, names, tmp_path):
 
 
 @pytest.mark.parametrize("keywords", [{}, {"stem": "deep", "average_down": True}])
+@pytest.mark.proves("mmpretrain", "backbones", "in, out", "names of MMPretrain 1.2's source")
 def test_mmpretrains_names(keywords, tmp_path):
     """mmpretrain/models/backbones/resnet.py (1.2): a deep stem of ConvModules, no pooling where the stride is 1."""
     source = filled(lambda: backbone.create("resnet50", num_classes=3, **keywords))
@@ -264,6 +281,7 @@ REAL_MMDET = [
 
 
 @pytest.mark.parametrize(("kind", "depth", "theirs", "keywords"), REAL_MMDET)
+@pytest.mark.proves("mmdet", "backbones", "in, out", "features of MMDetection's ResNet and ResNetV1d, dilated too")
 def test_real_mmdetection(kind, depth, theirs, keywords):
     """Features of the real package, in and out; tools/install_mmdetection.py installs it."""
     resnet = pytest.importorskip("mmdet.models.backbones.resnet")

@@ -117,6 +117,7 @@ def check(path, source: nn.Module, **keywords: object) -> backbone.LoadReport:
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.proves("sequential", "backbones", "in", "every tensor of the network, found under numbered names")
 def test_found_wherever_it_stands(tmp_path, sources, case):
     content = CASES[case](*map(of, sources))
     torch.save(content, tmp_path / "a.pth")

@@ -27,6 +27,7 @@ def correct(network: torch.nn.Module, images: np.ndarray, labels: np.ndarray) ->
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
+@pytest.mark.proves("cifar", "backbones", "in", "the published ResNet-20 is right as often as published")
 def test_classifies_as_published(weights, shared_data, norm):
     network = backbone.create("cifar_resnet20", num_classes=10, norm=norm).eval()
     report = backbone.load_weights(network, weights)
