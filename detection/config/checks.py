@@ -87,6 +87,9 @@ def check_values(config: CfgNode, source: str) -> None:
     _check_sizes(config, source)
     _check_scheme(config, source)
     _check_last_stage(config, source)
+    heads = config.MODEL.ROI_HEADS.NAME
+    if config.MODEL.KEYPOINT_ON and heads in ("C4ROIHeads", "Res5ROIHeads") and not is_retinanet(config):
+        raise ConfigError(f"{source}: MODEL.KEYPOINT_ON is for heads on a pyramid, not {heads}")
     _check_torchvision(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)

@@ -129,6 +129,7 @@ def test_a_key_that_nothing_reads_is_refused(key):
         (("MODEL.META_ARCHITECTURE", "FCOS"), "FCOS"),
         (("MODEL.META_ARCHITECTURE", "SemanticSegmentor"), "SemanticSegmentor"),
         (("MODEL.META_ARCHITECTURE", "ProposalNetwork"), "ProposalNetwork"),
+        (("MODEL.KEYPOINT_ON", True, "MODEL.ROI_HEADS.NAME", "C4ROIHeads"), "for heads on a pyramid, not C4ROIHeads"),
         (("MODEL.ROI_HEADS.NAME", "RROIHeads"), "cannot be trained here; one of StandardROIHeads, Res5ROIHeads"),
         (("MODEL.ROI_HEADS.NAME", "StandardROIHead"), "did you mean 'StandardROIHeads'?"),
         (("MODEL.PROPOSAL_GENERATOR.NAME", "RRPN"), "one of RPN"),
