@@ -66,13 +66,15 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, stderr=subprocess.PIPE)
 
 
-def start(name: str, folder: Path, job: str, log: Path) -> subprocess.Popen:
+def start(machine: str, name: str, folder: Path, job: str, log: Path) -> subprocess.Popen:
     """Start torchrun with one process on a machine."""
     pairs = [str(part) for pair in KEYS.items() for part in pair]
     torchrun = [
         *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "5"),
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{MACHINES['a']}:29400", "--rdzv-id", job),
-        *("--rdzv-conf", f"read_timeout={PATIENCE},join_timeout={PATIENCE},is_host={int(name.endswith('-a'))}"),
+        *("--rdzv-conf", f"read_timeout={PATIENCE},join_timeout={PATIENCE},is_host={int(machine == 'a')}"),
+        # Both have the host name of this machine, which is the loopback in each.
+        *("--local-addr", MACHINES[machine]),
     ]
     command = [str(ROOT / "tools" / "pretrain.py"), "--config", "cifar10_resnet20.yaml", "--device", "cpu"]
     with log.open("ab") as file:
@@ -104,14 +106,14 @@ def _below(pid: int) -> list[int]:
 def run(names: dict[str, str], folder: Path, job: str, kill_at: int | None) -> str:
     """Train to the end, with machine b killed once it has done `kill_at` steps; return what went wrong, or ""."""
     log, until = folder.with_suffix(".log"), time.monotonic() + LIMIT
-    running = {machine: start(name, folder, job, log) for machine, name in names.items()}
+    running = {machine: start(machine, name, folder, job, log) for machine, name in names.items()}
     try:
         while any(process.poll() is None for process in running.values()):
             if time.monotonic() > until:
                 return f"took longer than {LIMIT} s"
             if kill_at is not None and _steps(folder) >= kill_at:
                 kill(running["b"])
-                kill_at, running["b"] = None, start(names["b"], folder, job, log)
+                kill_at, running["b"] = None, start("b", names["b"], folder, job, log)
             time.sleep(0.1)
         statuses = [process.returncode for process in running.values()]
         return "" if not any(statuses) and kill_at is None else f"ended with {statuses}, killed: {kill_at is None}"

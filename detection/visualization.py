@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+LEAST_KEYPOINT = 0.05  # as detectron2 draws them
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -26,6 +27,7 @@ def draw_objects(
     *,
     scores: Sequence[float] | None = None,
     masks: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return a copy of a BGR uint8 image with objects drawn on it, the least certain first.
 
@@ -33,6 +35,7 @@ def draw_objects(
         boxes: (K, 4) XYXY, absolute pixels.
         labels: class indices into `classes`.
         masks: (K, H, W) bool.
+        keypoints: (K, P, 3) x, y and visibility or score; those of LEAST_KEYPOINT and less are left out.
     """
     canvas = image.copy()
     line = max(1, round(min(canvas.shape[:2]) / 300))
@@ -48,6 +51,10 @@ def draw_objects(
         cv2.rectangle(canvas, (left, top), (right, bottom), color, line)
         name = classes[labels[row]] if labels[row] < len(classes) else str(labels[row])
         _write(canvas, name if scores is None else f"{name} {scores[row]:.2f}", left, top, color)
+        for x, y, sure in keypoints[row].tolist() if keypoints is not None else ():
+            if sure > LEAST_KEYPOINT:
+                cv2.circle(canvas, (round(x), round(y)), 2 * line, (255, 255, 255), cv2.FILLED)
+                cv2.circle(canvas, (round(x), round(y)), max(1, 2 * line - 1), color, cv2.FILLED)
     return canvas
 
 

@@ -38,6 +38,20 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A level line: a published figure.
+
+    Attributes:
+        color: as in Series.
+        value: per cent.
+    """
+
+    name: str
+    color: int
+    value: float
+
+
+@dataclass(frozen=True)
 class Scale:
     """Ranges of the axes: iterations from 0, per cent."""
 
@@ -86,6 +100,7 @@ def draw(
     number: int,
     empty: str,
     drops: Sequence[int] = (),
+    references: Sequence[Reference] = (),
 ) -> str:
     """Return a chart as SVG text.
 
@@ -94,6 +109,7 @@ def draw(
         number: of the chart on its page.
         empty: what it says where it has no curve.
         drops: iterations at which the learning rate drops.
+        references: published figures, lines across the chart; what the scale does not hold is left out.
     """
     label = f"{title}: " + (", ".join(line.name for line in series) or empty)
     svg = element(None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": label})
@@ -102,6 +118,16 @@ def draw(
     for at in drops:
         x = f"{scale.x(at):.1f}"
         element(svg, "line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "drop"})
+    for one in references:
+        if scale.low <= one.value <= scale.high:
+            ends = {
+                "x1": LEFT,
+                "x2": WIDTH - RIGHT,
+                "y1": f"{scale.y(one.value):.1f}",
+                "y2": f"{scale.y(one.value):.1f}",
+            }
+            line = element(svg, "line", **ends, **{"class": f"paper c{one.color}"})
+            element(line, "title").text = f"{one.name}, paper: {one.value:g} %"
     clip = element(element(svg, "defs"), "clipPath", id=f"clip{number}")
     area = {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
     element(clip, "rect", **area)

@@ -23,7 +23,8 @@ CAPTIONS = {
 }
 CURVES_NOTE = (
     "Bold: test error ({tests}), at each evaluation. Thin and dashed: training error on the batches as they were "
-    "augmented, averaged over neighbouring log lines. Dotted: the learning rate drops."
+    "augmented, averaged over neighbouring log lines. Dotted: the learning rate drops. Level and dashed: the paper's "
+    "figure, where it is of the same test."
 )
 # Rows that a table's figures show beside its own: the paper gives their curves only.
 CURVES_OF = {"6": "Fig. 6"}

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from backbone.common.text import table as text_table
 
 from .rows import NO_DETAILS, Details, Record, Table
-from .summary import headline, notes, results_table, runs_table, summary
+from .summary import headline, notes, results_table, runs_table, summary, tolerance
 
 
 def markdown(table: Table, records: Sequence[Record], details: Details = NO_DETAILS) -> str:
     """Return paper against measured, the runs behind it, and what they had otherwise than their configs."""
     parts = [f"# {headline(table)}", f"Paper against measured, in per cent. {summary(records)}"]
-    parts.append(_table(*results_table(table, records)))
+    parts += filter(None, (_table(*results_table(table, records)), tolerance(records)))
     for title, rows, header in details.tables:
         parts += [f"## {title}", _table(rows, header)]
     rows, header = runs_table(records)

@@ -9,6 +9,10 @@ STYLE = (
     + """/* A narrow page scrolls its tables: words stay whole, and cells of text have room for a few of them. */
 .wide th, .wide td { word-break: normal; overflow-wrap: normal; }
 .wide td:not(.number, .date, :first-child) { min-width: 9em; }
+.wide td:last-child { min-width: 18em; }
+svg .paper { stroke-width: 1; stroke-dasharray: 9 4; opacity: .75; }
+.within::after { content: " ✓"; color: var(--c2); }
+.outside::after { content: " ✗"; color: var(--c1); }
 svg .drop { stroke: var(--weak); stroke-dasharray: 1 4; }
 .tip { position: absolute; pointer-events: none; background: var(--back); border: 1px solid var(--rule);
   padding: 5px 9px; font-size: 12px; line-height: 1.45; white-space: nowrap;

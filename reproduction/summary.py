@@ -70,6 +70,26 @@ def half_interval(record: Record, figure: Figure) -> float | None:
     return 100 * Z / (1 + Z**2 / images) * math.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
 
 
+def is_within(record: Record, figure: Figure) -> bool | None:
+    """Whether the paper's figure lies in the interval of the measured one; None where one of them is not there."""
+    spread = half_interval(record, figure)
+    if spread is None or figure.paper is None:
+        return None
+    return abs(100 * record.measured[figure.name] - figure.paper) <= spread
+
+
+def tolerance(records: Sequence[Record]) -> str:
+    """Return in a sentence which rows have the paper's figures in their intervals, and which have not; "" of none."""
+    named: dict[bool, list[str]] = {True: [], False: []}
+    for record in records:
+        inside = [is_within(record, figure) for figure in record.row.figures]
+        if not all(value is None for value in inside):
+            named[False not in inside].append(record.row.name)
+    texts = ("The paper's figure is within the interval", "It is outside")
+    parts = [f"{text}: {', '.join(named[key])}." for text, key in zip(texts, (True, False)) if named[key]]
+    return " ".join(parts)
+
+
 def seeds_text(record: Record) -> str:
     """Return ", best of 5 seeds, mean 6.60 ± 0.14" of a row that the paper ran several times; else ""."""
     if not record.seeds:

@@ -60,6 +60,11 @@ def parse() -> argparse.Namespace:
         metavar="N[,N]",
         help="limits of detections per image and class (default: 1,10,100; keypoints: 20)",
     )
+    parser.add_argument(
+        "--keypoint-sigmas",
+        metavar="S[,S]",
+        help="width of each keypoint relative to an object's size (default: COCO's of 17 keypoints)",
+    )
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as JSON")
     add_report_flags(parser)
     add_voc_arguments(parser)
@@ -69,6 +74,7 @@ def parse() -> argparse.Namespace:
     check_voc_arguments(parser, args)
     args.iou_type = list(dict.fromkeys(",".join(args.iou_type or IOU_TYPES[:1]).split(",")))
     args.max_detections = args.max_detections and [_limit(text) for text in args.max_detections.split(",")]
+    args.keypoint_sigmas = [_width(text) for text in (args.keypoint_sigmas or "").split(",") if text]
     return args
 
 
@@ -94,8 +100,8 @@ def check_voc_arguments(parser: Parser, args: argparse.Namespace) -> None:
         return
     if args.split is None:
         parser.error("--voc-root needs --split, such as --split val")
-    if args.iou_type or args.max_detections or args.engine != "auto":
-        parser.error("--iou-type, --max-detections and --engine belong to --gt, not to --voc-root")
+    if args.iou_type or args.max_detections or args.keypoint_sigmas or args.engine != "auto":
+        parser.error("--iou-type, --max-detections, --keypoint-sigmas and --engine belong to --gt, not to --voc-root")
 
 
 def add_report_flags(parser: Parser) -> None:
@@ -107,6 +113,16 @@ def add_report_flags(parser: Parser) -> None:
     parser.add_argument(
         "--score", type=float, metavar="S", help="with --report: least score to show (default: that of the best F1)"
     )
+
+
+def _width(text: str) -> float:
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 0 < width < math.inf:
+        raise UserError(f"--keypoint-sigmas: {text!r} is no width; give positive numbers, such as 0.05,0.05,0.1")
+    return width
 
 
 def _limit(text: str) -> int:
@@ -140,6 +156,7 @@ def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]
             kind,
             engine=args.engine,
             max_detections=args.max_detections,
+            sigmas=args.keypoint_sigmas,
         )
         for kind in args.iou_type
     ]

@@ -25,6 +25,12 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
     )
+    parser.add_argument(
+        "--save-as",
+        action="append",
+        choices=("yolo", "csv", "label-studio"),
+        help="write the boxes of --score or more in this form too; may be given more than once",
+    )
     add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
     return parser
@@ -44,7 +50,14 @@ def main() -> None:
     start_logging(None)
     import_modules(arguments.imports)
     detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides, config=arguments.config)
-    outcome = predict(detector, arguments.input, arguments.output, least_score=arguments.score, ids=arguments.ids)
+    outcome = predict(
+        detector,
+        arguments.input,
+        arguments.output,
+        least_score=arguments.score,
+        ids=arguments.ids,
+        forms=arguments.save_as or (),
+    )
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
     found = found_line(outcome.detections, outcome.drawn, arguments.score)
     print(f"{count(outcome.images, 'image')}, {found}{skipped}")

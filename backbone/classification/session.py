@@ -101,6 +101,10 @@ class ClassificationRun(TaskRun):
         return {"top1_error": 1 - value}
 
     @property
+    def images_of_an_epoch(self) -> int:
+        return len(self.train_set)
+
+    @property
     def classes(self) -> list[str]:
         return self.test_set.classes
 

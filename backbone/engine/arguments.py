@@ -31,6 +31,7 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="resume although the config has changed")
     parser.add_argument("--overwrite", action="store_true", help="throw away a former run in the run folder")
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights, do not train")
+    parser.add_argument("--plan", action="store_true", help="print the plan, expected time and memory, and stop")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random (else the config's SEED)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     processes = parser.add_mutually_exclusive_group()
@@ -101,7 +102,14 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
     from .session import Request
 
     flags = {name: getattr(arguments, name) for name in ("resume", "eval_only", "force", "overwrite")}
-    return Request(config=config, given=given_keys(arguments), imports=tuple(arguments.imports), **flags, **more)
+    return Request(
+        config=config,
+        given=given_keys(arguments),
+        plan_only=arguments.plan,
+        imports=tuple(arguments.imports),
+        **flags,
+        **more,
+    )
 
 
 def launch_of(arguments: Namespace, device: str) -> Launch:

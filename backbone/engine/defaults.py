@@ -22,7 +22,7 @@ SHARED_CHOICES = {
 # Of the keys of `add_shared_defaults`, and of those that every task has with a default of its own.
 SHARED_POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
 SHARED_NOT_NEGATIVE = (
-    *("SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
+    *("SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
     *("SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.GAMMA"),
     *("TEST.EVAL_PERIOD", "TEST.PATIENCE", "SEED"),
 )
@@ -93,6 +93,9 @@ def add_network_keys(model: Any) -> None:
 def _add_solver(solver: Any) -> None:
     # Follow the real batch: learning rate times IMS_PER_BATCH / REFERENCE_BATCH_SIZE, iterations divided by it.
     solver.AUTO_SCALE = True
+    # Passes over the training set, in place of MAX_ITER; 0: MAX_ITER counts. The config's other counts of iterations
+    # (STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD, TEST.EVAL_PERIOD) keep their share of MAX_ITER.
+    solver.EPOCHS = 0.0
     # Momentum of SGD.
     solver.MOMENTUM = 0.9
     # Nesterov's form of the momentum.

@@ -14,7 +14,7 @@ from . import distributed
 from .loading import resolve_workers
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
-MANY_EPOCHS = 1000
+MANY_EPOCHS = 400
 
 
 def page(config: Any, rows: Iterable[tuple[str, str]], notes: Iterable[str]) -> str:
@@ -76,8 +76,12 @@ def length(config: Any, images: int) -> str:
     return f"{count(solver.MAX_ITER, 'iteration')} = {shown} epoch{'' if shown == '1' else 's'}"
 
 
-def schedule_notes(config: Any, images: int) -> list[str]:
-    """Return what is strange in the schedule of a training on so many images, a line each."""
+def schedule_notes(config: Any, images: int, recipe: str = "") -> list[str]:
+    """Return what is strange in the schedule of a training on so many images, a line each.
+
+    Args:
+        recipe: a config for small sets; "" for none.
+    """
     solver = config.SOLVER
     notes = []
     if solver.WARMUP_ITERS >= solver.MAX_ITER > 0 and solver.WARMUP_ITERS:
@@ -88,9 +92,10 @@ def schedule_notes(config: Any, images: int) -> list[str]:
     epochs = _epochs(config, images)
     if epochs > MANY_EPOCHS:
         shorter = -(-100 * images // solver.IMS_PER_BATCH)
+        small = f"; --config {recipe} is for small sets" if recipe else ""
         notes.append(
             f"SOLVER.MAX_ITER {solver.MAX_ITER:,} shows each of {count(images, 'image')} {epochs:,.0f} times; "
-            f"100 epochs would be {shorter:,}"
+            f"100 epochs would be {shorter:,} (SOLVER.EPOCHS 100){small}"
         )
     return notes
 

@@ -18,6 +18,7 @@ class Request:
         config: frozen; its OUTPUT_DIR is the run folder.
         given: config keys that stood on the command line.
         force: resume although the config has changed.
+        plan_only: say what the run would do and take, and stop.
         overwrite: throw away a former run in the folder.
         tests: what an evaluation computes beyond its default, by names that the kind of run knows.
         predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
@@ -32,6 +33,7 @@ class Request:
     eval_only: bool = False
     force: bool = False
     overwrite: bool = False
+    plan_only: bool = False
     tests: tuple[str, ...] = ()
     predictions: Path | None = None
     json: Path | None = None

@@ -38,7 +38,9 @@ def scale_schedule(config: Any, given: Collection[str] = ()) -> tuple[Any, list[
     scaled = config.clone()
     scaled.defrost()
     notes = []
-    for key in (RATE_KEY, *ITERATION_KEYS):
+    # In epochs, a schedule has its length from the data (`epochs.fit_epochs`).
+    counts = () if solver.EPOCHS else ITERATION_KEYS
+    for key in (RATE_KEY, *counts):
         value = get(config, key)
         if key in given or not value:
             continue

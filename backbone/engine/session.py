@@ -59,7 +59,7 @@ def launch(process: Callable[[Request], None], request: Request, setup: Launch, 
         UserError: something in the request, the data or the machine is wrong, or another run writes into the folder.
     """
     check_request(request, setup, trained)
-    if request.eval_only:
+    if request.eval_only or request.plan_only:
         processes.run(process, setup, (request,))
         return
     if not setup.is_first:
@@ -122,7 +122,8 @@ def check_request(request: Request, setup: Launch, trained: str) -> None:
         raise ConfigError(f"--eval-only needs --weights, {trained}, and goes without --resume")
     setup.check()
     check_loggers(config.LOGGERS)
-    if not request.eval_only and config.SOLVER.IMS_PER_BATCH % setup.world_size:
+    fitted = config.SOLVER.get("AUTO_BATCH", False)
+    if not (request.eval_only or fitted) and config.SOLVER.IMS_PER_BATCH % setup.world_size:
         raise ConfigError(
             f"SOLVER.IMS_PER_BATCH {config.SOLVER.IMS_PER_BATCH} cannot be shared out to {setup.world_size} processes"
         )

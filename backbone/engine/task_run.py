@@ -14,6 +14,7 @@ from torch import nn
 
 from . import checkpoint, distributed
 from .early_stopping import EarlyStopping
+from .epochs import fit_epochs
 from .extensions import import_modules
 from .processes import Launch
 from .progress import duration
@@ -23,6 +24,7 @@ from .scale import scale_schedule
 from .session import Request, launch, open_folder, train_task
 from .starting_weights import WeightKeys
 from .task import Schedule, Task
+from .trial import trial_rows
 
 log = logging.getLogger(LOGGER)
 RANDOM = "none: random weights (He et al., 2015)"
@@ -65,6 +67,11 @@ class TaskRun(ABC):
     @abstractmethod
     def classes(self) -> Sequence[str]:
         """The classes of the open sets, in order."""
+
+    @property
+    @abstractmethod
+    def images_of_an_epoch(self) -> int:
+        """How many images one pass over the training set has."""
 
     @abstractmethod
     def read_weights(self) -> tuple[Any, Any, list[str]]:
@@ -131,7 +138,7 @@ class TaskRun(ABC):
             UserError: something in the request, the data or the machine is wrong.
         """
         main = distributed.is_main()
-        start_logging(self.request.folder if main else None, quiet=not main)
+        start_logging(self.request.folder if main and not self.request.plan_only else None, quiet=not main)
         # A process that was started anew has not what the first one has imported.
         import_modules(self.request.imports)
         # All processes build the same network; later each draws for itself.
@@ -142,6 +149,8 @@ class TaskRun(ABC):
             return
         self.config, scaled = scale_schedule(self.config, self.request.given)
         self.notes += scaled
+        self.config, fitted = fit_epochs(self.config, self.images_of_an_epoch, self.request.given)
+        self.notes += fitted
         self.train()
 
     def resolve_weights(self) -> None:
@@ -170,8 +179,13 @@ class TaskRun(ABC):
         first = f"resumed from {saved}" if saved else self.load_first(network)
         task = self.make_task(network)
         shown = self.plan(network, first, [*self.notes, *resumed])
-        open_folder(self.request, self.config, shown, self.files, self.beside)
         optimizer, schedule = self.make_optimizer(network), self.make_schedule()
+        if self.request.plan_only:
+            log.info(shown)
+            rows = trial_rows(task, optimizer, schedule, self.config)
+            log.info("\n".join(f"  {'expected':<10} {row}" for row in rows))
+            return
+        open_folder(self.request, self.config, shown, self.files, self.beside)
         hooks = self.request.all_hooks()
         if self.config.TEST.PATIENCE:
             hooks.append(EarlyStopping(self.config.TEST.PATIENCE))

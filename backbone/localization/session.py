@@ -117,7 +117,11 @@ class LocalizationRun(TaskRun):
 
     def report(self, task: LocalizationTask, results: dict[str, Any], extra: dict[str, Any]) -> None:
         config = self.config
-        facts = {"network": config.MODEL.NAME, "kind": config.MODEL.KIND, "images": len(task.test)}
+        facts = {
+            "network": config.MODEL.NAME,
+            "kind": config.MODEL.KIND,
+            "test_images": {task.test.name: len(task.test)},
+        }
         left_out = [task.test.place(index) for index in sorted(task.left_out)]
         paper = [list(row) for row in config.PAPER.ROWS]
         write_results(config, {**results, **extra, **facts, "left_out": left_out, "paper": paper})

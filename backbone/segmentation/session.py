@@ -75,6 +75,10 @@ class SegmentationRun(TaskRun):
         self.notes += check_set(self.test_set, self.config, training=False)
 
     @property
+    def images_of_an_epoch(self) -> int:
+        return len(self.train_set)
+
+    @property
     def classes(self) -> list[str]:
         return self.test_set.classes
 

@@ -19,13 +19,17 @@ LONGEST = 2**20  # characters; the longest of their configs have some 10,000
 
 def openmmlab_weight_metadata(content: Any) -> WeightMetadata:
     """Return what the config in a checkpoint's `meta` knows; nothing for other files."""
+    config = config_in(content)
+    model = _dict(config, "model")
+    return WeightMetadata(preprocessing=_preprocessing(config, model), **_keywords(_dict(model, "backbone")))
+
+
+def config_in(content: Any) -> Mapping[str, Any]:
+    """Return the config in a checkpoint's `meta`, as far as it is understood; {} for other files."""
     meta = content.get("meta") if isinstance(content, Mapping) else None
     text = (meta.get("cfg") or meta.get("config")) if isinstance(meta, Mapping) else None
     config = _parse(text) if isinstance(text, str) else text
-    if not isinstance(config, Mapping):
-        return WeightMetadata()
-    model = _dict(config, "model")
-    return WeightMetadata(preprocessing=_preprocessing(config, model), **_keywords(_dict(model, "backbone")))
+    return config if isinstance(config, Mapping) else {}
 
 
 def _parse(text: str) -> dict[str, Any]:

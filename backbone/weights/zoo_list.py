@@ -25,7 +25,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "d": {"stem": "deep", "average_down": True},
 }
 DETECTRON2_NETWORKS = {"R_50": "resnet50", "R_101": "resnet101", "X_101_32x8d": "resnext101_32x8d"}
-DETECTRON2_NAME = re.compile(r"((?:cascade_)?mask_rcnn|faster_rcnn|retinanet)_(R_50|R_101|X_101_32x8d)_(?!.*dconv).*")
+DETECTRON2_NAME = re.compile(
+    r"((?:cascade_)?mask_rcnn|(?:faster|keypoint)_rcnn|retinanet)_(R_50|R_101|X_101_32x8d)_(?!.*dconv).*"
+)
 MM_DETECTORS = re.compile(
     r"(?:faster-rcnn|mask-rcnn|retinanet)_r(50|101)(?:-caffe)?[-_](?:c4|dc5|fpn)(?:_(?:fp16|ms|mstrain)(?:-poly)?)?[-_]\dx_coco"
 )

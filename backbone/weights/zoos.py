@@ -126,7 +126,11 @@ def detectron2_classes(model: str) -> int | None:
     file = folder / "model_zoo" / "configs" / f"{model}.yaml" if folder else None
     if file is None or not file.is_file():
         return None
-    found = re.search(r"^ +NUM_CLASSES: (\d+)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    text = file.read_text(encoding="utf-8")
+    found = re.search(r"^ +NUM_CLASSES: (\d+)", text, re.MULTILINE)
+    base = re.search(r'^_BASE_: "(.+)\.yaml"', text, re.MULTILINE)
+    if found is None and base is not None:
+        return detectron2_classes(f"{model.rpartition('/')[0]}/{base[1]}")
     # detectron2's default, as of COCO.
     return int(found[1]) if found else 80
 

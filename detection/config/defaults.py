@@ -35,12 +35,18 @@ def add_defaults(config: CfgNode) -> None:
     model.BACKBONE.CEIL_POOL = False
     # Added to the variance in the norms of the network. torchvision's first detectors on COCO have 0.
     model.BACKBONE.NORM_EPS = 1e-5
+    # Pad images below and on the right to a multiple of that many pixels; a pyramid does so to its own one in any case.
+    model.BACKBONE.SIZE_DIVISIBILITY = 0
     # Recompute each residual block in the backward pass: less memory, more time.
     model.BACKBONE.CHECKPOINTING = False
     # "FrozenBN", "BN", "SyncBN" or "GN".
     model.RESNETS.NORM = "FrozenBN"
     # Images of the training set from which frozen BN takes its statistics when there are no weights to take them from.
     model.BACKBONE.CALIBRATION_IMAGES = 8
+    # A ReLU between P6 and P7 of RetinaNet's pyramid; MMDetection has none.
+    model.FPN.RELU_BEFORE_P7 = True
+    # Cut RetinaNet's boxes to their image before NMS, as torchvision and MMDetection, not behind it, as detectron2.
+    model.RETINANET.CLIP_BEFORE_NMS = False
     # Pool the whole image as one more region; its feature stands beside each region's in the sibling layers.
     model.ROI_BOX_HEAD.GLOBAL_CONTEXT = False
     # Boxes with a shorter side, in pixels of the resized image, are dropped before NMS in a test; torchvision has 0.01.
@@ -54,6 +60,9 @@ def add_defaults(config: CfgNode) -> None:
     # Resize images as torchvision's detectors do, in training and tests: between the four nearest pixels, which are not
     # averaged where the image shrinks, in float, and to a side that is rounded down.
     config.INPUT.FLOAT_RESIZE = False
+
+    # Fit the sizes of training and test to images that are smaller: 1.25 times the median of their shorter sides.
+    config.INPUT.AUTO_SIZE = False
 
     # Root of the data sets in their official layouts; `--data-root` sets it.
     config.DATASETS.ROOT = ""
@@ -81,6 +90,8 @@ def add_defaults(config: CfgNode) -> None:
     config.DATASETS.MAX_BAD_IMAGES = 100
 
     solver = config.SOLVER
+    # Take the batch that the free memory holds, at most REFERENCE_BATCH_SIZE and a fiftieth of the training images.
+    solver.AUTO_BATCH = False
     # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 16
     # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.

@@ -32,6 +32,8 @@ PLAIN = {
     "MODEL.BACKBONE.AVERAGE_DOWN": (False, "the averaging shortcuts of ResNet-D"),
     "MODEL.BACKBONE.CEIL_POOL": (False, "pooling that rounds up"),
     "MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT": (False, "global context"),
+    "MODEL.FPN.RELU_BEFORE_P7": (True, "a pyramid without a ReLU before P7"),
+    "MODEL.RETINANET.CLIP_BEFORE_NMS": (False, "RetinaNet's boxes cut to the image before NMS"),
 }
 
 

@@ -15,8 +15,6 @@ from .names import RETINANET, is_retinanet
 UNUSED = {
     "VERSION": "configs here are of version 2; detectron2.config.upgrade_config converts one of version 1",
     "MODEL.LOAD_PROPOSALS": "proposals come from the RPN",
-    "MODEL.KEYPOINT_ON": "keypoint heads are not supported",
-    "MODEL.ROI_KEYPOINT_HEAD.": "keypoint heads are not supported",
     "MODEL.SEM_SEG_HEAD.": "tools/train_segmentation.py trains semantic segmentation",
     "MODEL.PANOPTIC_FPN.": "panoptic segmentation is not supported",
     "MODEL.ANCHOR_GENERATOR.ANGLES": "rotated boxes are not supported",
@@ -33,7 +31,6 @@ UNUSED = {
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST": "proposals come from the RPN, MODEL.RPN.POST_NMS_TOPK_TEST of them",
     "SOLVER.REFERENCE_WORLD_SIZE": "SOLVER.REFERENCE_BATCH_SIZE scales the schedule",
     "TEST.EXPECTED_RESULTS": "compare with the figures in results.json",
-    "TEST.KEYPOINT_OKS_SIGMAS": "keypoint heads are not supported",
     "TEST.PRECISE_BN.": "not supported in detection; backbones bring their statistics",
     "VIS_PERIOD": "TensorBoard has the first training images, and detections of every evaluation",
     "GLOBAL.": "no part of the detector reads it",
@@ -54,6 +51,7 @@ UNUSED_BY = {
         **dict.fromkeys(("MODEL.RPN.", "MODEL.PROPOSAL_GENERATOR.", "MODEL.ROI_HEADS."), WITHOUT_REGIONS),
         **dict.fromkeys(("MODEL.ROI_BOX_HEAD.", "MODEL.ROI_BOX_CASCADE_HEAD."), WITHOUT_REGIONS),
         **dict.fromkeys(("MODEL.MASK_ON", "MODEL.ROI_MASK_HEAD."), "RetinaNet has no masks"),
+        **dict.fromkeys(("MODEL.KEYPOINT_ON", "MODEL.ROI_KEYPOINT_HEAD."), "RetinaNet has no keypoints"),
     },
 }
 # What of detectron2's registries the trainer can train. What others have registered is theirs to answer for.
@@ -78,6 +76,7 @@ CHOICES = {
     "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": LOSSES,
     "MODEL.ROI_BOX_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "MODEL.ROI_MASK_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
+    "MODEL.ROI_KEYPOINT_HEAD.POOLER_TYPE": ("ROIAlignV2", "ROIAlign", "ROIPool"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
     "FLOAT32_PRECISION": ("", "highest", "high", "medium"),
 }
@@ -93,7 +92,7 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
     from detectron2.modeling.anchor_generator import ANCHOR_GENERATOR_REGISTRY
     from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
     from detectron2.modeling.proposal_generator.rpn import RPN_HEAD_REGISTRY
-    from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_MASK_HEAD_REGISTRY
+    from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_KEYPOINT_HEAD_REGISTRY, ROI_MASK_HEAD_REGISTRY
 
     registries = (META_ARCH_REGISTRY, PROPOSAL_GENERATOR_REGISTRY, ANCHOR_GENERATOR_REGISTRY, ROI_HEADS_REGISTRY)
     found = {key: choices for key, choices in CHOICES.items() if key in dict(flat(config))}
@@ -112,6 +111,8 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
         found["MODEL.ROI_BOX_HEAD.NAME"] = tuple(name for name, _ in ROI_BOX_HEAD_REGISTRY)
     if config.MODEL.MASK_ON:
         found["MODEL.ROI_MASK_HEAD.NAME"] = tuple(name for name, _ in ROI_MASK_HEAD_REGISTRY)
+    if config.MODEL.KEYPOINT_ON:
+        found["MODEL.ROI_KEYPOINT_HEAD.NAME"] = tuple(name for name, _ in ROI_KEYPOINT_HEAD_REGISTRY)
     return found
 
 
@@ -149,6 +150,8 @@ def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
     """Return a line for each key of the command line that has no effect while another is as it is."""
     needs = {
         "MODEL.ROI_MASK_HEAD.": ("MODEL.MASK_ON", config.MODEL.MASK_ON),
+        "MODEL.ROI_KEYPOINT_HEAD.": ("MODEL.KEYPOINT_ON", config.MODEL.KEYPOINT_ON),
+        "TEST.KEYPOINT_OKS_SIGMAS": ("MODEL.KEYPOINT_ON", config.MODEL.KEYPOINT_ON),
         "MODEL.ROI_BOX_CASCADE_HEAD.": ("MODEL.ROI_HEADS.NAME", config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"),
         "MODEL.FPN.": ("MODEL.BACKBONE.NAME", "_fpn" in config.MODEL.BACKBONE.NAME),
     }

@@ -55,8 +55,12 @@ def kind_of(config: CfgNode) -> str:
     """Return the kind of detector in words, such as Mask R-CNN."""
     if is_retinanet(config):
         return RETINANET
-    mask = "Mask " if config.MODEL.MASK_ON else ""
-    return f"Cascade {mask}R-CNN" if config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads" else f"{mask or 'Faster '}R-CNN"
+    parts = {
+        "Cascade": config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads",
+        "Mask": config.MODEL.MASK_ON,
+        "Keypoint": config.MODEL.KEYPOINT_ON,
+    }
+    return " ".join([part for part, on in parts.items() if on] or ["Faster"]) + " R-CNN"
 
 
 def classes_key(config: CfgNode) -> str:

@@ -42,7 +42,8 @@ CHUNK = 2**24  # bytes that are hashed at once
 
 ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd")
 PACKED = {"files": PackedTexts, "segmentations": Packed}
-FACTS = ("name", "classes", "category_ids", "skipped", "difficult", "warnings")
+OPTIONAL = ("keypoints",)
+FACTS = ("name", "classes", "category_ids", "keypoint_names", "skipped", "difficult", "warnings")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ def write_set(path: Path, images: DetectionSet, content: str) -> None:
     Raises:
         RunError: it cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(getattr(images, name)) for name in ARRAYS}
+    present = [*ARRAYS, *(name for name in OPTIONAL if getattr(images, name) is not None)]
+    arrays = {name: np.ascontiguousarray(getattr(images, name)) for name in present}
     for name in PACKED:
         if (packed := getattr(images, name)) is not None:
             arrays |= {f"{name}.content": packed.content, f"{name}.starts": packed.starts}
@@ -189,8 +191,12 @@ def read_set(path: Path, content: str, *, whole: bool = False) -> DetectionSet:
             for name, kind in PACKED.items()
             if f"{name}.content" in arrays
         }
-        facts |= {"folder": Path(facts["folder"]), "warnings": tuple(facts["warnings"])}
-        return DetectionSet(**facts, **{name: arrays[name] for name in ARRAYS}, **packed)
+        facts |= {
+            "folder": Path(facts["folder"]),
+            **{name: tuple(facts[name]) for name in ("keypoint_names", "warnings")},
+        }
+        present = [*ARRAYS, *(name for name in OPTIONAL if name in arrays)]
+        return DetectionSet(**facts, **{name: arrays[name] for name in present}, **packed)
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         if isinstance(error, DataError):
             raise

@@ -51,6 +51,12 @@ COCO_SETS = {
     for year in (2014, 2017)
     for split in ("train", "val")
 }
+# The same images with the persons and their keypoints, under detectron2's names.
+COCO_SETS |= {
+    f"keypoints_coco_{year}_{split}": (f"coco/annotations/person_keypoints_{split}{year}.json", f"coco/{split}{year}")
+    for year in (2014, 2017)
+    for split in ("train", "val")
+}
 # Images to detect on for the evaluation server: no annotations.
 COCO_SETS |= {
     f"coco_{year}_test-dev": (f"coco/annotations/image_info_test-dev{year}.json", f"coco/test{year}")

@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import orjson
 import torch
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks, polygons_to_bitmask
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
 from torch.nn import functional as F
 
 from backbone.common.images import read_image, resize_image
 
+from .keypoints import flip_partners, move_keypoints
 from .proposals import Proposals
 from .sets import DetectionSet
+from .transforms import registered_transforms
 
 # Shorter than this, in pixels after resizing, a box is no target.
 LEAST_SIDE = 1e-5
@@ -127,10 +129,14 @@ class Mapper:
         self.flip = flip
         self.mask_format = mask_format
         self.given = proposals
+        self.partners = flip_partners(images.keypoint_names)
+        # Held here: loader processes that are started anew have registered none.
+        self.transforms = registered_transforms()
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, instances and, where they
         are given, proposals. The image's memory is channels last; it is float32 where it is resized as float.
+        With a generator, the transforms of `register_transform` follow.
 
         Raises:
             DataError: the image cannot be decoded, or is not of the size that its record says.
@@ -151,6 +157,8 @@ class Mapper:
         sample["instances"] = self.targets(index, new_width, new_height, flip)
         if self.given is not None:
             sample["proposals"] = self.proposals(index, new_width, new_height, flip)
+        for transform in self.transforms if rng is not None else ():
+            sample = transform(sample, rng)
         return sample
 
     def targets(self, index: int, width: int, height: int, flip: str) -> Instances:
@@ -173,8 +181,11 @@ class Mapper:
         instances.gt_classes = torch.from_numpy(self.images.labels[rows])
         if masks is not None:
             instances.gt_masks = masks
-            if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
-                instances = instances[masks.nonempty()]
+        if self.images.keypoints is not None:
+            points = move_keypoints(self.images.keypoints[rows], (height, width), scale, flip, self.partners)
+            instances.gt_keypoints = Keypoints(torch.from_numpy(points))
+        if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
+            instances = instances[masks.nonempty()]
         return instances
 
     def proposals(self, index: int, width: int, height: int, flip: str) -> Instances:

@@ -12,6 +12,7 @@ import orjson
 
 from backbone.common.errors import DataError
 
+from .keypoints import keypoint_names, keypoint_rows
 from .packed import Packed, PackedTexts, joined
 
 # Segmentations, as JSON, of an object without a mask.
@@ -32,6 +33,8 @@ class DetectionSet:
         boxes: (M, 4) float32 XYXY, absolute pixels. labels: (M,) class indices. crowd: (M,) bool.
         segmentations: JSON bytes of each annotation's segmentation, given as a list, kept packed; None where masks were
             not asked for.
+        keypoints: (M, K, 3) float32 x, y and visibility, as in the file; None where they were not asked for.
+        keypoint_names: of the K.
         skipped: annotations left out because their box was not usable.
         difficult: objects left out because PASCAL VOC marks them difficult.
         form: of a set of one's own, how it was written, such as "YOLO txt"; else "".
@@ -50,6 +53,8 @@ class DetectionSet:
     labels: np.ndarray
     crowd: np.ndarray
     segmentations: Sequence[bytes] | None = None
+    keypoints: np.ndarray | None = None
+    keypoint_names: tuple[str, ...] = ()
     skipped: int = 0
     difficult: int = 0
     form: str = ""
@@ -76,6 +81,12 @@ class DetectionSet:
         """Return the (K,) indices of images that have an annotation other than a crowd."""
         owner = np.repeat(np.arange(len(self)), np.diff(self.starts))
         return np.unique(owner[~self.crowd])
+
+    def with_keypoints(self, least: int) -> np.ndarray:
+        """Return the (K,) indices of images that have at least that many labelled keypoints."""
+        labelled = (self.keypoints[..., 2] > 0).sum(axis=1)
+        totals = np.concatenate([[0], np.cumsum(labelled)])[self.starts]
+        return np.flatnonzero(np.diff(totals) >= least)
 
     def without_objects(self) -> dict[str, list[str]]:
         """Return the classes of which nothing can be learned or measured, by the reason why."""
@@ -113,11 +124,16 @@ def real_categories(data: dict[str, Any]) -> list[dict[str, Any]]:
     return categories
 
 
-def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = False) -> DetectionSet:
+def build_set(
+    data: dict[str, Any], *, name: str, folder: Path, masks: bool = False, keypoints: bool = False
+) -> DetectionSet:
     """Build a DetectionSet from a COCO dict that has passed the checks; unusable boxes are left out and counted.
 
     A box is unusable if it holds NaN or infinity, has no area, or lies wholly outside its image; the others are
     clipped to it.
+
+    Raises:
+        DataError: with `keypoints`, as in `keypoint_names`.
     """
     categories = sorted(real_categories(data), key=lambda category: category["id"])
     label_of = {category["id"]: label for label, category in enumerate(categories)}
@@ -134,6 +150,7 @@ def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = Fa
         usable &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     order = np.argsort(owner, kind="stable")
     order = order[usable[order]]
+    names = keypoint_names(categories, name) if keypoints else []
     return DetectionSet(
         name=name,
         folder=Path(folder),
@@ -147,6 +164,8 @@ def build_set(data: dict[str, Any], *, name: str, folder: Path, masks: bool = Fa
         labels=np.array([label_of[annotations[i]["category_id"]] for i in order], dtype=np.int64),
         crowd=np.array([bool(annotations[i].get("iscrowd", 0)) for i in order], dtype=bool),
         segmentations=(orjson.dumps(annotations[i].get("segmentation", [])) for i in order) if masks else None,
+        keypoints=keypoint_rows([annotations[i] for i in order], len(names)) if keypoints else None,
+        keypoint_names=tuple(names),
         skipped=len(annotations) - len(order),
     )
 
@@ -172,6 +191,8 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         if other.classes != first.classes:
             found = first_difference(other.classes, first.classes)
             raise DataError(f"{other.name} and {first.name} cannot be joined, their categories differ: {found}")
+        if other.keypoint_names != first.keypoint_names:
+            raise DataError(f"{other.name} and {first.name} cannot be joined, their keypoints differ")
     offsets = np.cumsum([0] + [len(part.boxes) for part in sets])
     segmentations = None
     if all(part.segmentations is not None for part in sets):
@@ -188,6 +209,7 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         labels=np.concatenate([part.labels for part in sets]),
         crowd=np.concatenate([part.crowd for part in sets]),
         segmentations=segmentations,
+        keypoints=None if first.keypoints is None else np.concatenate([part.keypoints for part in sets]),
         skipped=sum(part.skipped for part in sets),
         difficult=sum(part.difficult for part in sets),
         warnings=tuple(warning for part in sets for warning in part.warnings),

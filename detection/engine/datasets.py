@@ -34,7 +34,7 @@ class TestSet:
     """A set to evaluate on.
 
     Attributes:
-        kinds: of evaluation that a set in COCO form has ground truth for: "bbox", "segm".
+        kinds: of evaluation that a set in COCO form has ground truth for: "bbox", "segm", "keypoints".
         ground_truth: for each of them, in the main process; in the others {}.
         source: the JSON file, or the list of a VOC split.
         voc: of a VOC set, its objects.
@@ -115,12 +115,16 @@ def load_sets(
         )
         if not len(train.trainable()):
             raise DataError(f"{train.name}: no image has an object to learn from")
+        if train.keypoints is not None and not len(used_for_training(train, config)):
+            raise DataError(f"{train.name}: no image has labelled keypoints to learn from")
     own = {"classes": train.classes if train else classes, "held_out": held_out}
     test = [_load_test(source_of(name, config), config, **own) for name in config.DATASETS.TEST]
     sets = Sets(train, test)
     if not training and not test:
         raise ConfigError("DATASETS.TEST names no set to evaluate on")
     for other in test:
+        if other.images.keypoint_names != sets.any.keypoint_names:
+            raise DataError(f"{other.images.name} and {sets.any.name} have different keypoints")
         if other.images.classes != sets.classes:
             raise DataError(
                 f"{other.images.name} and {sets.any.name} have different categories "
@@ -135,7 +139,12 @@ def _cached(sources: list[Source], config: CfgNode, masks: bool, build: Callable
     if config.DATASETS.CUSTOM.SPLIT or any(s.voc is not None or s.own is not None or s.registered for s in sources):
         return build()
     # All that decides what is read from the files.
-    settings = [masks, config.DATASETS.BAD_BOXES, *([source.name, source.official] for source in sources)]
+    settings = [
+        masks,
+        config.MODEL.KEYPOINT_ON,
+        config.DATASETS.BAD_BOXES,
+        *([source.name, source.official] for source in sources),
+    ]
     files, folders = [source.json_file for source in sources], [source.image_folder for source in sources]
     return load_cached(Wanted(files, folders, settings), config.DATASETS.CACHE, build)
 
@@ -149,9 +158,10 @@ def _load_train(source: Source, config: CfgNode, *, masks: bool, **own: Any) -> 
 
 
 def _read_voc(source: Source, config: CfgNode) -> VocObjects:
-    if config.MODEL.MASK_ON:
-        whose = "ImageNet's" if isinstance(source.voc, DetSplit) else "PASCAL VOC's"
-        raise ConfigError(f"{source.name}: {whose} detection sets have no masks; set MODEL.MASK_ON False")
+    for key, what in (("MASK_ON", "masks"), ("KEYPOINT_ON", "keypoints")):
+        if config.MODEL[key]:
+            whose = "ImageNet's" if isinstance(source.voc, DetSplit) else "PASCAL VOC's"
+            raise ConfigError(f"{source.name}: {whose} detection sets have no {what}; set MODEL.{key} False")
     return read_split(source.voc, refuse_boxes=config.DATASETS.BAD_BOXES == "refuse")
 
 
@@ -194,7 +204,8 @@ def _load(
         raise DataError(
             f"{source.json_file}: no object has a mask (segmentation); add masks, or set MODEL.MASK_ON False"
         )
-    images = build_set(data, name=source.name, folder=folder, masks=masks)
+    keypoints = config.MODEL.KEYPOINT_ON and not lists_images_alone
+    images = build_set(data, name=source.name, folder=folder, masks=masks, keypoints=keypoints)
     images.form = source.own.title if source.own else ""
     text = warnings_line(faults, source.flags)
     images.warnings = (f"{source.name}: {text}",) if text else ()
@@ -237,8 +248,9 @@ def _truth_of(data: dict[str, Any], source: Source, config: CfgNode) -> dict[str
     kept = [annotation for annotation in data["annotations"] if _can_be_evaluated(annotation["bbox"])]
     data = {**data, "categories": real_categories(data), "annotations": kept}
     try:
-        kinds = ("bbox", "segm") if config.MODEL.MASK_ON else ("bbox",)
-        return {kind: load_ground_truth(data, kind) for kind in kinds}
+        switches = {"bbox": True, "segm": config.MODEL.MASK_ON, "keypoints": config.MODEL.KEYPOINT_ON}
+        sigmas = config.TEST.KEYPOINT_OKS_SIGMAS
+        return {kind: load_ground_truth(data, kind, sigmas) for kind, on in switches.items() if on}
     except DataError as error:
         raise DataError(f"{source.json_file}: {error}") from None
 
@@ -257,7 +269,10 @@ def _judge(faults: list[Fault], source: Source, config: CfgNode) -> list[Fault]:
 
 def used_for_training(images: DetectionSet, config: CfgNode) -> np.ndarray:
     """Return the indices of the images that the config trains on."""
-    return images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
+    used = images.trainable() if config.DATALOADER.FILTER_EMPTY_ANNOTATIONS else np.arange(len(images))
+    if images.keypoints is None:
+        return used
+    return np.intersect1d(used, images.with_keypoints(config.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE))
 
 
 def repeats_of(images: DetectionSet, config: CfgNode) -> np.ndarray | None:

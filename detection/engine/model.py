@@ -21,6 +21,7 @@ from backbone.weights.zoos import suggestion
 from ..config.names import architecture_of, classes_key, has_our_backbone
 from ..data.mapper import Resize
 from ..data.sets import DetectionSet
+from ..evaluation.ground_truth import KEYPOINTS
 from ..inference.transform import TestMapper, TestTransform
 from ..modeling.backbone import network_of
 from ..modeling.c4 import C4ROIHeads
@@ -47,6 +48,30 @@ def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode
     fitted = config.clone()
     fitted.defrost()
     put(fitted, key, len(classes))
+    fitted.freeze()
+    return fitted
+
+
+def fit_keypoints(config: CfgNode, images: DetectionSet, given: set[str]) -> CfgNode:
+    """Return the config with the number of keypoints that the data has.
+
+    Raises:
+        ConfigError: another number was given on the command line, or TEST.KEYPOINT_OKS_SIGMAS is of other keypoints.
+    """
+    if not config.MODEL.KEYPOINT_ON or images.keypoints is None:
+        return config
+    key, sigmas = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", "TEST.KEYPOINT_OKS_SIGMAS"
+    number = len(images.keypoint_names)
+    if key in given and get(config, key) != number:
+        raise ConfigError(f"{key} is {get(config, key)}, but the data has {number} keypoints; leave the key out")
+    if (len(get(config, sigmas)) or KEYPOINTS) != number:
+        raise ConfigError(
+            f"{sigmas} must hold {number} numbers, the widths of the data's keypoints relative to an object's size; "
+            f"without them, they are COCO's of {KEYPOINTS} keypoints"
+        )
+    fitted = config.clone()
+    fitted.defrost()
+    put(fitted, key, number)
     fitted.freeze()
     return fitted
 

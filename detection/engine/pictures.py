@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from backbone.common.errors import DataError
 from backbone.common.images import montage, picture_of, read_image
 
+from ..data.keypoints import CENTRE
 from ..data.sets import DetectionSet
 from ..visualization import draw_objects
 
@@ -31,7 +32,9 @@ def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_or
         image = sample["image"].permute(1, 2, 0).numpy().astype(np.uint8)
         image = np.ascontiguousarray(picture_of(image, channel_order))
         target = sample["instances"]
-        drawn.append(draw_objects(image, target.gt_boxes.tensor.numpy(), target.gt_classes.tolist(), classes))
+        points = target.gt_keypoints.tensor.numpy() if target.has("gt_keypoints") else None
+        boxes, labels = target.gt_boxes.tensor.numpy(), target.gt_classes.tolist()
+        drawn.append(draw_objects(image, boxes, labels, classes, keypoints=points))
     return montage(drawn, columns=2)
 
 
@@ -65,7 +68,19 @@ def _pair(
     boxes[:, 2:] += boxes[:, :2]
     labels = [label_of[record["category_id"]] for record in records]
     scores = [record["score"] for record in records]
-    found = draw_objects(image, boxes * larger, labels, images.classes, scores=scores)
+    points = None
+    if records and "keypoints" in records[0]:
+        points = _enlarged(np.array([record["keypoints"] for record in records]), larger)
+    found = draw_objects(image, boxes * larger, labels, images.classes, scores=scores, keypoints=points)
     rows = slice(images.starts[index], images.starts[index + 1])
-    truth = draw_objects(image, images.boxes[rows] * larger, images.labels[rows].tolist(), images.classes)
+    points = None if images.keypoints is None else _enlarged(images.keypoints[rows], larger)
+    truth = draw_objects(
+        image, images.boxes[rows] * larger, images.labels[rows].tolist(), images.classes, keypoints=points
+    )
     return np.concatenate([found, np.full((image.shape[0], 4, 3), 255, dtype=np.uint8), truth], axis=1)
+
+
+def _enlarged(keypoints: np.ndarray, larger: float) -> np.ndarray:
+    """Return keypoints of COCO's form, (N, 3 * K) or (N, K, 3), as (N, K, 3) in pixels of the enlarged image."""
+    points = keypoints.reshape(len(keypoints), -1, 3)
+    return (points + (CENTRE, CENTRE, 0)) * (larger, larger, 1)

@@ -28,7 +28,7 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
             *_sampling(sets.train, config),
             ("schedule", schedule_line(config, sets.train)),
         ]
-        notes = [*page.schedule_notes(config, _used(sets.train, config)), *notes]
+        notes = [*page.schedule_notes(config, images_of_an_epoch(sets.train, config), recipe_for(config)), *notes]
     return page.page(config, rows, notes)
 
 
@@ -42,6 +42,8 @@ def _model(model: nn.Module, config: CfgNode) -> str:
     elif not getattr(architecture_of(config)[1], "batch_norm", True):
         norm = "no normalisation"
     classes = count(get(config, classes_key(config)), "class", "classes")
+    if config.MODEL.KEYPOINT_ON:
+        classes += f", {count(config.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS, 'keypoint')}"
     return (
         f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}, {head}{norm}, {classes}; "
         f"{page.trained(model)}, "
@@ -90,10 +92,18 @@ def _sampling(images: DetectionSet, config: CfgNode) -> list[tuple[str, str]]:
 
 def schedule_line(config: CfgNode, images: DetectionSet) -> str:
     """Return iterations, epochs and learning rate in words."""
-    return f"{page.length(config, _used(images, config))}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
+    length = page.length(config, images_of_an_epoch(images, config))
+    return f"{length}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
 
 
-def _used(images: DetectionSet, config: CfgNode) -> int:
+def recipe_for(config: CfgNode) -> str:
+    """Return the config that fine-tunes a detector of this kind on a small set."""
+    if config.MODEL.META_ARCHITECTURE == "RetinaNet":
+        return "finetune_retinanet_r50_fpn.yaml"
+    return f"finetune_{'mask' if config.MODEL.MASK_ON else 'faster'}_rcnn_r50_fpn.yaml"
+
+
+def images_of_an_epoch(images: DetectionSet, config: CfgNode) -> int:
     """Return the images of an epoch."""
     repeats = repeats_of(images, config)
     return len(used_for_training(images, config)) if repeats is None else round(repeats.sum())

@@ -25,10 +25,11 @@ from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import open_starting_weights
 from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
+from .fitting import fit_to_data
 from .folder import FREE_KEYS, RUN_FILES
-from .model import fit_classes, load_trained, prepare_for_training
+from .model import fit_classes, fit_keypoints, load_trained, prepare_for_training
 from .own_sets import SPLIT_FILE, own_data_keys, read_held_out, split_record
-from .plan import plan
+from .plan import images_of_an_epoch, plan
 from .results import report
 from .scoring import best_of
 from .task import DetectionTask
@@ -72,8 +73,12 @@ class DetectionRun(TaskRun):
         detection.register()
         set_backends(self.config)
         check_ensemble(self.config)
-        self.sets = self.load_sets()
-        self.config = fit_classes(self.config, self.sets.classes, set(self.request.given))
+        self.sets, given = self.load_sets(), set(self.request.given)
+        if not self.request.eval_only:
+            folder = self.request.folder if self.request.resume else None
+            self.config, fitted = fit_to_data(self.config, self.sets.train, given, folder)
+            self.notes += fitted
+        self.config = fit_keypoints(fit_classes(self.config, self.sets.classes, given), self.sets.any, given)
         self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
 
@@ -103,6 +108,10 @@ class DetectionRun(TaskRun):
             # Its checkpoints lie in the folders of its steps, which read the weights where they need them.
             return (self.request.folder / CONFIG).is_file()
         return super().has_begun()
+
+    @property
+    def images_of_an_epoch(self) -> int:
+        return images_of_an_epoch(self.sets.train, self.config)
 
     @property
     def classes(self) -> list[str]:

@@ -92,7 +92,7 @@ def train(
         pairs += ["SOLVER.EPOCHS", epochs]
     given = {**_own("train", "TRAIN", train, pairs), **_own("val", "TEST", val, pairs)}
     output = str(output_dir or default_output(str(config), eval_only=False))
-    switches = dict.fromkeys(("resume", "overwrite", "force", "eval_only"), False)
+    switches = dict.fromkeys(("resume", "overwrite", "force", "eval_only", "plan"), False)
     flags = {**switches, "imports": [], **flags, **given, "output_dir": output, "overrides": pairs}
     request = make_request(_Flags(config=str(config), num_processes=processes, **flags), hooks=tuple(hooks))
     device = request.config.MODEL.DEVICE

@@ -24,6 +24,7 @@ def evaluate_coco(
     *,
     engine: str = "auto",
     max_detections: Sequence[int] | None = None,
+    sigmas: Sequence[float] = (),
 ) -> CocoMetrics:
     """Evaluate predictions with COCO's figures, identical to pycocotools's.
 
@@ -37,6 +38,7 @@ def evaluate_coco(
             differ in the last bit) or "pycocotools".
         max_detections: limits of detections per image and category, by default 1, 10, 100, and 20 for keypoints. AP,
             and AR of area ranges, are at the largest one (pycocotools gives AP only for 100).
+        sigmas: of keypoints in a file, see `load_ground_truth`.
 
     Raises:
         DataError: a file or record is missing, malformed or inconsistent.
@@ -46,7 +48,7 @@ def evaluate_coco(
         raise UserError(f"unknown IoU type {iou_type!r}; known: {', '.join(IOU_TYPES)}")
     limits = _limits(max_detections, iou_type)
     if not isinstance(ground_truth, GroundTruth):
-        ground_truth = load_ground_truth(ground_truth, iou_type)
+        ground_truth = load_ground_truth(ground_truth, iou_type, sigmas)
     elif ground_truth.iou_type != iou_type:
         raise UserError(f"ground truth loaded for {ground_truth.iou_type!r} cannot serve {iou_type!r}; load it again")
     read = isinstance(predictions, Predictions)

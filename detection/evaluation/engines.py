@@ -94,6 +94,8 @@ def _run_hotcoco(ground_truth: GroundTruth, predictions: Predictions, max_detect
         found.update_anns(ids=np.arange(1, len(predictions.image) + 1), area=predictions.areas)
     evaluator = hotcoco.COCOeval(truth, found, ground_truth.iou_type)
     evaluator.params.max_dets = max_detections
+    if ground_truth.sigmas:
+        evaluator.params.kpt_oks_sigmas = list(ground_truth.sigmas)
     with _silence():
         evaluator.evaluate()
         evaluator.accumulate()
@@ -108,6 +110,7 @@ def _run_faster_coco_eval(ground_truth: GroundTruth, predictions: Predictions, m
         found = COCO(_predictions_as_dict(ground_truth, predictions))
         evaluator = COCOeval_faster(truth, found, ground_truth.iou_type)
         evaluator.params.maxDets = max_detections
+        _set_sigmas(evaluator.params, ground_truth)
         # It would leave out the categories without ground truth of keypoints.
         evaluator.params.catIds = list(range(1, len(ground_truth.category_ids) + 1))
         evaluator.evaluate()
@@ -128,9 +131,15 @@ def _run_pycocotools(ground_truth: GroundTruth, predictions: Predictions, max_de
         found.createIndex()
         evaluator = COCOeval(truth, found, ground_truth.iou_type)
         evaluator.params.maxDets = max_detections
+        _set_sigmas(evaluator.params, ground_truth)
         evaluator.evaluate()
         evaluator.accumulate()
     return _curves(evaluator.eval, ground_truth, max_detections)
+
+
+def _set_sigmas(params: Any, ground_truth: GroundTruth) -> None:
+    if ground_truth.sigmas:
+        params.kpt_oks_sigmas = np.array(ground_truth.sigmas)
 
 
 ENGINES: dict[str, Callable[[GroundTruth, Predictions, list[int]], Curves]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ class GroundTruth:
         crowd: (N,) bool.
         segmentations: for "segm", polygons or run lengths.
         without_mask: for "segm", how many annotations have no mask; what is found in their boxes is not judged.
-        keypoints: for "keypoints", (N, 51) float64: x, y, visibility.
+        keypoints: for "keypoints", (N, 3 * K) float64: x, y, visibility. K is the number of names that the categories
+            have; COCO's 17 where they have none.
+        sigmas: for "keypoints", the width of each; () for COCO's.
         labelled_keypoints: for "keypoints", (N,) int64; an annotation with none is ignored.
     """
 
@@ -56,10 +59,13 @@ class GroundTruth:
     without_mask: int = 0
     keypoints: np.ndarray | None = None
     labelled_keypoints: np.ndarray | None = None
+    sigmas: tuple[float, ...] = ()
 
 
 @no_collection()
-def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox") -> GroundTruth:
+def load_ground_truth(
+    source: str | Path | dict[str, Any], iou_type: str = "bbox", sigmas: Sequence[float] = ()
+) -> GroundTruth:
     """Read and check ground truth. The given dict stays as it is.
 
     What is missing is filled: iscrowd with 0; the area from the mask, or from the box where there is no mask; the box
@@ -70,6 +76,7 @@ def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox
     Args:
         source: a COCO JSON file, or what it holds.
         iou_type: "bbox", "segm" or "keypoints": what must be there.
+        sigmas: for "keypoints", the width of each for object keypoint similarity; by default COCO's of 17.
 
     Raises:
         DataError: the file cannot be read, has another form, or a value is missing or wrong; the message names the
@@ -88,13 +95,14 @@ def load_ground_truth(source: str | Path | dict[str, Any], iou_type: str = "bbox
     sizes_of = [sizes[position] for position in image.tolist()]
     boxes, areas = _boxes_and_areas(annotations, sizes_of)
     crowd = _crowd(annotations)
-    columns: dict[str, Any] = {}
+    columns: dict[str, Any] = {"sigmas": tuple(sigmas)}
     if iou_type == "segm":
         columns["segmentations"], without = _segmentations(annotations, boxes, sizes_of)
         columns["without_mask"] = int(without.sum())
         crowd = crowd | without
     if iou_type == "keypoints":
-        columns["keypoints"], columns["labelled_keypoints"] = _keypoints(annotations)
+        number = _number_of_keypoints(data["categories"], name, columns["sigmas"])
+        columns["keypoints"], columns["labelled_keypoints"] = _keypoints(annotations, number)
     return GroundTruth(
         source=name,
         iou_type=iou_type,
@@ -201,12 +209,25 @@ def _segmentations(records: Records, boxes: np.ndarray, sizes: list[Size]) -> tu
     return check_segmentations(records, range(len(records)), sizes, masks), without
 
 
-def _keypoints(records: Records) -> tuple[np.ndarray, np.ndarray]:
+def _number_of_keypoints(categories: list[dict[str, Any]], name: str, sigmas: tuple[float, ...]) -> int:
+    numbers = {len(names) for category in categories if isinstance(names := category.get("keypoints"), list) and names}
+    if len(numbers) > 1:
+        raise DataError(f"{name}: its categories have different numbers of keypoints: {sorted(numbers)}")
+    number = numbers.pop() if numbers else len(sigmas) or KEYPOINTS
+    if number != (len(sigmas) or KEYPOINTS):
+        raise DataError(
+            f"{name}: an object has {number} keypoints, but {len(sigmas) or KEYPOINTS} widths of object keypoint "
+            "similarity are known; give one for each"
+        )
+    return number
+
+
+def _keypoints(records: Records, number: int) -> tuple[np.ndarray, np.ndarray]:
     values = records.column("keypoints")
     if values and all(value is None for value in values):
         raise DataError(f"{records.source}: no annotation has 'keypoints'; give ground truth of keypoints")
-    none = [0] * (3 * KEYPOINTS)
-    keypoints = records.numbers("keypoints", 3 * KEYPOINTS, [none if value is None else value for value in values])
+    none = [0] * (3 * number)
+    keypoints = records.numbers("keypoints", 3 * number, [none if value is None else value for value in values])
     visible = (keypoints[:, 2::3] > 0).sum(axis=1).tolist()
     labelled = [
         count if value is None or keys is None else value

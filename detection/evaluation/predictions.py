@@ -28,7 +28,7 @@ class Predictions:
         boxes: (N, 4) float64 [x, y, width, height] in absolute pixels.
         areas: (N,) float64, pixels: what counts as small, medium or large.
         segmentations: for "segm", compressed run lengths.
-        keypoints: for "keypoints", (N, 51) float64: x, y, anything.
+        keypoints: for "keypoints", (N, 3 * K) float64: x, y, anything.
     """
 
     image: np.ndarray
@@ -68,7 +68,8 @@ def load_predictions(
     if iou_type == "segm" or form == "segmentation":
         segmentations = _run_lengths(records, [ground_truth.image_sizes[i] for i in image.tolist()])
     if iou_type == "keypoints" or form == "keypoints":
-        keypoints = records.numbers("keypoints", 3 * KEYPOINTS)
+        width = ground_truth.keypoints.shape[1] if ground_truth.keypoints is not None else 3 * KEYPOINTS
+        keypoints = records.numbers("keypoints", width)
     boxes, areas = _boxes_and_areas(records, form, segmentations, keypoints)
     return Predictions(
         image=image,
@@ -109,7 +110,7 @@ def _boxes_and_areas(
     if form == "bbox":
         boxes = records.boxes()
     else:
-        points = keypoints.reshape(-1, KEYPOINTS, 3)[:, :, :2]
+        points = keypoints.reshape(len(keypoints), -1, 3)[:, :, :2]
         low, high = points.min(axis=1), points.max(axis=1)
         boxes = np.concatenate([low, high - low], axis=1)
     return boxes, boxes[:, 2] * boxes[:, 3]

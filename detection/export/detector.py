@@ -67,6 +67,8 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
+    if detector.config.MODEL.KEYPOINT_ON:
+        raise ExportError(f"{path}: detectors of keypoints are not written as one graph; export the backbone")
     if detector.config.INPUT.FORMAT not in ("RGB", "BGR"):
         raise ExportError(
             f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "

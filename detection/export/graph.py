@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from ..modeling.layers import layers_of
 from ..modeling.regions import without_small
+from ..modeling.retinanet import ClippedRetinaNet
 
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
@@ -119,6 +120,11 @@ class DetectorGraph(nn.Module):
         predictions = model._transpose_dense_predictions(model.head(levels), [model.num_classes, 4])
         found = [self._decode(*level) for level in zip(model.anchor_generator(levels), *predictions)]
         boxes, scores, classes = (torch.cat(values) for values in zip(*found))
+        if isinstance(model, ClippedRetinaNet):
+            cut = Boxes(boxes)
+            cut.clip(size)
+            kept = cut.nonempty()
+            boxes, scores, classes = cut.tensor[kept], scores[kept], classes[kept]
         kept = batched_nms(boxes, scores, classes, model.test_nms_thresh)[: model.max_detections_per_image]
         # As the postprocessing does it.
         inside = Boxes(boxes[kept])

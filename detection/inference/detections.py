@@ -36,6 +36,7 @@ class Detection:
         box: (4,) XYXY, absolute pixels.
         label: index into the classes of the detector; class_name: its name.
         mask: (H, W) bool, None where the detector has no masks.
+        keypoints: (K, 3) x, y and score, None where it has none.
     """
 
     box: np.ndarray
@@ -43,6 +44,7 @@ class Detection:
     label: int
     class_name: str
     mask: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +61,7 @@ class Detections:
         classes: the names of all classes of the detector; category_ids: what `to_coco` writes for them.
         size: (height, width) of the image.
         masks: (N, height, width) bool, None where the detector has no masks.
+        keypoints: (N, K, 3) x, y in pixels and score, None where it has none.
         read: returns the image as (height, width, 3) BGR uint8. What the caller gave is read again, and not copied.
     """
 
@@ -69,6 +72,7 @@ class Detections:
     category_ids: list[int]
     size: tuple[int, int]
     masks: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
     read: Callable[[], np.ndarray] | None = field(default=None)
 
     @property
@@ -84,14 +88,15 @@ class Detections:
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, (int, np.integer)):
-            mask = None if self.masks is None else self.masks[index]
+            mask, points = (None if part is None else part[index] for part in (self.masks, self.keypoints))
             label = int(self.labels[index])
-            return Detection(self.boxes[index], float(self.scores[index]), label, self.classes[label], mask)
+            return Detection(self.boxes[index], float(self.scores[index]), label, self.classes[label], mask, points)
         if not isinstance(index, slice):
             index = np.asarray(index)
             index = index if index.size else index.astype(np.int64)
-        masks = None if self.masks is None else self.masks[index]
-        return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index], masks=masks)
+        parts = ("boxes", "scores", "labels", "masks", "keypoints")
+        values = {part: getattr(self, part) for part in parts}
+        return replace(self, **{part: None if value is None else value[index] for part, value in values.items()})
 
     def __repr__(self) -> str:
         often = Counter(self.class_names).most_common()
@@ -107,7 +112,8 @@ class Detections:
         """
         shown = self[self.scores >= score]
         canvas = self.read() if self.read is not None else np.full((*self.size, 3), 255, np.uint8)
-        drawn = draw_objects(canvas, shown.boxes, shown.labels, self.classes, scores=shown.scores, masks=shown.masks)
+        further = {"masks": shown.masks, "keypoints": shown.keypoints}
+        drawn = draw_objects(canvas, shown.boxes, shown.labels, self.classes, scores=shown.scores, **further)
         return Image.fromarray(np.ascontiguousarray(drawn[:, :, ::-1]))
 
     def save(self, path: str | Path, score: float = DRAWN) -> None:
@@ -127,7 +133,8 @@ class Detections:
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """Return records in COCO's results form: XYWH boxes, the data's category ids, compressed RLE masks."""
-        return coco_records(self.boxes, self.scores, self.labels, self.masks, image_id, self.category_ids)
+        of_objects = (self.boxes, self.scores, self.labels, self.masks)
+        return coco_records(*of_objects, image_id, self.category_ids, self.keypoints)
 
     def _repr_png_(self) -> bytes:
         """Return the picture that a notebook shows."""

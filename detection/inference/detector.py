@@ -131,6 +131,7 @@ class Detector:
             category_ids=self.category_ids,
             size=instances.image_size,
             masks=masks,
+            keypoints=instances.pred_keypoints.numpy()[order] if instances.has("pred_keypoints") else None,
             read=lambda: picture_of(read(), self.channel_order),
         )
 

@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from .detector import Detector
 from .listed import read_ids
 from .pipeline import batch_size_of, pinned, run_pipeline
 from .run import to_coco
+from .saving import save_as
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
@@ -83,13 +85,22 @@ class Outcome:
     skipped: dict[str, str]
 
 
-def predict(detector: Detector, pattern: str, output: Path, *, least_score: float, ids: Path | None = None) -> Outcome:
+def predict(
+    detector: Detector,
+    pattern: str,
+    output: Path,
+    *,
+    least_score: float,
+    ids: Path | None = None,
+    forms: Collection[str] = (),
+) -> Outcome:
     """Detect on all images of `pattern`; write pictures, predictions.json and images.json into `output`.
 
     predictions.json is in COCO's results form, with every detection down to the model's own threshold; images.json has
-    the images and categories that its ids mean. `least_score` holds for the pictures.
+    the images and categories that its ids mean. `least_score` holds for the pictures and the other `forms`.
 
     Args:
+        forms: further ones to write, keys of `saving.FORMS`.
         ids: a JSON in COCO form, whose image and category ids are taken; files that it does not list are left out.
 
     Raises:
@@ -141,12 +152,14 @@ def predict(detector: Detector, pattern: str, output: Path, *, least_score: floa
     write_json(output / "predictions.json", records)
     categories = [{"id": id_, "name": name} for id_, name in zip(category_ids, detector.classes)]
     write_json(output / "images.json", {"images": images, "categories": categories})
+    save_as(forms, output, images, records, dict(zip(category_ids, detector.classes)), least_score)
     return Outcome(len(images), len(records), drawn, skipped)
 
 
 def draw(image: np.ndarray, instances: Instances, classes: list[str]) -> np.ndarray:
-    """Return the BGR image with boxes, and masks where there are any, drawn on it."""
+    """Return the BGR image with boxes, and masks and keypoints where there are any, drawn on it."""
     masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
     boxes = instances.pred_boxes.tensor.numpy()
     labels, scores = instances.pred_classes.tolist(), instances.scores.tolist()
-    return draw_objects(image, boxes, labels, classes, scores=scores, masks=masks)
+    points = instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else None
+    return draw_objects(image, boxes, labels, classes, scores=scores, masks=masks, keypoints=points)

@@ -15,6 +15,7 @@ from backbone.engine.image_progress import ImageProgress
 from backbone.engine.loading import make_loader, until_error
 from backbone.engine.record import LOGGER
 
+from ..data.keypoints import CENTRE
 from ..data.samples import EvaluationSamples
 from .gathering import gather_records
 from .pipeline import WAITING, detect_in_batches, in_order, run_model
@@ -32,7 +33,8 @@ def to_coco(instances: Instances, image_id: int, category_ids: list[int]) -> lis
     """Return one image's detections as records of COCO's results form: XYWH boxes, compressed RLE masks."""
     masks = instances.pred_masks.numpy() if instances.has("pred_masks") else None
     boxes, scores = instances.pred_boxes.tensor.numpy(), instances.scores.numpy()
-    return coco_records(boxes, scores, instances.pred_classes.numpy(), masks, image_id, category_ids)
+    points = instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else None
+    return coco_records(boxes, scores, instances.pred_classes.numpy(), masks, image_id, category_ids, points)
 
 
 def coco_records(
@@ -42,8 +44,10 @@ def coco_records(
     masks: np.ndarray | None,
     image_id: int,
     category_ids: list[int],
+    keypoints: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Return XYXY boxes (N, 4), and masks (N, H, W) where there are any, as records of COCO's results form."""
+    """Return XYXY boxes (N, 4), and masks (N, H, W) and keypoints (N, K, 3) where there are any, as records of COCO's
+    results form."""
     boxes = boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     records = [
@@ -53,6 +57,11 @@ def coco_records(
     if masks is not None:
         for record, mask in zip(records, masks):
             record["segmentation"] = encode_mask(mask)
+    if keypoints is not None:
+        # COCO's coordinates are indices of pixels.
+        points = keypoints.astype(np.float64) - (CENTRE, CENTRE, 0)
+        for record, values in zip(records, points.reshape(len(records), -1).tolist()):
+            record["keypoints"] = values
     return records
 
 

@@ -21,6 +21,7 @@ from backbone.networks import keywords_of
 
 from ..config.names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of
 from .layers import set_norm_eps
+from .retinanet import PlainP6P7
 
 # Keys of MODEL.BACKBONE that detectron2's config does not have, by keyword of `backbone.create`.
 OWN_KEYS = {
@@ -36,6 +37,12 @@ OWN_KEYS = {
 
 class _Adapted:
     """What makes a network a detectron2 Backbone too. Parameter names stay the same."""
+
+    _size_divisibility = 0
+
+    @property
+    def size_divisibility(self) -> int:
+        return self._size_divisibility
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         # The loader's images are channels last in memory, and detectron2 leaves a single one so: it would decide the
@@ -110,7 +117,8 @@ def build_fpn_p6p7(config: CfgNode, input_shape: ShapeSpec | None = None) -> FPN
     bottom_up = build_network(config, input_shape)
     deepest = config.MODEL.FPN.IN_FEATURES[-1]
     channels = bottom_up.output_shape()[deepest].channels
-    return _pyramid(config, bottom_up, LastLevelP6P7(channels, config.MODEL.FPN.OUT_CHANNELS, in_feature=deepest))
+    top = LastLevelP6P7 if config.MODEL.FPN.get("RELU_BEFORE_P7", True) else PlainP6P7
+    return _pyramid(config, bottom_up, top(channels, config.MODEL.FPN.OUT_CHANNELS, in_feature=deepest))
 
 
 def _pyramid(config: CfgNode, bottom_up: Backbone, top_block: nn.Module) -> FPN:
@@ -128,7 +136,10 @@ def _named(build: Callable[..., Backbone], name: str) -> Callable[..., Backbone]
     """Return `build` under the name by which the registry will know it."""
 
     def builder(config: CfgNode, input_shape: ShapeSpec | None = None) -> Backbone:
-        return build(config, input_shape)
+        built = build(config, input_shape)
+        if multiple := config.MODEL.BACKBONE.get("SIZE_DIVISIBILITY", 0):
+            built._size_divisibility = math.lcm(multiple, built.size_divisibility or 1)
+        return built
 
     builder.__name__ = name
     return builder

@@ -14,6 +14,7 @@ from backbone.engine.config import get
 from backbone.networks.norm import own_synchronised_norm
 
 from ..config.keys import FEATURE_KEYS
+from .retinanet import class_of
 
 
 def _source_line(error: Exception) -> str:
@@ -37,6 +38,7 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     Raises:
         ConfigError: keys of the config do not fit together.
     """
+    architecture = architecture or class_of(config)
     try:
         model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
     except KeyError as error:

@@ -22,7 +22,7 @@ from .foreign import DetectorLayout, ForeignDetector, Translation
 from .keys import WEIGHT_KEYS
 
 PREDICTOR = "roi_heads.box_predictor."
-ONE_STAGE = "head."
+ONE_STAGE, KEYPOINTS = "head.", "roi_heads.keypoint_head."
 DEPTHS = {6: "50", 23: "101"}  # of the network, by the blocks of res4
 COCO = ("COCO-Detection/faster", "COCO-InstanceSegmentation/mask")
 # By the form of the heads on regions. Those of one form share all names and shapes, and differ in their preprocessing.
@@ -110,8 +110,11 @@ def config_of(name: str, tensors: Mapping[str, Tensor]) -> CfgNode:
     if is_retinanet(config):
         return config
     heads.MASK_ON = _has_masks(tensors)
-    heads.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = _rows_of_regions(tensors, "bbox_pred.weight") == 4
-    heads.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = _rows(tensors, "roi_heads.mask_head.predictor.weight") == 1
+    if heads.KEYPOINT_ON:
+        heads.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = tensors[f"{KEYPOINTS}score_lowres.weight"].shape[1]
+    if number_of_classes(tensors) > 1:  # of a single class, both forms are the same
+        heads.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = _rows_of_regions(tensors, "bbox_pred.weight") == 4
+        heads.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK = _rows(tensors, "roi_heads.mask_head.predictor.weight") == 1
     return config
 
 
@@ -145,6 +148,9 @@ def recognise(tensors: Mapping[str, Tensor]) -> list[str]:
     if heads in MISC:
         is_there = network == "R_50" and form == "FPN" and (has_masks or heads == "cascade")
         return list(MISC[heads]) if is_there else []
+    if any(name.startswith(KEYPOINTS) for name in tensors):
+        name = f"COCO-Keypoints/keypoint_rcnn_{network}_{form}_3x"
+        return [name] if name in known and not has_masks else []
     ends = (f"{form}_3x", f"{form}_1x", form)
     sets = SETS.get(number_of_classes(tensors), COCO)
     firsts = filter(None, (sets[has_masks], COCO[has_masks]))

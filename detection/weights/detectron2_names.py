@@ -16,7 +16,6 @@ RETINANET_HEAD = tuple(f"head.{part}." for part in ("cls_subnet", "bbox_subnet",
 # What this project has no head for, by the beginning of a name.
 UNKNOWN = {
     "head.ctrness.": "an FCOS",
-    "roi_heads.keypoint_head.": "a Keypoint R-CNN",
     "sem_seg_head.": "a panoptic or semantic segmentation network",
     "roi_heads.densepose_head.": "a DensePose R-CNN",
     "roi_heads.mask_head.coarse_head.": "a PointRend",
@@ -38,8 +37,8 @@ def refuse_unknown(names: Collection[str], source: str) -> None:
         found = "another one-stage detector than RetinaNet" if one_stage else "an RPN alone"
     if found:
         raise WeightsError(
-            f"{source}: holds {found} of detectron2, which has no counterpart here (Faster and Mask R-CNN "
-            "and RetinaNet have); tools/convert_weights.py --backbone-only takes its backbone out"
+            f"{source}: holds {found} of detectron2, which has no counterpart here (Faster, Mask, Cascade and "
+            "Keypoint R-CNN and RetinaNet have); tools/convert_weights.py --backbone-only takes its backbone out"
         )
 
 

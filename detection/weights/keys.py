@@ -36,6 +36,9 @@ WEIGHT_KEYS = WeightKeys(
     whole=(
         "INPUT.FLOAT_RESIZE",
         "MODEL.BACKBONE.NORM_EPS",
+        "MODEL.BACKBONE.SIZE_DIVISIBILITY",
+        "MODEL.FPN.RELU_BEFORE_P7",
+        "MODEL.RETINANET.CLIP_BEFORE_NMS",
         "MODEL.ANCHOR_GENERATOR.NAME",
         *(f"MODEL.ROI_{head}_HEAD.POOLER_{key}" for head in ("BOX", "MASK") for key in ("TYPE", "SAMPLING_RATIO")),
     ),

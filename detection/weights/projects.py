@@ -9,9 +9,10 @@ from torch import Tensor
 
 from .detectron2_files import Detectron2Layout
 from .foreign import DetectorLayout, ForeignDetector
+from .mmdetection_files import MMDetectionLayout
 from .torchvision_files import TorchvisionLayout
 
-LAYOUTS: tuple[DetectorLayout, ...] = (Detectron2Layout(), TorchvisionLayout())
+LAYOUTS: tuple[DetectorLayout, ...] = (Detectron2Layout(), MMDetectionLayout(), TorchvisionLayout())
 
 
 def layout_of(names: Collection[str]) -> DetectorLayout | None:

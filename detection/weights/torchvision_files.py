@@ -27,7 +27,7 @@ from .keys import WEIGHT_KEYS
 UNKNOWN = {
     "head.regression_head.bbox_ctrness.": "an FCOS",
     "head.classification_head.module_list.": "an SSD",
-    "roi_heads.keypoint_head.": "a Keypoint R-CNN",
+    "roi_heads.keypoint_predictor.": "a Keypoint R-CNN",
     "backbone.body.0.": "a detector on a network that is no ResNet",
 }
 RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}

@@ -97,6 +97,20 @@ def test_paper_against_measured(tmp_path, report):
     assert (rows["ResNet-32"]["state"], rows["ResNet-56"]["state"]) == ("not run", "unfinished")
     for text in ("9.12 ± 0.56 (+0.37)", "not run", "stopped at iteration 16,000"):
         assert text in page
+    # 8.75 lies within 9.12 +- 0.56; the page marks it, and draws it across the chart of its curve.
+    assert "The paper's figure is within the interval: ResNet-20." in markdown and "It is outside" not in markdown
+    assert '<td class="number within">9.12 ± 0.56 (+0.37)</td>' in page
+    assert page.count("<title>ResNet-20, paper: 8.75 %</title>") == 1 and "plain-20, paper" not in page
+    assert "9.12 %, paper 8.75 %" in page
+    drawn = next(part for part in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "ResNet-20, paper" in part)
+    tree = ElementTree.fromstring(drawn)
+    (line,) = [one for one in tree.iter("line") if one.findtext("title", "").startswith("ResNet-20, paper")]
+    color = line.get("class").removeprefix("paper ")
+    (curve,) = [one for one in tree.iter("polyline") if one.get("class") == f"line {color}"]
+    assert line.get("y1") == line.get("y2") and float(line.get("y1")) > float(curve.get("points").split(",")[-1])
+    # Errors of ten crops are not those of the centre crop, whose curve it is.
+    make_run(tmp_path / "runs", "imagenet_resnet50", error=0.23)
+    assert "ResNet-50, paper" not in report("3")[1]
 
 
 def test_top_5_stands_beside_top_1(tmp_path, report):

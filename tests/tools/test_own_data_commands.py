@@ -96,3 +96,14 @@ def test_evaluate_takes_truth_of_every_form(tool, tmp_path):
         flags = ("--gt", path, "--predictions", tmp_path / "found.json", "--json", tmp_path / "figures.json")
         assert tool("evaluate.py", *flags).status == 0
         assert json.loads((tmp_path / "figures.json").read_text())["bbox"]["AP"] == pytest.approx(1)
+
+
+def test_a_plan_says_time_and_memory_and_writes_nothing(train, tmp_path):
+    path = own_forms.roboflow_yolo(tmp_path / "data")
+    keys = {"SOLVER.MAX_ITER": 1000, "INPUT.AUTO_SIZE": True, "SOLVER.AUTO_BATCH": True}
+    done = train("--train", path, "--plan", changes=keys)
+    assert done.status == 0, done.err
+    assert "  expected   " in done.out and "for 1,000 steps of" in done.out and "GiB of memory at the peak" in done.out
+    assert "shows each of 2 images 1,000 times" in done.out
+    assert "finetune_faster_rcnn_r50_fpn.yaml is for small sets" in done.out
+    assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from ...engine.roots import data_root
 from .cifar import open_cifar10
 from .folders import WNID, has_flat_images, open_class_folders, open_flat
 from .sets import ImagesInMemory, LabelledImages
+from .shards import find_shards, open_shards
 
 SYNTHETIC_IMAGES = 1024
 
@@ -59,10 +60,16 @@ def _open_folders(
     name = data.NAME
     train = None
     classes = _class_list(root, data.CLASSES) or list(trained) or None
-    if training or (classes is None and (root / data.TRAIN).is_dir()):
-        train = open_class_folders(root, data.TRAIN, f"{name} {data.TRAIN}", classes)
+    shards = {split: find_shards(root, split) for split in (data.TRAIN, data.VAL)}
+    if training or (classes is None and (shards[data.TRAIN] or (root / data.TRAIN).is_dir())):
+        if shards[data.TRAIN]:
+            train = open_shards(shards[data.TRAIN], f"{name} {data.TRAIN}", classes)
+        else:
+            train = open_class_folders(root, data.TRAIN, f"{name} {data.TRAIN}", classes)
         classes = train.classes
-    if has_flat_images(root, data.VAL):
+    if shards[data.VAL]:
+        test = open_shards(shards[data.VAL], f"{name} {data.VAL}", classes)
+    elif has_flat_images(root, data.VAL):
         if classes is None:
             raise DataError(f"{root / data.VAL}: the classes' order is not known; name a file of wnids, DATA.CLASSES")
         test = open_flat(root, data.VAL, f"{name} {data.VAL}", classes, data.VAL_SYNSETS)

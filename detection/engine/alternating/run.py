@@ -62,6 +62,9 @@ def train_alternating(
     # The last step is never left out: like a joint run that has ended, it is evaluated again.
     todo = distributed.share([step for step in STEPS if not (request.resume and step.is_done(request.folder))])
     todo = todo if STEPS[-1] in todo else [*todo, STEPS[-1]]
+    if request.plan_only:
+        log.info(_overview(config, sets, todo, [*notes, *changed]))
+        return
     open_folder(request, config, _overview(config, sets, todo, [*notes, *changed]), RUN_FILES, beside)
     distributed.barrier()
     for step in todo:

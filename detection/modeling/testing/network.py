@@ -66,8 +66,8 @@ class Network(nn.Module):
         return RegionScores(logits.softmax(-1), regressed.view(len(boxes), -1, 4).expand(-1, classes, -1))
 
     def add_masks(self, image: Tensor, instances: Instances) -> Instances:
-        """Run the mask head, where there is one, on the final boxes."""
-        if not getattr(self.model.roi_heads, "mask_on", False):
+        """Run the mask head and the keypoint head, where there are any, on the final boxes."""
+        if not any(getattr(self.model.roi_heads, switch, False) for switch in ("mask_on", "keypoint_on")):
             return instances
         return self.model.roi_heads.forward_with_given_boxes(self.maps(image).features, [instances])[0]
 

@@ -14,6 +14,8 @@ from backbone.weights import sources
 from backbone.weights.zoo_list import list_weights, network_of_timm
 from detection.compat import close_gaps
 
+KEYPOINTS = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_3x"
+
 
 def test_torchvisions_rows_are_its_enums():
     rows = {entry.name: entry for entry in list_weights("torchvision:")}
@@ -89,7 +91,7 @@ def test_detectron2s_rows_are_its_catalog():
     close_gaps()
     model_zoo = pytest.importorskip("detectron2.model_zoo")
     rows = {entry.name: entry for entry in list_weights("detectron2:")}
-    for name in ("COCO-Detection/faster_rcnn_R_50_FPN_3x", "PascalVOC-Detection/faster_rcnn_R_50_C4"):
+    for name in ("COCO-Detection/faster_rcnn_R_50_FPN_3x", "PascalVOC-Detection/faster_rcnn_R_50_C4", KEYPOINTS):
         row = rows[f"detectron2:{name}"]
         config = model_zoo.get_config(f"{name}.yaml")
         assert row.source == model_zoo.get_checkpoint_url(f"{name}.yaml")
@@ -98,4 +100,4 @@ def test_detectron2s_rows_are_its_catalog():
         assert list(row.preprocessing.std) == config.MODEL.PIXEL_STD
     x101 = "COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x"
     assert list(rows[f"detectron2:{x101}"].preprocessing.std) == model_zoo.get_config(f"{x101}.yaml").MODEL.PIXEL_STD
-    assert not any("keypoint" in name or "dconv" in name for name in rows)
+    assert "detectron2:Misc/cascade_mask_rcnn_R_50_FPN_3x" in rows and not any("dconv" in name for name in rows)

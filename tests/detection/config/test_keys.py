@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import CfgNode, get_cfg
+from keypoint_set import SIGMAS, write_corners
 
 import detection
 from backbone import ConfigError
@@ -46,6 +47,8 @@ RUNS = (
     {**CASCADE, **CLIP, "TEST.EVAL_PERIOD": 1},
     {"TEST.MULTI_SCALE.ENABLED": True, "TEST.MULTI_SCALE.SIDES": (48, 64), **COSINE, **CONTEXT},
 )
+KEYPOINTS = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,), "TEST.KEYPOINT_OKS_SIGMAS": SIGMAS}
+KEYPOINTS |= {"DATASETS.TRAIN": ("custom_train",), "DATASETS.TEST": ("custom_val",)}
 # Of data sets that these runs do not have; and derived from MODEL.BACKBONE.NAME, others are refused.
 READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}{part}" for split in ("TRAIN", "VAL") for part in ("", "_JSON", "_IMAGES")}
 # The first where a run begins from weights, the second in the alternating scheme.
@@ -91,7 +94,10 @@ class Watched(CfgNode):
 def read(tmp_path_factory) -> set[str]:
     """The keys that a few small runs read from their configs."""
     Watched.read = set()
-    for number, changes in enumerate(RUNS):
+    corners = tmp_path_factory.mktemp("corners") / "corners.json"
+    files = {"JSON": str(corners), "IMAGES": str(write_corners(corners, 6))}
+    custom = {f"DATASETS.CUSTOM.{split}_{part}": file for split in ("TRAIN", "VAL") for part, file in files.items()}
+    for number, changes in enumerate((*RUNS, {**KEYPOINTS, **custom})):
         folder = str(tmp_path_factory.mktemp("run") / str(number))
         pairs = [item for pair in {**TINY, **changes, "OUTPUT_DIR": folder}.items() for item in pair]
         config = Watched.of(detection.get_config(MINI, pairs))

@@ -111,3 +111,17 @@ def test_keys_of_ones_own(monkeypatch):
         detection.get_config(CONFIG, ["MODEL.MINE.WIDHT", 1])
     with pytest.raises(ConfigError, match="WIDTH is 'wide', expected a whole number"):
         detection.get_config(CONFIG, ["MODEL.MINE.WIDTH", "wide"])
+
+
+def test_epochs_and_a_set_by_its_file(few, tmp_path):
+    """Half an epoch of four images is one step of two."""
+    pairs = [item for pair in zip(QUICK[::2], QUICK[1::2]) if pair[0] != "SOLVER.MAX_ITER" for item in pair]
+    found = detection.train(
+        CONFIG,
+        train=few[0],
+        epochs=0.5,
+        output_dir=tmp_path / "run",
+        device="cpu",
+        overrides=[*pairs, "DATASETS.CUSTOM.TRAIN_IMAGES", str(few[1])],
+    )
+    assert found.record["iteration"] == 1 and found.metrics == {}

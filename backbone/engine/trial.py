@@ -1,0 +1,56 @@
+"""What a training will take: some steps of it are run, and thrown away."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from .progress import duration
+from .solver import device_of, make_schedule, make_settings
+from .task import Schedule, Task
+from .trainer import Trainer
+
+# The first step also allocates and chooses algorithms.
+UNTIMED, TIMED = 1, 3
+# Steps as long as this need no more of them.
+LONG = 5.0  # seconds
+
+
+def trial_rows(task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule | None, config: Any) -> list[str]:
+    """Train some steps, and return the time and the memory that the whole training will take, a row each.
+
+    Evaluations are not counted. The weights have changed afterwards.
+    """
+    device, length = device_of(config), config.SOLVER.MAX_ITER
+    if not length:
+        return []
+    trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=""))
+    task.model.train()
+    steps = min(UNTIMED + TIMED, length)
+    seconds, began = [], time.perf_counter()
+    for batch in task.batches(0, steps):
+        trainer.step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        now = time.perf_counter()
+        seconds.append(now - began)
+        began = now
+        if len(seconds) > UNTIMED and seconds[-1] > LONG:
+            break
+    # Where others use the machine too, the fastest step is nearest to what it takes alone.
+    step = min(seconds[UNTIMED:] or seconds)
+    of = f"{length:,} steps of {step:.3g} s, evaluations apart (timed on {len(seconds)})"
+    what = "GPU memory" if device.type == "cuda" else "memory"
+    return [f"{duration(step * length)} for {of}", f"{_peak(device) / 2**30:.1f} GiB of {what} at the peak"]
+
+
+def _peak(device: torch.device) -> int:
+    """Return the bytes that this process has had at once: on the GPU, or in all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    # Linux counts in kilobytes, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
