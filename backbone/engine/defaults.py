@@ -33,7 +33,7 @@ SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES
 
 def add_shared_defaults(config: Any) -> None:
     """Add the shared keys to a CfgNode in place: a fresh one, or one whose defaults (detectron2's) they stand over."""
-    # Seed of everything random: the same seed gives the same run.
+    # Seed of everything random: the same seed gives the same run, on a CPU to the same bits.
     config.SEED = 0
     # Where the numbers of a run go, beside metrics.jsonl: "tensorboard", "wandb", "mlflow", or a logger of your own.
     config.LOGGERS = ("tensorboard",)

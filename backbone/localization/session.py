@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from ..classification.networks import PAPER_CLASSES
 from ..classification.optimizer import make_optimizer
 from ..common.errors import ConfigError
 from ..common.files import write_text
@@ -69,6 +70,13 @@ class LocalizationRun(TaskRun):
     def open(self) -> None:
         self.resolve_weights()
         self.train_set, self.test_set = open_sets(self.config, training=not self.request.eval_only)
+        if self.config.PAPER.ROWS and len(self.classes) != PAPER_CLASSES["imagenet"]:
+            # On other data a run is none of the paper's rows.
+            other = self.config.clone()
+            other.defrost()
+            other.PAPER.ROWS = ()
+            other.freeze()
+            self.config = other
 
     @property
     def classes(self) -> list[str]:
