@@ -17,7 +17,8 @@ MENDS = {
     "bad-size": "write the image's width and height in pixels under <size>",
     "missing-value": "every object has a <name> and a <bndbox> with xmin, ymin, xmax, ymax",
     "bad-number": "corners are numbers of pixels, <difficult> is 0 or 1",
-    "unknown-class": "the classes are the twenty of PASCAL VOC, or the wnids of ImageNet DET; correct the name",
+    "unknown-class": "the classes are the twenty of PASCAL VOC, or the wnids of ImageNet DET; correct the name, or use "
+    "--train for classes of your own",
     "nan-box": "write finite numbers",
     "empty-box": "xmax and ymax are at least xmin and ymin; a box includes its last pixel",
     "box-outside": "correct the box or the image's size",
