@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from typing import Any
 
 import torch
 
+from . import distributed
 from .progress import duration
 from .solver import device_of, make_schedule, make_settings
 from .task import Schedule, Task
@@ -39,7 +39,8 @@ def trial_rows(task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule 
         now = time.perf_counter()
         seconds.append(now - began)
         began = now
-        if len(seconds) > UNTIMED and seconds[-1] > LONG:
+        # All processes stop at the same step.
+        if len(seconds) > UNTIMED and distributed.greatest(int(seconds[-1] > LONG)):
             break
     # Where others use the machine too, the fastest step is nearest to what it takes alone.
     step = min(seconds[UNTIMED:] or seconds)
@@ -52,5 +53,7 @@ def _peak(device: torch.device) -> int:
     """Return the bytes that this process has had at once: on the GPU, or in all."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    import resource  # not on every system
+
     # Linux counts in kilobytes, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
