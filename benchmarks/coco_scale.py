@@ -1,16 +1,25 @@
 """A made-up data set of the size of COCO train2017: 118,287 images and 860,001 polygons, as JSON without image files.
 
+With --measure, Mask R-CNN trains on it in so many processes with four loaders each, on two image files that all names
+are links to. The main memory that each process has for itself, and its CPU time up to the first step, are written.
+
 Example:
     python -m benchmarks.coco_scale /tmp/coco_scale
+    python -m benchmarks.coco_scale /tmp/coco_scale --measure 2
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import orjson
 
@@ -80,13 +89,82 @@ def _annotations(indices: range, owners: np.ndarray, random: np.random.Generator
     return records
 
 
+def link_images(folder: Path, *, name: str = "train2017", images: int = IMAGES) -> None:
+    """Make every image file a link to one of two."""
+    for turned, side in enumerate((SIDES, SIDES[::-1])):
+        cv2.imwrite(str(folder / f"{turned}.jpg"), np.full((*side, 3), 127, np.uint8))
+    for index in range(images):
+        path = folder / name / _image(index)["file_name"]
+        if not path.is_symlink():
+            path.symlink_to(folder / f"{int(index % 4 == 0)}.jpg")
+
+
+def measure(folder: Path, processes: int, *, workers: int = 4, steps: int = 6) -> list[str]:
+    """Train on the set, and return a line a process: its private and resident memory, its CPU time at the first step.
+
+    A second training counts, which finds the set in the cache.
+    """
+    run = folder / "run"
+    keys = {
+        "SOLVER.MAX_ITER": steps,
+        "SOLVER.IMS_PER_BATCH": processes,
+        "SOLVER.LOG_PERIOD": 1,
+        "DATALOADER.NUM_WORKERS": workers,
+        "DATASETS.TEST": "()",
+        "INPUT.MIN_SIZE_TRAIN": "(128,)",
+    }
+    tool = [sys.executable, str(Path(__file__).parents[1] / "tools" / "train_net.py"), "--device", "cpu", "--overwrite"]
+    data = ["--train-json", str(folder / "annotations" / "instances_train2017.json")]
+    data += ["--train-images", str(folder / "train2017"), "--data-cache", str(folder / "cache")]
+    flags = ["--config", "coco_mask_rcnn_r50_fpn.yaml", "--num-processes", str(processes), "--output-dir", str(run)]
+    pairs = [str(part) for pair in keys.items() for part in pair]
+    process = subprocess.Popen([*tool, *data, *flags, *pairs], stdout=subprocess.DEVNULL)
+    ranks: dict[int, float] = {}
+    lines: list[str] = []
+    try:
+        while process.poll() is None and not lines:
+            done = (run / "metrics.jsonl").read_text().count("\n") if (run / "metrics.jsonl").exists() else 0
+            if done and not ranks:
+                ranks = {pid: _cpu_seconds(pid) for pid in (_children(process.pid) if processes > 1 else [process.pid])}
+            if done >= steps - 2:
+                for pid, seconds in ranks.items():
+                    for child in (pid, *_children(pid)):
+                        who = f"process {pid}, {seconds:.1f} s of CPU" if child == pid else "    loader"
+                        lines.append(f"{who}: {_private_and_resident(child)}")
+            time.sleep(0.05)
+        return lines
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _private_and_resident(pid: int) -> str:
+    rows = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]]
+    sizes = {row[0]: int(row[1]) / 1024 for row in rows}
+    return f"{sizes['Private_Clean:'] + sizes['Private_Dirty:']:.0f} MiB private, {sizes['Rss:']:.0f} MiB resident"
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="where to write it")
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--objects", type=int, default=OBJECTS)
+    parser.add_argument("--measure", type=int, metavar="N", help="train in N processes on a set that is there")
     arguments = parser.parse_args()
+    if arguments.measure:
+        link_images(arguments.folder)
+        sys.stdout.write("\n".join(measure(arguments.folder, arguments.measure)) + "\n")
+        return
     write_set(arguments.folder, images=arguments.images, objects=arguments.objects)
 
 
