@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Convert weights of any known kind and layout (torchvision, timm, OpenMMLab, detectron2, Caffe2, transformers, Caffe)
 to the names of one project, in the kind of file that the new file's suffix names (.pth, .safetensors, .pkl, .npz).
-With --to detectron2 a trained detector is converted as a whole, else its backbone."""
+A trained detector is converted as a whole where --to names a project whose detectors are known, else its backbone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.errors import UserError
-from backbone.common.text import count
+from backbone.common.text import count, table
 
 # As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
 WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvision")
+# The projects whose whole detectors are written, with module and function in detection.export.
+DETECTORS = {
+    "detectron2": ("detectron2_file", "write_detectron2"),
+    "torchvision": ("torchvision_file", "write_torchvision"),
+}
 EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl --to detectron2"
 
 
@@ -25,7 +30,9 @@ def make_parser() -> Parser:
     parser.add_argument("--backbone", metavar="NAME", help="the network (else found from the tensors' shapes)")
     parser.add_argument("--part", metavar="NAME", help="which of several networks in IN, such as teacher or model_ema")
     parser.add_argument(
-        "--backbone-only", action="store_true", help="of a detector with --to detectron2 (else all of it is converted)"
+        "--backbone-only",
+        action="store_true",
+        help=f"of a detector with --to {' or '.join(DETECTORS)} (else all of it is converted)",
     )
     parser.add_argument("--force", action="store_true", help="write over OUT if it exists")
     return parser
@@ -35,9 +42,9 @@ def main() -> None:
     arguments = make_parser().parse_args()
     from backbone.weights import MisfitError, convert, open_weights
 
-    if arguments.to == "detectron2" and arguments.part is None and not arguments.backbone_only:
+    if arguments.to in DETECTORS and arguments.part is None and not arguments.backbone_only:
         beside = open_weights(arguments.source).beside
-        if any(name.startswith(("roi_heads.", "head.cls_subnet.")) for name in beside):
+        if any(name.startswith(("roi_heads.", "head.")) for name in beside) and is_detector(arguments.source):
             convert_detector(arguments)
             return
     try:
@@ -61,29 +68,56 @@ def main() -> None:
     print(f"{arguments.target}: {arguments.to} layout, {count(done.tensors, 'tensor')}, read back and found equal")
 
 
-def convert_detector(arguments: Namespace) -> None:
+def is_detector(source: str) -> bool:
+    """Whether a file is a whole detector: it carries our config, or its names are those of a project's detectors."""
     import detection
 
     detection.register()
-    from detection.config.names import kind_of
-    from detection.export.detectron2_file import write_detectron2
-    from detection.inference.detector import load_trained_detector
+    from backbone.weights import find_state_dict, read_file
+    from detection.weights.projects import layout_of
 
+    content, _ = read_file(source)
+    has_config = isinstance(content, dict) and isinstance(content.get("config"), str)
+    return has_config or layout_of(find_state_dict(content, source)) is not None
+
+
+def convert_detector(arguments: Namespace) -> None:
+    if arguments.backbone is not None:
+        raise UserError(
+            f"--backbone {arguments.backbone}: {arguments.source} is a whole detector, whose config names its network; "
+            "leave it out, or add --backbone-only"
+        )
+    from importlib import import_module
+
+    from backbone.engine.record import start_logging
+    from detection.config.names import kind_of
+    from detection.inference.detector import load_trained_detector
+    from detection.weights.foreign import ForeignDetector
+    from detection.weights.load import open_starting_weights
+
+    module, function = DETECTORS[arguments.to]
+    write = getattr(import_module(f"detection.export.{module}"), function)
+    start_logging(None, quiet=True)
     try:
         detector = load_trained_detector(arguments.source, "cpu")
+        done = write(detector, arguments.target, overwrite=arguments.force)
     except UserError as error:
         hint = "" if "--backbone-only" in str(error) else "; --backbone-only converts its backbone alone"
         raise type(error)(f"{error}{hint}") from None
-    done = write_detectron2(detector, arguments.target, overwrite=arguments.force)
+    read = open_starting_weights(arguments.source)
+    foreign = isinstance(read, ForeignDetector)
+    translation = read.translation.then(done.translation) if foreign else done.translation
+    former = read.project if foreign else "here"
     kind, network = kind_of(detector.config), detector.config.MODEL.BACKBONE.NAME
     classes = count(len(detector.classes), "class", "classes")
-    print(f"{arguments.source}: {kind} on {network}, {classes}")
-    print(done.table())
-    for note in done.notes:
+    print(f"{arguments.source}: {f'{former}: ' if foreign else ''}{kind} on {network}, {classes}")
+    print(table(translation.rows(), (former, arguments.to, "tensors", "what was done"), limit=None))
+    for note in (*read.notes, *done.notes):
         print(f"note: {note}")
     tensors = count(done.tensors, "tensor")
-    print(f"{arguments.target}: detectron2's detector, {tensors}, loaded strictly by its own model")
-    print(f"{done.config}: its config, for detectron2's DefaultPredictor")
+    print(f"{arguments.target}: {arguments.to}'s detector, {tensors}, loaded strictly by its own model")
+    for line in done.says:
+        print(line)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input p
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py or detectron2"
+        "--weights",
+        required=True,
+        metavar="FILE",
+        help="a checkpoint of tools/train_net.py, or a detector of another project",
     )
     parser.add_argument("--config", metavar="FILE", help="of weights of detectron2 (else its model zoo's is found)")
     parser.add_argument("--input", required=True, metavar="PATH", help="an image, a folder, or a quoted glob")

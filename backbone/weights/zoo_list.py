@@ -97,7 +97,7 @@ def _torchvision() -> Iterator[tuple[str, str, Callable[[], Entry]]]:
 
     for model in list_models():
         network = next((part for part in ARCHITECTURES if re.search(rf"(^|_){part}(_fpn.*)?$", model)), None)
-        if network is None or model.startswith(("quantized", "keypoint", "ssd")):
+        if network is None or model.startswith(("quantized", "keypoint", "ssd", "fcos")):
             continue
         for weights in get_model_weights(model):
             name = f"torchvision:{model}:{weights.name}"

@@ -49,6 +49,8 @@ def add_defaults(config: CfgNode) -> None:
     model.RETINANET.CLIP_BEFORE_NMS = False
     # Pool the whole image as one more region; its feature stands beside each region's in the sibling layers.
     model.ROI_BOX_HEAD.GLOBAL_CONTEXT = False
+    # Of the pyramid of RetinaNet: P6 stands on P5, and not on the network's last map.
+    model.FPN.P6_FROM_P5 = False
     # Boxes with a shorter side, in pixels of the resized image, are dropped before NMS in a test; torchvision has 0.01.
     model.ROI_BOX_HEAD.MIN_SIZE_TEST = 0.0
     # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.

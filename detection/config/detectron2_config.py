@@ -34,6 +34,9 @@ PLAIN = {
     "MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT": (False, "global context"),
     "MODEL.FPN.RELU_BEFORE_P7": (True, "a pyramid without a ReLU before P7"),
     "MODEL.RETINANET.CLIP_BEFORE_NMS": (False, "RetinaNet's boxes cut to the image before NMS"),
+    "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "anchors as torchvision's"),
+    "MODEL.FPN.P6_FROM_P5": (False, "P6 on P5"),
+    "MODEL.BACKBONE.NORM_EPS": (1e-5, "norms of another epsilon"),
 }
 
 

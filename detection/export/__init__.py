@@ -1,4 +1,4 @@
-"""Whole detectors for other runtimes."""
+"""Whole detectors for other runtimes and other projects."""
 
 from .detector import DetectorReport, export_detector
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,38 +12,16 @@ from detectron2.modeling import build_model
 from torch import Tensor
 
 from backbone import WeightsError
-from backbone.common.files import checked_file, write_text, write_whole
-from backbone.common.text import table
-from backbone.weights import find_state_dict, read_file
+from backbone.common.files import checked_file, write_text
 from backbone.weights.save import AUTHOR
 
 from ..config.detectron2_config import to_detectron2
 from ..inference.detector import Detector
-from ..weights.detectron2_names import to_theirs
+from ..weights.detectron2_files import Detectron2Layout
+from .written import Written, check_target, state_of, write_checked
 
-SUFFIXES = (".pkl", ".pth")
+LAYOUT = Detectron2Layout()
 COUNTER = ".num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class Written:
-    """What `write_detectron2` did.
-
-    Attributes:
-        config: detectron2's, the file beside the weights.
-        tensors: how many were written.
-        names: rows (our name, detectron2's, tensors), digits as *; those of one name in both projects are not renamed.
-        notes: what is left out, in words.
-    """
-
-    config: Path
-    tensors: int
-    names: list[tuple[str, str, int]]
-    notes: list[str]
-
-    def table(self) -> str:
-        """Return the names on both sides as a Markdown table."""
-        return table(self.names, ("here", "detectron2", "tensors"))
 
 
 def write_detectron2(detector: Detector, target: str | Path, *, overwrite: bool = False) -> Written:
@@ -65,36 +40,24 @@ def write_detectron2(detector: Detector, target: str | Path, *, overwrite: bool 
     """
     target = Path(target)
     beside = target.with_suffix(".yaml")
-    if target.suffix not in SUFFIXES:
-        raise WeightsError(f"{target}: a detector for detectron2 is written as {' or '.join(SUFFIXES)}")
-    for path in (target, beside):
-        if path.exists() and not overwrite:
-            raise WeightsError(f"{path}: exists already; --force writes over it")
+    check_target(target, LAYOUT.suffixes, LAYOUT.project, beside, overwrite=overwrite)
     theirs, idle = to_detectron2(detector.config, "its config")
-    state = {name: value.detach().cpu().contiguous() for name, value in detector.model.state_dict().items()}
-    renamed = dict(zip(state, to_theirs(state)))
     stock = _stock(theirs)
-    lost = [name for name, new in renamed.items() if new not in stock.state_dict()]
+    translation = LAYOUT.write(state_of(detector), detector.config, detector.category_ids, str(target))
+    lost = [former for former, (name, _) in translation.steps.items() if name not in stock.state_dict()]
     if unknown := [name for name in lost if not name.endswith(COUNTER)]:
         raise WeightsError(f"{target}: detectron2's detector has no place for {unknown[0]}; nothing is written")
-    tensors = {new: state[name] for name, new in renamed.items() if name not in lost}
-
-    def write_and_check(temporary: Path) -> None:
-        _write(temporary, target.suffix, tensors, detector)
-        try:
-            stock.load_state_dict(find_state_dict(read_file(temporary)[0], str(target)))
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise WeightsError(f"{target}: not kept, it does not fit detectron2's own detector: {reason}") from None
-
-    write_whole(target, write_and_check)
+    for former in lost:
+        del translation.tensors[translation.steps[former][0]]
+        translation.leave(former, "its norms count no batches")
+    write_checked(
+        target, lambda path: _write(path, target.suffix, translation.tensors, detector), stock, LAYOUT.project
+    )
     theirs.MODEL.WEIGHTS = str(target)
     write_text(beside, theirs.dump())
+    says = [f"{beside}: its config, for detectron2's DefaultPredictor"]
     notes = [f"{key} is left out, detectron2 has no such test" for key in idle]
-    if lost:
-        notes.append(f"{len(lost)} counters of batches are left out, detectron2's norms have none")
-    kept = {name: new for name, new in renamed.items() if name not in lost}
-    return Written(beside, len(tensors), _rows(kept), notes)
+    return Written(len(translation.tensors), translation, says, notes)
 
 
 def _stock(config: CfgNode) -> torch.nn.Module:
@@ -117,14 +80,3 @@ def _write(path: Path, suffix: str, tensors: Mapping[str, Tensor], detector: Det
             pickle.dump({"model": arrays, **facts}, file, protocol=4)
         else:
             torch.save({"model": dict(tensors), **facts}, file)
-
-
-def _rows(names: Mapping[str, str]) -> list[tuple[str, str, int]]:
-    counts = Counter(tuple(re.sub(r"(?<=[a-z.])\d+(?=\.)", "*", name) for name in pair) for pair in names.items())
-    renamed = {(old, new): number for (old, new), number in counts.items() if old != new}
-    rows = [(old.rpartition(".")[0], new.rpartition(".")[0], number) for (old, new), number in renamed.items()]
-    joined: Counter[tuple[str, str]] = Counter()
-    for old, new, number in rows:
-        joined[old, new] += number
-    as_they_are = sum(counts.values()) - sum(renamed.values())
-    return [(*pair, number) for pair, number in joined.items()] + [("all others", "the same names", as_they_are)]

@@ -117,6 +117,9 @@ def build_fpn_p6p7(config: CfgNode, input_shape: ShapeSpec | None = None) -> FPN
     bottom_up = build_network(config, input_shape)
     deepest = config.MODEL.FPN.IN_FEATURES[-1]
     channels = bottom_up.output_shape()[deepest].channels
+    if config.MODEL.FPN.get("P6_FROM_P5", False):
+        deepest = f"p{int(math.log2(bottom_up.output_shape()[deepest].stride))}"
+        channels = config.MODEL.FPN.OUT_CHANNELS
     top = LastLevelP6P7 if config.MODEL.FPN.get("RELU_BEFORE_P7", True) else PlainP6P7
     return _pyramid(config, bottom_up, top(channels, config.MODEL.FPN.OUT_CHANNELS, in_feature=deepest))
 

@@ -14,7 +14,7 @@ from backbone.engine.config import get
 from backbone.networks.norm import own_synchronised_norm
 
 from ..config.keys import FEATURE_KEYS
-from .retinanet import class_of
+from .retinanet import class_of, finish, without_norm
 
 
 def _source_line(error: Exception) -> str:
@@ -38,14 +38,15 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     Raises:
         ConfigError: keys of the config do not fit together.
     """
-    architecture = architecture or class_of(config)
+    architecture, made = architecture or class_of(config), without_norm(config)
     try:
-        model = architecture(config).to(config.MODEL.DEVICE) if architecture else build_model(config)
+        model = architecture(made).to(config.MODEL.DEVICE) if architecture else build_model(made)
     except KeyError as error:
         raise ConfigError(f"MODEL: {_what_is_missing(error, config)}") from None
     except AssertionError as error:
         # How detectron2 checks that lengths and channels of its keys agree.
         raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
+    finish(model, config)
     # Of the pyramid and the heads, where detectron2 takes torch's.
     model = own_synchronised_norm(model)
     if config.MODEL.CHANNELS_LAST:

@@ -39,6 +39,7 @@ WEIGHT_KEYS = WeightKeys(
         "MODEL.BACKBONE.SIZE_DIVISIBILITY",
         "MODEL.FPN.RELU_BEFORE_P7",
         "MODEL.RETINANET.CLIP_BEFORE_NMS",
+        "MODEL.FPN.P6_FROM_P5",
         "MODEL.ANCHOR_GENERATOR.NAME",
         *(f"MODEL.ROI_{head}_HEAD.POOLER_{key}" for head in ("BOX", "MASK") for key in ("TYPE", "SAMPLING_RATIO")),
     ),

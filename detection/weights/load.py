@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from backbone import Backbone, LoadReport, WeightsError
-from backbone.common.text import count
+from backbone.common.text import count, some
 from backbone.engine import starting_weights
 from backbone.engine.starting_weights import StartingWeights
 from backbone.networks.plain import load_plain
@@ -20,8 +20,9 @@ from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
 from . import projects
 from .classes import map_classes, map_heads
-from .detectron2_files import refuse_zoo_name
+from .detectron2_files import number_of_classes, refuse_zoo_name
 from .detectron2_names import REGIONS, RETINANET_HEAD, res5_as_in
+from .foreign import ForeignDetector
 from .keys import WEIGHT_KEYS
 
 
@@ -105,14 +106,21 @@ def load_initial(model: nn.Module, weights: StartingWeights, config: CfgNode, cl
 
 def _for_classes(weights: StartingWeights, model: nn.Module, classes: Sequence[str]) -> tuple[StartingWeights, str]:
     """Return the weights with heads for `classes`, and the end of the plan's line that says how many were mapped."""
-    if not classes or not weights.classes or list(classes) == weights.classes:
+    former = len(weights.classes) or number_of_classes(weights.tensors)
+    # Files of other projects seldom name their classes. As many as the data has are taken to be the data's.
+    unnamed = not isinstance(weights, ForeignDetector) or former in (0, len(classes))
+    same = list(classes) == weights.classes if weights.classes else unnamed
+    if not classes or same:
         return weights, ""
-    mapping = map_classes(weights.classes, classes)
-    tensors = map_heads(weights.tensors, model.state_dict(), mapping, len(weights.classes))
+    mapping = map_classes(weights.classes, classes) if weights.classes else [None] * len(classes)
+    tensors = map_heads(weights.tensors, model.state_dict(), mapping, former)
     anew = [name for name, place in zip(classes, mapping) if place is None]
-    message = f"; {len(classes) - len(anew)} of {len(classes)} classes mapped by name from {len(weights.classes)}"
+    message = f"; {len(classes) - len(anew)} of {len(classes)} classes mapped by name from {former}"
     if anew:
-        message += f", initialised anew: {', '.join(anew[:5])}{', ...' if len(anew) > 5 else ''}"
+        layers = dict.fromkeys(
+            name.rpartition(".")[0] for name, value in tensors.items() if value is not weights.tensors[name]
+        )
+        message += f", initialised anew: {some(anew, 5)} (rows of {', '.join(layers)})"
     return replace(weights, tensors=tensors), message
 
 

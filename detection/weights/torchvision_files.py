@@ -10,18 +10,14 @@ import torch
 from detectron2.config import CfgNode
 from torch import Tensor
 
-from backbone import WeightsError
+from backbone import ConfigError, WeightsError
 from backbone.common.text import some
-from backbone.engine.config import get, put
-from backbone.weights.content import WeightsFile
-from backbone.weights.identify import find_backbones
-from backbone.weights.weight_metadata import WeightMetadata
+from backbone.engine.config import get
 
-from ..config import load_config
-from ..config.names import FPN_SUFFIX
 from . import torchvision_names as names
 from .foreign import DetectorLayout, ForeignDetector, Translation
 from .keys import WEIGHT_KEYS
+from .torchvision_config import COUNTER, RATIOS, USUAL_EPS, anchor_sizes, config_of, different, wanted_keys
 
 # By which torchvision's detectors of networks are known that there is no head or network for here.
 UNKNOWN = {
@@ -30,11 +26,8 @@ UNKNOWN = {
     "roi_heads.keypoint_predictor.": "a Keypoint R-CNN",
     "backbone.body.0.": "a detector on a network that is no ResNet",
 }
-RGB = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-COUNTER = "num_batches_tracked"
 # The least logit that a class may have that is not there: its probability is 0 in float32.
 ABSENT = -100.0
-SIZES, RATIOS = [[32], [64], [128], [256], [512]], [[0.5, 1.0, 2.0]]
 
 
 def coco_labels() -> dict[str, int]:
@@ -46,7 +39,7 @@ def coco_labels() -> dict[str, int]:
 
 
 class TorchvisionLayout(DetectorLayout):
-    """torchvision's Faster and Mask R-CNN on ResNets with a pyramid, of either version."""
+    """torchvision's Faster and Mask R-CNN and RetinaNet on ResNets with a pyramid, of either version."""
 
     project = "torchvision"
 
@@ -62,9 +55,10 @@ class TorchvisionLayout(DetectorLayout):
         theirs = {names.modern(name): name for name in tensors}
         levels = _levels(tensors, theirs, source)
         form = names.form_of(theirs, levels)
-        _check_anchors(tensors, theirs, source)
-        labels, notes = _labels(tensors, theirs, source)
-        rows = _Rows(list(labels.values()))
+        sizes = len(anchor_sizes(form)[0])
+        number = _check_anchors(tensors, theirs, form, sizes, source)
+        labels, notes = _labels(tensors, theirs, form, number, source)
+        rows = _Rows(list(labels.values()), sizes)
         own = dict(form.layers())
         translation, unknown = Translation(), []
         for name, former in theirs.items():
@@ -79,8 +73,8 @@ class TorchvisionLayout(DetectorLayout):
         if unknown:
             raise WeightsError(f"{source}: torchvision's detectors of this form have no {some(unknown)}")
         classes = [] if any(name.startswith("class ") for name in labels) else list(labels)
-        config, eps_note = _config(translation.tensors, form, len(labels), source)
-        wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, *WANTED)}
+        config, eps_note = config_of(translation.tensors, form, len(labels), source)
+        wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, *wanted_keys(config))}
         return ForeignDetector(
             source,
             True,
@@ -98,8 +92,10 @@ class TorchvisionLayout(DetectorLayout):
         self, tensors: Mapping[str, Tensor], config: CfgNode, category_ids: Sequence[int], source: str
     ) -> Translation:
         """See `DetectorLayout.write`. COCO's classes get its labels, 1 to 90 with gaps; others 1, 2, 3, ..."""
-        labels = labels_for(category_ids)
-        rows, form = _Rows(labels), names.own_form_of(tensors)
+        if words := different(config):
+            raise ConfigError(f"{source}: torchvision does not know {words}; nothing is written")
+        anchors, form = config.MODEL.ANCHOR_GENERATOR, names.own_form_of(tensors)
+        rows = _Rows(labels_for(category_ids), len(anchors.SIZES[0]))
         theirs = {own: name for name, own in form.layers()}
         eps = config.MODEL.BACKBONE.NORM_EPS
         translation = Translation()
@@ -109,6 +105,8 @@ class TorchvisionLayout(DetectorLayout):
                 change = leaf == "running_var" and eps != USUAL_EPS
                 how = f"of epsilon {USUAL_EPS:g} in place of {eps:g}" if change else ""
                 value = tensor + (eps - USUAL_EPS) if change else tensor
+                if name == f"{names.OWN_BODY}conv1.weight" and config.INPUT.FORMAT == "BGR":
+                    value, how = value.flip(1), "channels turned from BGR to RGB"
                 translation.put(name, names.BODY + name.removeprefix(names.OWN_BODY), value, how)
                 if leaf == "running_var" and f"{layer}.{COUNTER}" not in tensors:
                     # Frozen norms of torchvision drop it, others need it.
@@ -122,30 +120,6 @@ class TorchvisionLayout(DetectorLayout):
         return translation
 
 
-USUAL_EPS = 1e-5
-# Beside what all weights decide: what the same tensors compute otherwise, or do not fit without.
-WANTED = (
-    "INPUT.EXACT_RESIZE",
-    "MODEL.BACKBONE.OUTPUT_STRIDE",
-    "MODEL.FPN.NORM",
-    "MODEL.ANCHOR_GENERATOR.SIZES",
-    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
-    "MODEL.ANCHOR_GENERATOR.OFFSET",
-    "MODEL.RPN.CONV_DIMS",
-    "MODEL.ROI_HEADS.NAME",
-    "MODEL.ROI_BOX_HEAD.NUM_CONV",
-    "MODEL.ROI_BOX_HEAD.NUM_FC",
-    "MODEL.ROI_BOX_HEAD.FC_DIM",
-    "MODEL.ROI_BOX_HEAD.CONV_DIM",
-    "MODEL.ROI_BOX_HEAD.NORM",
-    "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS",
-    "MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST",
-    "MODEL.ROI_MASK_HEAD.NUM_CONV",
-    "MODEL.ROI_MASK_HEAD.NORM",
-    *WEIGHT_KEYS.whole,
-)
-
-
 def labels_for(category_ids: Sequence[int]) -> list[int]:
     """Return torchvision's label of each class: COCO's own where these are its 80 classes, else 1, 2, 3, ..."""
     of_coco = list(coco_labels().values())
@@ -157,13 +131,15 @@ class _Rows:
 
     Args:
         labels: torchvision's label of each of our classes, rising.
+        sizes: of anchors at a place; torchvision takes all sizes of a ratio, then the next ratio, we the reverse.
     """
 
-    def __init__(self, labels: Sequence[int]) -> None:
-        self.labels = list(labels)
+    def __init__(self, labels: Sequence[int], sizes: int) -> None:
+        self.labels, self.sizes = list(labels), sizes
         gaps = self.labels != list(range(1, len(labels) + 1))
         self.of_classes = "rows of classes that are none left out" if gaps else ""
         self.filled = "rows of labels without a class added" if gaps else ""
+        self.turned = "anchors in another order" if sizes > 1 else ""
 
     def read(self, layer: str, tensor: Tensor) -> tuple[Tensor, str]:
         """Return a tensor of torchvision's `layer` with our rows, and what was done in words."""
@@ -174,13 +150,18 @@ class _Rows:
             return boxes, _joined("background's boxes left out", self.of_classes)
         if layer == names.MASKS:
             return tensor[self.labels], _joined("background's mask left out", self.of_classes)
+        if layer in names.OF_ANCHORS:
+            rows = tensor.unflatten(0, (len(RATIOS[0]), self.sizes, -1)).transpose(0, 1)
+            if layer != names.SCORES:
+                return rows.flatten(0, 2), self.turned
+            return rows[:, :, self.labels].flatten(0, 2), _joined(self.turned, "label 0 left out", self.of_classes)
         return tensor, ""
 
     def write(self, layer: str, tensor: Tensor) -> tuple[Tensor, str]:
         """Return a tensor of ours with the rows of torchvision's `layer`, and what was done in words."""
-        number = len(self.labels)
+        number, absent = len(self.labels), ABSENT if tensor.ndim == 1 else 0
         if layer == names.CLASS_SCORE:
-            rows = tensor.new_full((self.labels[-1] + 1, *tensor.shape[1:]), ABSENT if tensor.ndim == 1 else 0)
+            rows = tensor.new_full((self.labels[-1] + 1, *tensor.shape[1:]), absent)
             rows[self.labels], rows[0] = tensor[:-1], tensor[-1]
             return rows, _joined("background moved before the classes", self.filled)
         if layer in (names.BOX_DELTAS, names.MASKS):
@@ -190,6 +171,13 @@ class _Rows:
             rows[self.labels] = tensor.unflatten(0, (-1, each))
             what = "the same for each class" if shared else ""
             return rows.flatten(0, 1), _joined("rows of the background added", what, self.filled)
+        if layer in names.OF_ANCHORS:
+            own = tensor.unflatten(0, (self.sizes, -1, number if layer == names.SCORES else 4)).transpose(0, 1)
+            if layer != names.SCORES:
+                return own.flatten(0, 2).clone(), self.turned
+            rows = tensor.new_full((*own.shape[:2], self.labels[-1] + 1, *tensor.shape[1:]), absent)
+            rows[:, :, self.labels] = own
+            return rows.flatten(0, 2), _joined(self.turned, "label 0 added", self.filled)
         return tensor, ""
 
 
@@ -201,8 +189,8 @@ def _refuse_unknown(tensors: Collection[str], source: str) -> None:
     found = next((words for start, words in UNKNOWN.items() if any(name.startswith(start) for name in tensors)), None)
     if found:
         raise WeightsError(
-            f"{source}: holds {found} of torchvision, which has no counterpart here (Faster and Mask R-CNN on ResNets "
-            "have); tools/convert_weights.py --backbone-only takes a ResNet out"
+            f"{source}: holds {found} of torchvision, which has no counterpart here (Faster and Mask R-CNN and "
+            "RetinaNet on ResNets have); tools/convert_weights.py --backbone-only takes a ResNet out"
         )
 
 
@@ -227,74 +215,28 @@ def _has(theirs: Mapping[str, str], stage: int, conv: int) -> bool:
     return f"{names.BODY}layer{stage}.0.conv{conv}.weight" in theirs
 
 
-def _check_anchors(tensors: Mapping[str, Tensor], theirs: Mapping[str, str], source: str) -> None:
-    number = len(_tensor(tensors, theirs, "rpn.head.cls_logits.weight", source))
-    if number != len(RATIOS[0]):
+def _check_anchors(
+    tensors: Mapping[str, Tensor], theirs: Mapping[str, str], form: names.Form, sizes: int, source: str
+) -> int:
+    """Return how many anchors stand at a place: as many as torchvision's own detectors have."""
+    layer = "rpn.head.bbox_pred" if form.rpn else names.DELTAS
+    number, usual = len(_tensor(tensors, theirs, f"{layer}.weight", source)) // 4, sizes * len(RATIOS[0])
+    if number != usual:
         raise WeightsError(
-            f"{source}: has {number} anchors at a place, torchvision's own detectors have {len(RATIOS[0])}; of which "
-            "sizes they are, the file does not say"
+            f"{source}: has {number} anchors at a place, torchvision's own detectors have {usual}; of which sizes they "
+            "are, the file does not say"
         )
+    return number
 
 
-def _labels(tensors: Mapping[str, Tensor], theirs: Mapping[str, str], source: str) -> tuple[dict[str, int], list[str]]:
+def _labels(
+    tensors: Mapping[str, Tensor], theirs: Mapping[str, str], form: names.Form, anchors: int, source: str
+) -> tuple[dict[str, int], list[str]]:
     """Return the names of the classes with torchvision's labels, and what was decided, in words."""
-    number = len(_tensor(tensors, theirs, f"{names.CLASS_SCORE}.bias", source))
+    layer, shared = (names.CLASS_SCORE, 1) if form.rpn else (names.SCORES, anchors)
+    number = len(_tensor(tensors, theirs, f"{layer}.bias", source)) // shared
     coco = coco_labels()
     if number == max(coco.values()) + 1:
         gaps = number - 1 - len(coco)
         return coco, [f"{number} rows of classes: COCO's {len(coco)} are taken, {gaps} that are none are left out"]
     return {f"class {label}": label for label in range(1, number)}, []
-
-
-def _config(tensors: Mapping[str, Tensor], form: names.Form, classes: int, source: str) -> tuple[CfgNode, list[str]]:
-    """Return our config, unfrozen, of torchvision's detector, and a note on the norms' epsilon."""
-    config = load_config("coco_mask_rcnn_r50_fpn.yaml" if form.masks else "coco_faster_rcnn_r50_fpn.yaml").clone()
-    config.defrost()
-    body = {key.removeprefix(names.OWN_BODY): value for key, value in tensors.items() if key.startswith(names.OWN_BODY)}
-    networks = find_backbones(WeightsFile(source, "torch", "torchvision", body, WeightMetadata()))
-    if not networks or form.levels != (2, 3, 4, 5):
-        raise WeightsError(f"{source}: its network or pyramid is none that a detector here has")
-    counted = any(key.endswith(COUNTER) for key in body)
-    head, masks = "roi_heads.box_head.", "roi_heads.mask_head."
-    values = {
-        "INPUT.FORMAT": "RGB",
-        "INPUT.FLOAT_RESIZE": True,
-        "INPUT.EXACT_RESIZE": False,
-        "MODEL.PIXEL_MEAN": [255 * value for value in RGB["mean"]],
-        "MODEL.PIXEL_STD": [255 * value for value in RGB["std"]],
-        "MODEL.BACKBONE.NAME": networks[0] + FPN_SUFFIX,
-        "MODEL.BACKBONE.NORM_EPS": USUAL_EPS if counted else 0.0,
-        "MODEL.RESNETS.NORM": "BN" if counted else "FrozenBN",
-        "MODEL.FPN.NORM": "BN" if "pyramid" in form.norms else "",
-        "MODEL.FPN.OUT_CHANNELS": len(tensors["backbone.fpn_lateral2.weight"]),
-        "MODEL.ANCHOR_GENERATOR.NAME": "TorchvisionAnchorGenerator",
-        "MODEL.ANCHOR_GENERATOR.SIZES": SIZES,
-        "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS": RATIOS,
-        "MODEL.ANCHOR_GENERATOR.OFFSET": 0.0,
-        "MODEL.RPN.CONV_DIMS": [-1] * form.rpn,
-        "MODEL.RPN.POST_NMS_TOPK_TRAIN": 2000,
-        "MODEL.ROI_HEADS.NAME": "RegionROIHeads",
-        "MODEL.ROI_HEADS.NUM_CLASSES": classes,
-        "MODEL.ROI_BOX_HEAD.NUM_CONV": form.convs,
-        "MODEL.ROI_BOX_HEAD.NUM_FC": form.fcs,
-        "MODEL.ROI_BOX_HEAD.FC_DIM": len(tensors[f"{head}fc1.weight"]),
-        "MODEL.ROI_BOX_HEAD.NORM": "BN" if "box" in form.norms else "",
-        "MODEL.ROI_BOX_HEAD.POOLER_TYPE": "ROIAlign",
-        "MODEL.ROI_BOX_HEAD.POOLER_SAMPLING_RATIO": 2,
-        "MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST": 0.01,
-    }
-    if form.convs:
-        values["MODEL.ROI_BOX_HEAD.CONV_DIM"] = len(tensors[f"{head}conv1.weight"])
-    if form.masks:
-        values |= {
-            "MODEL.ROI_MASK_HEAD.NUM_CONV": form.masks,
-            "MODEL.ROI_MASK_HEAD.CONV_DIM": len(tensors[f"{masks}mask_fcn1.weight"]),
-            "MODEL.ROI_MASK_HEAD.NORM": "BN" if "mask" in form.norms else "",
-            "MODEL.ROI_MASK_HEAD.POOLER_TYPE": "ROIAlign",
-            "MODEL.ROI_MASK_HEAD.POOLER_SAMPLING_RATIO": 2,
-        }
-    for key, value in values.items():
-        put(config, key, value)
-    note = "frozen norms have an epsilon of 0, as in torchvision's own detectors on COCO and what was fine-tuned from "
-    note += f"them; MODEL.BACKBONE.NORM_EPS {USUAL_EPS:g} where it was trained from a classifier"
-    return config, [] if counted else [note]

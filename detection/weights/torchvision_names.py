@@ -12,6 +12,8 @@ REGIONS = "roi_heads."
 SUBNETS = {"classification_head": "cls_subnet", "regression_head": "bbox_subnet"}
 SCORES, OWN_SCORES = "head.classification_head.cls_logits", "head.cls_score"
 DELTAS, OWN_DELTAS = "head.regression_head.bbox_reg", "head.bbox_pred"
+# Layers with rows for each anchor, RetinaNet's.
+OF_ANCHORS = (SCORES, DELTAS)
 # The same in both projects.
 CLASS_SCORE, BOX_DELTAS = "roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred"
 MASKS, OWN_MASKS = "roi_heads.mask_predictor.mask_fcn_logits", "roi_heads.mask_head.predictor"

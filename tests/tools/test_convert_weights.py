@@ -69,6 +69,32 @@ def test_a_backbone_out_of_a_detector(tool, tmp_path):
     assert set(torch.load("r18.pth")) == set(state)
 
 
+def test_a_whole_detector_of_torchvision(tool, tmp_path):
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+
+    parts = {"box_head": TwoMLPHead(256 * 49, 4), "box_predictor": FastRCNNPredictor(4, 4)}
+    model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), **parts)
+    torch.save(model.state_dict(), "tv.pth")
+    done = tool("convert_weights.py", "tv.pth", "again.pth", "--to", "torchvision")
+    done.fine(
+        "tv.pth: torchvision: Faster R-CNN on resnet18_fpn, 3 classes",
+        "| torchvision ",
+        "background moved behind the classes; background moved before the classes",
+        "of epsilon 1e-05 in place of 0",
+        "note: frozen norms have an epsilon of 0",
+        "again.pth: torchvision's detector, ",
+        "again.json: the names of its labels, and the call: FasterRCNN(backbone=resnet_fpn_backbone(",
+    )
+    model.load_state_dict(torch.load("again.pth"))
+    convert = ("convert_weights.py", "tv.pth", "b.pth", "--to")
+    tool(*convert, "torchvision", "--backbone", "resnet18").mistake("--backbone resnet18: tv.pth is a whole detector")
+    tool(*convert, "detectron2").mistake("detectron2 does not know anchors as torchvision's", "--backbone-only")
+    assert not Path("b.pth").exists() and not Path("b.yaml").exists()
+    tool(*convert, "torchvision", "--backbone-only").fine("network: resnet18", "b.pth: torchvision layout")
+
+
 def test_the_network_by_name(tool, source):
     torch.save(backbone.create("cifar_plain20", num_classes=10).state_dict(), "plain.pth")
     done = tool("convert_weights.py", "plain.pth", "a.npz", "--to", "torchvision")
