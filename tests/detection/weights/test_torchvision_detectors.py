@@ -184,6 +184,9 @@ def found_by(detector: Detector, image: Any) -> dict[str, Tensor]:
     return {"boxes": found.pred_boxes.tensor, "scores": found.scores, "labels": labels}
 
 
+@pytest.mark.proves(
+    "torchvision", "Faster, Mask R-CNN, RetinaNet", "in", "detections of torchvision's own models, resizing included"
+)
 def test_finds_the_same_with_its_own_resizing(stock, image):
     model, path, expected = stock
     detector = load_trained_detector(path, "cpu", small(model))
@@ -255,6 +258,9 @@ def test_other_anchors_are_refused(tmp_path):
         open_starting_weights(str(tmp_path / "other.pth"))
 
 
+@pytest.mark.proves(
+    "torchvision", "Faster, Mask R-CNN, RetinaNet", "out", "torchvision's models load it strictly and find the same"
+)
 def test_out_again_loads_strictly_and_finds_the_same(stock, image, tmp_path):
     model, path, expected = stock
     detector = load_trained_detector(path, "cpu", small(model))
