@@ -96,11 +96,12 @@ def test_run_and_resume(trained, tmp_path, caplog):
 
 def test_fast_copy_and_classes(detector, image):
     assert detector.classes == list(CLASSES)
-    plain, same = detect(detector.model, [TestTransform(detector.config)(image)])[0], detector(image)
+    sample = TestTransform(detector.config)(image)
+    plain, same = (detect(net, [sample])[0] for net in (detector.model, detector.tested))
     assert len(plain) == len(same) == 10 and plain.pred_classes.equal(same.pred_classes)
     assert (plain.pred_boxes.tensor - same.pred_boxes.tensor).abs().max() < 0.01
     assert (plain.scores - same.scores).abs().max() < 1e-5
-    sample = TestTransform(detector.config)(image)
+    assert len(detector(image)) == 10
     low = fast_copy(detector.model, "bfloat16")
     found = detect(low, [sample])[0]
     assert low.head.cls_subnet[0].weight.dtype == torch.bfloat16 and low.head.bbox_pred.weight.dtype == torch.float32

@@ -103,7 +103,9 @@ def last_layers(model: nn.Module) -> list[tuple[nn.Module, float, float]]:
     return [(*pair, 0.0) for pair in layers]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[kind if kind != "gn" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def stock(request, tmp_path_factory, shared_data) -> tuple[str, Path, Any, list[tuple[Any, Instances]]]:
     """Kind, file, config and detections on real images of detectron2's own model with random weights."""
     (name, small), path = KINDS[request.param], tmp_path_factory.mktemp("zoo") / "zoo.pkl"
