@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -105,6 +106,7 @@ def measure(folder: Path, processes: int, *, workers: int = 4, steps: int = 6) -
     A second training counts, which finds the set in the cache.
     """
     run = folder / "run"
+    shutil.rmtree(run, ignore_errors=True)  # its metrics would be taken for the new run's
     keys = {
         "SOLVER.MAX_ITER": steps,
         "SOLVER.IMS_PER_BATCH": processes,
@@ -113,7 +115,7 @@ def measure(folder: Path, processes: int, *, workers: int = 4, steps: int = 6) -
         "DATASETS.TEST": "()",
         "INPUT.MIN_SIZE_TRAIN": "(128,)",
     }
-    tool = [sys.executable, str(Path(__file__).parents[1] / "tools" / "train_net.py"), "--device", "cpu", "--overwrite"]
+    tool = [sys.executable, str(Path(__file__).parents[1] / "tools" / "train_net.py"), "--device", "cpu"]
     data = ["--train-json", str(folder / "annotations" / "instances_train2017.json")]
     data += ["--train-images", str(folder / "train2017"), "--data-cache", str(folder / "cache")]
     flags = ["--config", "coco_mask_rcnn_r50_fpn.yaml", "--num-processes", str(processes), "--output-dir", str(run)]
