@@ -122,6 +122,7 @@ def train(
     *,
     train: GivenSet | None = None,
     val: GivenSet | None = None,
+    split: float | None = None,
     epochs: float | None = None,
     output_dir: str | Path | None = None,
     weights: str | Path | None = None,
@@ -138,9 +139,10 @@ def train(
 
     Args:
         config: a path, or the name of a file in configs/.
-        train: the training set: a path, (JSON file, image folder), or the name of a known set or several; by default
-            the config's. The classes follow from it.
-        val: the test set, likewise; without it, none is tested on where `train` is given.
+        train: the training set: a path in any form of docs/own_data.md, (JSON file, image folder), or the name of a
+            known set or several; by default the config's. The classes follow from it.
+        val: the test set, likewise; without it, the part for it in `train`, if there is one.
+        split: in place of val, the share of the training images that is held out.
         epochs: passes over the training set, in place of the config's schedule.
         output_dir: the run folder; output/<config> by default.
         weights: what training starts from: a path, a name or a URL.
@@ -157,7 +159,7 @@ def train(
     register()
     from .engine.training import train as run_training
 
-    flags = {"weights": None if weights is None else str(weights), "device": device, "seed": seed}
+    flags = {"weights": None if weights is None else str(weights), "device": device, "seed": seed, "split": split}
     return run_training(
         config,
         train=train,

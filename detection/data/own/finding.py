@@ -67,7 +67,9 @@ def has_part(path: str | Path, part: str) -> bool:
         return True
     if _part_folder(path, part) or any(_part_folder(path / name, part) for name in ("labels", "images")):
         return True
-    return any(_is_of(file.stem, part) for file in [*_files(path, ".json"), *_files(path / "annotations", ".json")])
+    files = [file for suffix in (".json", ".csv", ".tsv") for file in _files(path, suffix)]
+    files += _files(path / "annotations", ".json")
+    return any(_is_of(file.stem, part) for file in files)
 
 
 def _of_file(path: Path, part: str, images: Path | None) -> Place:
