@@ -59,13 +59,13 @@ def move_keypoints(
     """
     moved = keypoints.astype(np.float64)
     moved[..., :2] = (moved[..., :2] + CENTRE) * scale
-    if flip == "horizontal":
+    if flip in ("horizontal", "both"):
         moved[..., 0] = size[1] - moved[..., 0]
-    elif flip == "vertical":
+    if flip in ("vertical", "both"):
         moved[..., 1] = size[0] - moved[..., 1]
     outside = (moved[..., :2] < 0).any(-1) | (moved[..., :2] > size[::-1]).any(-1)
     moved[outside, 2] = 0
-    if flip == "horizontal":
+    if flip in ("horizontal", "both"):
         moved = moved[:, partners]
     moved[moved[..., 2] == 0] = 0
     return moved.astype(np.float32)

@@ -25,6 +25,8 @@ from .transforms import registered_transforms
 LEAST_SIDE = 1e-5
 # OpenCV's codes of the axes; "both" turns the image by half a circle.
 FLIPS = {"vertical": 0, "horizontal": 1, "both": -1}
+# numpy's axes of an (H, W, C) image.
+AXES = {"none": (), "vertical": 0, "horizontal": 1, "both": (0, 1)}
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,11 @@ def resize_and_flip(
 ) -> np.ndarray:
     """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels; `as_float` as `resize_float`."""
     if as_float:
-        image = resize_float(image, width, height)
-        axis = {"none": (), "horizontal": 1, "vertical": 0}[flip]
-        return np.ascontiguousarray(np.flip(image, axis))
+        return np.ascontiguousarray(np.flip(resize_float(image, width, height), AXES[flip]))
     if flip == "none":
         return resize_image(image, width, height)
     if image.shape[2] != 3:  # OpenCV would drop the axis of a single channel
-        axis = {"horizontal": 1, "vertical": 0, "both": (0, 1)}[flip]
-        return np.ascontiguousarray(np.flip(resize_image(image, width, height), axis))
+        return np.ascontiguousarray(np.flip(resize_image(image, width, height), AXES[flip]))
     if width * height < image.shape[0] * image.shape[1]:
         return cv2.flip(resize_image(image, width, height), FLIPS[flip])
     return resize_image(cv2.flip(image, FLIPS[flip]), width, height)

@@ -21,7 +21,7 @@ from detection.data.mapper import Mapper, Resize, resize_and_flip, to_tensor
 from detection.data.sets import DetectionSet, build_set
 from detection.inference.transform import TestMapper, TestTransform
 
-FLIPS = ("none", "horizontal", "vertical")
+FLIPS = ("none", "horizontal", "vertical", "both")
 # detectron2 hands an array of Pillow's to torch; nothing writes to it.
 pytestmark = pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 
@@ -50,8 +50,8 @@ def detectron2_sample(
 ) -> dict:
     """Return detectron2's sample of an image; a flip always happens."""
     augmentations = [T.ResizeShortestEdge([shorter], longest, "choice")]
-    if flip != "none":
-        augmentations.append(T.RandomFlip(1.0, horizontal=flip == "horizontal", vertical=flip == "vertical"))
+    for one in {"none": (), "both": ("horizontal", "vertical")}.get(flip, (flip,)):
+        augmentations.append(T.RandomFlip(1.0, horizontal=one == "horizontal", vertical=one == "vertical"))
     mapper = DatasetMapper(
         is_train=True,
         augmentations=augmentations,
@@ -248,7 +248,8 @@ def test_channel_order_and_flip_of_the_pixels(tmp_path, order, flip):
     cv2.imwrite(str(tmp_path / "1.png"), pixels)
     image = make_mapper(images, flip=flip, channel_order=order)(0, ALWAYS)["image"]
     expected = pixels if order == "BGR" else pixels[:, :, ::-1]
-    expected = {"none": expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}[flip]
+    flipped = {"none": expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}
+    expected = {**flipped, "both": expected[::-1, ::-1]}[flip]
     assert np.array_equal(image.numpy(), expected.transpose(2, 0, 1))
     unflipped = make_mapper(images, flip=flip, channel_order=order)(0, NEVER)
     assert np.array_equal(unflipped["image"].numpy(), pixels.transpose(2, 0, 1)[:: -1 if order == "RGB" else 1])
@@ -258,6 +259,7 @@ def test_channel_order_and_flip_of_the_pixels(tmp_path, order, flip):
 def test_flip_moves_the_box(tmp_path):
     images, _ = scene([SQUARE], tmp_path)
     moved = {flip: boxes_of(make_mapper(images, flip=flip)(0, ALWAYS)["instances"]).tolist() for flip in FLIPS}
+    assert moved.pop("both") == [[35, 15, 55, 35]]
     assert moved == {"none": [[5, 5, 25, 25]], "horizontal": [[35, 5, 55, 25]], "vertical": [[5, 15, 25, 35]]}
 
 
@@ -267,6 +269,15 @@ def test_half_of_the_samples_are_flipped(tmp_path):
     left = [boxes_of(mapper(0, np.random.default_rng(seed))["instances"])[0, 0].item() for seed in range(200)]
     assert set(left) == {5, 35}
     assert 70 < left.count(35) < 130
+
+
+def test_both_flips_are_drawn_each_for_itself(tmp_path):
+    images, _ = scene([SQUARE], tmp_path)
+    mapper = make_mapper(images, flip="both")
+    boxes = [boxes_of(mapper(0, np.random.default_rng(seed))["instances"])[0, :2] for seed in range(200)]
+    corners = [tuple(box.int().tolist()) for box in boxes]
+    assert set(corners) == {(5, 5), (35, 5), (5, 15), (35, 15)}
+    assert min(map(corners.count, set(corners))) > 30
 
 
 def test_test_images_are_neither_flipped_nor_drawn_at_random(tmp_path):
@@ -332,7 +343,8 @@ def test_flip_before_or_after_resizing(size, flip):
     image = np.random.default_rng(0).integers(0, 255, (150, 200, 3), dtype=np.uint8)
     kept = image.copy()
     expected = resize_image(image, *size)
-    expected = {"none": expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}[flip]
+    flipped = {"none": expected, "horizontal": expected[:, ::-1], "vertical": expected[::-1]}
+    expected = {**flipped, "both": expected[::-1, ::-1]}[flip]
     flipped = resize_and_flip(image, *size, flip)
     assert flipped.shape == (size[1], size[0], 3)
     assert np.abs(flipped.astype(int) - expected).max() <= 1
