@@ -79,6 +79,10 @@ class LocalizationRun(TaskRun):
             self.config = other
 
     @property
+    def images_of_an_epoch(self) -> int:
+        return len(self.train_set)
+
+    @property
     def classes(self) -> list[str]:
         return self.test_set.classes
 
