@@ -12,6 +12,7 @@ parametrisations, tracing and counting work as on any network of torch.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as every_module
 
 from .norm import FrozenBatchNorm2d
+from .winograd import is_worthwhile, transform_weight, winograd
 
 TENSORS = (Tensor, nn.Parameter)
 # What calls run through; a class may be given other functions later.
@@ -196,8 +198,11 @@ class FoldedConv(nn.Conv2d):
         """Return the convolution of `x`, plus `add`, then the ReLU; `overwrite` allows to write it over `add`."""
         if torch.jit.is_scripting():
             pass
-        elif self._fuses(x, add, overwrite):
-            return self._fused(x, add)
+        elif self._fuses(x):
+            if is_worthwhile(x, self):
+                return self._by_winograd(x, add)
+            if add is None or (overwrite and add.is_contiguous(memory_format=torch.channels_last)):
+                return self._fused(x, add)
         out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         if add is not None:
             out += add
@@ -211,11 +216,29 @@ class FoldedConv(nn.Conv2d):
         after = "relu" if self.relu else None
         return torch.ops.mkldnn._convolution_pointwise_.binary(add, x, *geometry, "add", 1.0, after, [], "")
 
-    def _fuses(self, x: Tensor, add: Tensor | None, overwrite: bool) -> bool:
-        """Whether oneDNN can do the addition and the ReLU while it writes the convolution's result."""
+    def _by_winograd(self, x: Tensor, add: Tensor | None) -> Tensor:
+        out = winograd(x, self._transformed(), self.bias, self.padding, relu=self.relu and add is None)
+        if add is None:
+            return out
+        out += add
+        return out.relu_() if self.relu else out
+
+    def _transformed(self) -> Tensor:
+        """Return the weight as `winograd` takes it, made again when the weight has changed."""
+        weight = self.weight
+        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if self.__dict__.get("_places", (None,))[0] != state:
+            self._places = (state, transform_weight(weight))
+        return self._places[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Made again where it is read; a file and a copy need not hold it.
+        return {name: value for name, value in super().__getstate__().items() if name != "_places"}
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Whether other operators than torch's convolution can take part: nothing records what runs here."""
         return (
             FUSED_OPERATORS
-            and (add is None or (overwrite and add.is_contiguous(memory_format=torch.channels_last)))
             and x.device.type == "cpu"
             and x.dtype in FUSED_DTYPES
             and x.dtype == self.weight.dtype
