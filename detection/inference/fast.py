@@ -14,8 +14,10 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling import FPN, ResNet
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
+from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
+from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +28,7 @@ from backbone.networks.folding import NORMS_WITH_STATISTICS, fold_norms, fold_pa
 from backbone.networks.plain import plain_copy
 
 from ..modeling.fast_rcnn import VGGBoxHead
+from ..modeling.roi_align import use_all_threads
 
 log = logging.getLogger(LOGGER)
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
@@ -57,7 +60,10 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
         log.warning("the detector cannot be copied and runs as it is, in float32: %s", error)
         return model
     _fold(fast)
+    use_all_threads(fast)
     for module in _known(fast):
+        if type(module) is RPN and not is_watched(module):
+            module.__class__ = EarlyRPN
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=torch.channels_last)
     heavy = list(_networks_and_stages(fast))
@@ -68,6 +74,28 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
             on_cpu = next(module.parameters()).device.type == "cpu"
             module.compile(options={"freezing": True} if on_cpu else None)
     return fast
+
+
+class EarlyRPN(RPN):
+    """detectron2's RPN for inference: it chooses the best anchors first, and decodes the boxes of these alone."""
+
+    def predict_proposals(
+        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """See detectron2's RPN; logits (N, A) and deltas (N, A, 4) come by level."""
+        if self.training:
+            return super().predict_proposals(anchors, logits, deltas, image_sizes)
+        boxes, scores = [], []
+        for of_level, logits_, deltas_ in zip(anchors, logits, deltas):
+            # Stable, as what follows sorts them again: of equal scores the same ones come first.
+            best, order = logits_.sort(descending=True, dim=1, stable=True)
+            order = order[:, : self.pre_nms_topk[False]]
+            chosen = deltas_.gather(1, order[:, :, None].expand(-1, -1, 4)).flatten(0, 1)
+            decoded = self.box2box_transform.apply_deltas(chosen, of_level.tensor[order.flatten()])
+            boxes.append(decoded.view(len(order), -1, 4))
+            scores.append(best[:, : order.shape[1]])
+        limits = (self.pre_nms_topk[False], self.post_nms_topk[False])
+        return find_top_rpn_proposals(boxes, scores, image_sizes, self.nms_thresh, *limits, self.min_box_size, False)
 
 
 def state_of(model: nn.Module) -> list[Any]:

@@ -15,6 +15,7 @@ from backbone.networks.norm import own_synchronised_norm
 
 from ..config.keys import FEATURE_KEYS
 from .retinanet import class_of, finish, without_norm
+from .roi_align import use_all_threads
 
 
 def _source_line(error: Exception) -> str:
@@ -49,6 +50,7 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     finish(model, config)
     # Of the pyramid and the heads, where detectron2 takes torch's.
     model = own_synchronised_norm(model)
+    use_all_threads(model)
     if config.MODEL.CHANNELS_LAST:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
