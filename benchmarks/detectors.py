@@ -16,9 +16,9 @@ from .stock import check_agreement, make_pair
 from .variants import PEER, Batches, Pair, Variant, Way, inference_variants, training_variants
 
 # Shorter side, batches in a round, and regions of the second stage (None: detectron2's own), by kind of device.
-SHORTER = {"cuda": 800, "cpu": 256}
+SHORTER = {"cuda": 800, "cpu": 800}
 BATCHES = {"cuda": 4, "cpu": 1}
-REGIONS = {"cuda": None, "cpu": 32}
+REGIONS: dict[str, int | None] = {"cuda": None, "cpu": None}
 HEADER = ("", "network", "precision", "ms an image", "images/s", "times detectron2", "MiB", "of detectron2's")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import cifar, detectors, evaluation, inference, loader, pretraining, training
+from . import cifar, detectors, evaluation, inference, loader, pretraining, product, training
 from . import input as input_pipeline
 from .report import Section
 
@@ -46,6 +46,10 @@ def run_all(
             continue
         if benchmark == "input":
             yield input_pipeline.measure(images, rounds=rounds)
+            continue
+        if benchmark == "product":
+            for name in whole or DETECTORS[device]:
+                yield product.measure(name, images, rounds=rounds)
             continue
         if benchmark == "loader":
             yield loader.measure(data_root, rounds=rounds)

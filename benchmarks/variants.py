@@ -13,9 +13,8 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-import backbone
-from backbone.networks.folding import fold_norms
-from detection.modeling.backbone import network_of
+from backbone.engine.solver import fuse
+from detection.inference.fast import fast_copy
 
 from .memory import peak_bytes, saved_bytes
 from .stock import Pair
@@ -31,7 +30,7 @@ class Variant:
     Attributes:
         whose: PEER or OURS.
         dtype: None for float32, else of autocast.
-        fold: inference alone; the backbone and conv5 with their frozen BN folded, in `dtype`.
+        fold: inference alone; the copy that `predict` and evaluations run, in `dtype` (TEST.PRECISION).
     """
 
     whose: str
@@ -74,32 +73,16 @@ def inference_variants(*, compiled: bool) -> list[Variant]:
 
 def make_model(pair: Pair, variant: Variant) -> nn.Module:
     """Return a copy of the pair's detector in the variant's form."""
+    if variant.fold:
+        return fast_copy(pair.ours, variant.precision, compile=variant.compiled)
     model = copy.deepcopy(pair.stock if variant.whose == PEER else pair.ours)
-    if variant.channels_last or variant.fold:
+    if variant.channels_last:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
-    if variant.fold:
-        _fold(model, variant)
-    elif variant.compiled:
+    if variant.compiled:
         model.backbone.compile()
     return model
-
-
-def _fold(model: nn.Module, variant: Variant) -> None:
-    """Put inference copies in the place of the network and of the head's conv5."""
-    dtype = variant.dtype or torch.float32
-    folded = backbone.fold(network_of(model), dtype=dtype, compile=variant.compiled)
-    if hasattr(model.backbone, "bottom_up"):
-        model.backbone.bottom_up = folded
-    else:
-        # All that the detector asks of its backbone beside the features.
-        folded.size_divisibility = model.backbone.size_divisibility
-        model.backbone = folded
-    if hasattr(model.roi_heads, "res5"):
-        stage = model.roi_heads.res5.requires_grad_(False)
-        model.roi_heads.res5 = stage = fold_norms(stage)
-        stage.to(dtype=dtype, memory_format=torch.channels_last)
 
 
 class Way:
@@ -116,6 +99,8 @@ class Way:
         self.device = torch.device(pair.config.MODEL.DEVICE)
         self.model = make_model(pair, variant).train(training)
         self.optimizer = build_optimizer(pair.config, self.model) if training else None
+        if training and variant.whose == OURS:
+            fuse(self.optimizer)
 
     def __call__(self) -> None:
         """Run one round: a training step on each batch, or detection on one image after the other."""
@@ -141,7 +126,8 @@ class Way:
 
     def _precision(self) -> contextlib.AbstractContextManager:
         dtype = self.variant.dtype
-        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+        cast = dtype and not self.variant.fold  # that copy's weights are of the type, not its inputs
+        return torch.autocast(self.device.type, dtype) if cast else contextlib.nullcontext()
 
     def memory(self) -> int | None:
         """Return the peak of a round on a GPU; on a CPU what a training's forward pass keeps, and None in a test."""

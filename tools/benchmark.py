@@ -10,7 +10,7 @@ from pathlib import Path
 from backbone.common.cli import Parser, run
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
-BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader")
+BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader", "product")
 DETECTORS = ("r50_fpn", "r50_c4", "r101_fpn", "r101_c4")
 
 
@@ -20,7 +20,11 @@ def make_parser() -> Parser:
     parser.add_argument("--backbone", nargs="+", default=["resnet50", "resnet101"], metavar="NAME")
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="of the images (else each one's own)")
     parser.add_argument(
-        "--detectors", nargs="+", choices=DETECTORS, default=(), help="for detectors (else all; on a CPU those of r50)"
+        "--detectors",
+        nargs="+",
+        choices=DETECTORS,
+        default=(),
+        help="for detectors and product (else all; on a CPU those of r50)",
     )
     parser.add_argument(
         "--batch", type=int, metavar="N", help="images in a training step (else 2; pretraining: 256, on a CPU 8)"
@@ -36,7 +40,9 @@ def make_parser() -> Parser:
         "--workers", type=int, default=-1, metavar="N", help="loader processes, for pretraining (else one a core, to 8)"
     )
     parser.add_argument("--no-exports", action="store_true", help="leave ONNX Runtime and OpenVINO out")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of image files, for input and pretraining")
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="of image files, for input, pretraining and product"
+    )
     parser.add_argument(
         "--data-root",
         type=Path,
@@ -53,6 +59,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if "input" in arguments.what and arguments.images is None:
         parser.error("input needs --images FOLDER, some hundred image files of the data set")
+    if "product" in arguments.what and arguments.images is None:
+        parser.error("product needs --images FOLDER, some image files")
     import torch
 
     import detection
