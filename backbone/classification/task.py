@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,6 +19,7 @@ from ..engine import distributed
 from ..engine.broken import BrokenImages
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch, resolve_workers
+from ..engine.moving_average import MovingAverage
 from ..engine.record import LOGGER
 from ..engine.share import Share
 from ..engine.solver import device_of
@@ -26,7 +28,6 @@ from ..networks import Backbone
 from ..networks.precise_bn import recompute_bn
 from ..weights import Preprocessing
 from ..weights.weight_metadata import options_of
-from .average import MovingAverage
 from .data import LabelledImages
 from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
 from .data.batches import make_batches, size_at
@@ -36,6 +37,26 @@ log = logging.getLogger(LOGGER)
 PICTURED = 16  # training images in a TensorBoard picture
 # Streams of random numbers, apart from the loader's (0: order, 1: crops).
 AUGMENTATION = 2
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Images (N, 3, H, W) as the network takes them, with their targets.
+
+    Attributes:
+        targets: classes (N,), or their shares (N, K) where images are mixed; labels: the classes before.
+    """
+
+    images: Tensor
+    targets: Tensor
+    mixed: bool
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> Augmented:
+        return Augmented(self.images[rows], self.targets[rows], self.mixed, self.labels[rows])
 
 
 class ClassificationTask(Task):
@@ -73,8 +94,16 @@ class ClassificationTask(Task):
     def batches(self, start: int, end: int) -> Iterable[Batch]:
         return self.source.steps(start, end)
 
-    def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
-        images, targets, mixed = self.augment(batch, iteration, Share.of_this_process())
+    def parts(self, batch: Batch, iteration: int, number: int) -> list[tuple[Augmented, float | Tensor]]:
+        # Cut after the draws, which are made for the whole batch.
+        return super().parts(self._augmented(batch, iteration), iteration, number)
+
+    def _augmented(self, batch: Batch, iteration: int) -> Augmented:
+        return Augmented(*self.augment(batch, iteration, Share.of_this_process()), batch.labels)
+
+    def losses(self, model: nn.Module, batch: Batch | Augmented, iteration: int) -> dict[str, Tensor]:
+        batch = batch if isinstance(batch, Augmented) else self._augmented(batch, iteration)
+        images, targets, mixed = batch.images, batch.targets, batch.mixed
         if self.config.MODEL.COMPILE:
             model = self._compile(model)
         logits = model(images)["logits"].float()
@@ -87,7 +116,8 @@ class ClassificationTask(Task):
     def _compile(self, model: nn.Module) -> nn.Module:
         mode = self.config.MODEL.COMPILE_MODE
         if self._compiled is None:
-            self._compiled = torch.compile(model, mode=mode)
+            # A graph for each size of images; for several at once it would be a slower one.
+            self._compiled = torch.compile(model, mode=mode, dynamic=False)
         if mode != "default":
             # The last step's results lie in the memory of CUDA graphs, which this step writes anew.
             torch.compiler.cudagraph_mark_step_begin()
@@ -132,29 +162,17 @@ class ClassificationTask(Task):
     def step_metrics(self) -> dict[str, Tensor]:
         return {} if self._error is None else {"train_error": self._error}
 
-    def stepped(self, iteration: int) -> None:
-        if self.average is not None:
-            self.average.update(self.model)
-
     # -- what is kept
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"broken": self.broken.messages, "precise": self._precise}
-        return {**state, **({"average": self.average.state_dict()} if self.average else {})}
+        return {**super().state_dict(), "precise": self._precise}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.broken.messages[:] = state.get("broken", [])
+        super().load_state_dict(state)
         self._precise = state.get("precise", {})
-        if self.average is not None and "average" in state:
-            self.average.load_state_dict(state["average"])
-        elif self.average is not None:
-            self.average = MovingAverage(self.model, self.config.SOLVER.EMA_DECAY)
-            log.warning("the run had no moving average before (SOLVER.EMA_DECAY): it begins with the weights of now")
-        elif "average" in state:
-            log.warning("the run had a moving average before (SOLVER.EMA_DECAY): it is left out from here on")
 
     def weights(self) -> dict[str, Tensor]:
-        return {**(self.average.state if self.average is not None else self.model.state_dict()), **self._precise}
+        return {**super().weights(), **self._precise}
 
     def metadata(self) -> dict[str, Any]:
         model = self.config.MODEL

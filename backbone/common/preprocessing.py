@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ class Preprocessing:
         if self.channel_order == "BGR":
             images = images.flip(-3)
         numbers = self.converted(value_range=255)
-        mean, std = (torch.tensor(v).to(images).view(-1, 1, 1) for v in (numbers.mean, numbers.std))
+        make = _kept_channels if images.device.type == "cuda" else _channels
+        mean, std = (make(values, images.dtype, images.device) for values in (numbers.mean, numbers.std))
         return (images - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
@@ -116,6 +118,16 @@ class Preprocessing:
         usual = " (usual for the layout)" if self.assumed else ""
         return f"{self.channel_order} 0..{self.value_range:g}, mean {mean}, std {std}{usual}"
 
+
+def _channels(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return numbers as (C, 1, 1)."""
+    # Made in inference mode, a tensor could not be used in training later.
+    with torch.inference_mode(False):
+        return torch.tensor(values).to(device, dtype).view(-1, 1, 1)
+
+
+# On a GPU they are kept: each copy there makes the step wait.
+_kept_channels = lru_cache(maxsize=16)(_channels)
 
 # ImageNet's statistics as torchvision, timm, transformers and OpenMMLab ("pytorch" style) use them.
 IMAGENET = Preprocessing("RGB", 1, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

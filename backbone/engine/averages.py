@@ -30,6 +30,8 @@ class Averages:
         self.remedies = remedies
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        # Of floats, which need not come in every step: their sum and number.
+        self.floats: dict[str, tuple[float, int]] = {}
         self.names: list[str] = []
         self.last: dict[str, float] = {}
 
@@ -38,10 +40,14 @@ class Averages:
         """The losses of `last`, without the metrics."""
         return {name: self.last[name] for name in self.names if name in self.last}
 
-    def add(self, losses: dict[str, Tensor], step_metrics: dict[str, Tensor]) -> None:
+    def add(self, losses: dict[str, Tensor], step_metrics: dict[str, Tensor | float]) -> None:
         self.names = list(losses)
         values = {**losses, **step_metrics}
         for name, value in values.items():
+            if isinstance(value, float):
+                total, number = self.floats.get(name, (0.0, 0))
+                self.floats[name] = (total + value, number + 1)
+                continue
             self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
         self.count += 1
         if not self.last:
@@ -53,14 +59,23 @@ class Averages:
         names = list(self.sums)
         if self.count and names:
             means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
-            self.last = dict(zip(names, means.tolist()))
-        self.sums, self.count = {}, 0
+            self.last = {**dict(zip(names, means.tolist())), **_means(distributed.gather(self.floats))}
+        self.sums, self.count, self.floats = {}, 0, {}
 
     def check(self, iteration: int) -> None:
         """Raise RunError if a loss since the last report was not finite."""
         wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
         if distributed.anyone(bool(wrong)):
             raise diverged(", ".join(wrong) or "a loss in another process", iteration, self.remedies)
+
+
+def _means(processes: list[dict[str, tuple[float, int]]]) -> dict[str, float]:
+    """Return the means of what any of the processes has summed up."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for sums in processes:
+        for name, pair in sums.items():
+            found.setdefault(name, []).append(pair)
+    return {name: sum(s for s, _ in pairs) / sum(n for _, n in pairs) for name, pairs in found.items()}
 
 
 def diverged(what: str, iteration: int, remedies: str = REMEDIES) -> RunError:

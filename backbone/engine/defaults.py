@@ -20,7 +20,10 @@ SHARED_CHOICES = {
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
 }
 # Of the keys of `add_shared_defaults`, and of those that every task has with a default of its own.
-SHARED_POSITIVE = ("SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD")
+SHARED_POSITIVE = (
+    *("SOLVER.IMS_PER_BATCH", "SOLVER.ACCUMULATE"),
+    *("SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD"),
+)
 SHARED_NOT_NEGATIVE = (
     *("SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
     *("SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.GAMMA"),
@@ -96,6 +99,8 @@ def _add_solver(solver: Any) -> None:
     # Passes over the training set, in place of MAX_ITER; 0: MAX_ITER counts. The config's other counts of iterations
     # (STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD, TEST.EVAL_PERIOD) keep their share of MAX_ITER.
     solver.EPOCHS = 0.0
+    # Parts in which each process takes its share of the batch, one after the other: the same step in less memory.
+    solver.ACCUMULATE = 1
     # Momentum of SGD.
     solver.MOMENTUM = 0.9
     # Nesterov's form of the momentum.
@@ -134,6 +139,14 @@ def check_steps(config: Any, source: str) -> None:
     if 0 < config.SOLVER.BASE_LR < 1e-12:
         raise ConfigError(f"{source}: SOLVER.BASE_LR {config.SOLVER.BASE_LR} is too small to change any weight")
     _check_steps(config, source)
+    check_accumulation(config, source)
+
+
+def check_accumulation(config: Any, source: str) -> None:
+    """Raise ConfigError unless SOLVER.ACCUMULATE divides the batch."""
+    parts, images = config.SOLVER.ACCUMULATE, config.SOLVER.IMS_PER_BATCH
+    if parts > 0 and images % parts:
+        raise ConfigError(f"{source}: SOLVER.ACCUMULATE {parts} must divide SOLVER.IMS_PER_BATCH, which is {images}")
 
 
 def _check_steps(config: Any, source: str) -> None:

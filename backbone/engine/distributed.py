@@ -112,10 +112,11 @@ def wrap(model: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         return model
     # DistributedDataParallel shares the parameters; the buffers it would share at every step.
     share_buffers(model)
-    if device.type == "cpu":
-        return torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-    ids = [device.index if device.index is not None else torch.cuda.current_device()]
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    # Gradients that are views of what is sent need not be held, nor copied, twice.
+    keywords: dict[str, Any] = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
+    if device.type != "cpu":
+        keywords["device_ids"] = [device.index if device.index is not None else torch.cuda.current_device()]
+    return torch.nn.parallel.DistributedDataParallel(model, **keywords)
 
 
 def barrier() -> None:

@@ -39,6 +39,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice) -> Batch:
+        return Batch(self.images[rows], self.labels[rows])
+
 
 class EpochSampler:
     """The endless sequence of images: a fresh permutation an epoch.

@@ -18,6 +18,7 @@ class Settings:
     Attributes:
         batch_size: images a step over all processes.
         amp: None for float32, else "bfloat16" or "float16".
+        accumulate: parts of a process's batch whose gradients are summed before a step.
         best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
         config: the whole config as YAML text; it goes into every checkpoint.
         remedies: what may keep a loss finite, for the message where one is not.
@@ -32,6 +33,7 @@ class Settings:
     checkpoint_period: int = 0
     eval_period: int = 0
     keep: int = 2
+    accumulate: int = 1
     amp: str | None = None
     best: str = "bbox/AP"
     config: str = ""

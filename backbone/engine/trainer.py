@@ -290,20 +290,44 @@ class Trainer:
         """Take one step; return its losses and metrics, on the device."""
         # Before the forward pass, whose peak of memory the last step's gradients would lift.
         self.optimizer.zero_grad(set_to_none=True)
+        if self.settings.accumulate == 1:
+            losses, step_metrics = self._backward(batch)
+        else:
+            losses, step_metrics = self._accumulate(batch)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.task.stepped(self.state.iteration + 1)
+        if getattr(self.schedule, "watching", False):
+            self.schedule.observe({name: float(distributed.mean(value)) for name, value in step_metrics.items()})
+        return losses, step_metrics
+
+    def _accumulate(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Sum the gradients of a batch's parts; return losses and metrics of the whole."""
+        sums: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        parts = self.task.parts(batch, self.state.iteration, self.settings.accumulate)
+        for number, (part, share) in enumerate(parts, 1):
+            last = number == len(parts)
+            # Processes exchange the sum alone.
+            quiet = contextlib.nullcontext() if last or self.model is self.task.model else self.model.no_sync()
+            with quiet:
+                found = self._backward(part, share)
+            for total, values in zip(sums, found):
+                for name, value in values.items():
+                    total[name] = total.get(name, 0) + (value if values is found[0] else value * share)
+        return sums
+
+    def _backward(self, batch: Any, share: float | Tensor | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Add the gradients of the losses, each times its `share`; return these products, and the metrics."""
         try:
             with self.autocast():
                 losses = self.task.losses(self.model, batch, self.state.iteration)
         except FloatingPointError:
             # detectron2 raises it where region proposals are not finite.
             raise diverged("a predicted box or score", self.state.iteration, self.settings.remedies) from None
+        if share is not None:
+            losses = {name: loss * share for name, loss in losses.items()}
         self.scaler.scale(sum(losses.values())).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.task.stepped(self.state.iteration + 1)
-        step_metrics = self.task.step_metrics()
-        if getattr(self.schedule, "watching", False):
-            self.schedule.observe({name: float(distributed.mean(value)) for name, value in step_metrics.items()})
-        return {name: loss.detach() for name, loss in losses.items()}, step_metrics
+        return {name: loss.detach() for name, loss in losses.items()}, dict(self.task.step_metrics())
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Return the context of the forward pass."""

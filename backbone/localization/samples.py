@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -50,6 +50,9 @@ class LocalizationBatch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> LocalizationBatch:
+        return LocalizationBatch(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def training_batches(

@@ -91,12 +91,6 @@ class LocalizationTask(Task):
             "loss_box": (apart * positive).sum() / positive.numel(),
         }
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"broken": self.broken.messages}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.broken.messages[:] = state.get("broken", [])
-
     def metadata(self) -> dict[str, Any]:
         model = self.config.MODEL
         return {

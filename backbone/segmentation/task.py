@@ -72,6 +72,12 @@ class SegmentationTask(Task):
     def batches(self, start: int, end: int) -> Iterable[Batch]:
         return training_batches(self.train, self.config, self.device, start, end, self.broken)
 
+    def parts(self, batch: Batch, iteration: int, number: int) -> list[tuple[Batch, Tensor]]:
+        # The loss is a mean over the pixels that are not void.
+        known = (batch.labels != VOID).sum().clamp(min=1)
+        cut = super().parts(batch, iteration, number)
+        return [(part, (part.labels != VOID).sum() / known) for part, _ in cut]
+
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         scores = model(self.prepare(batch.images))
         known = batch.labels != VOID
@@ -91,12 +97,6 @@ class SegmentationTask(Task):
 
     def step_metrics(self) -> dict[str, Tensor]:
         return {} if self._accuracy is None else {"train_accuracy": self._accuracy}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"broken": self.broken.messages}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.broken.messages[:] = state.get("broken", [])
 
     def metadata(self) -> dict[str, Any]:
         model = self.config.MODEL

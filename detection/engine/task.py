@@ -17,6 +17,7 @@ from backbone.common.images import montage
 from backbone.engine import distributed
 from backbone.engine.broken import BrokenImages
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, resolve_workers, until_error
+from backbone.engine.moving_average import MovingAverage
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
 
@@ -57,7 +58,9 @@ class DetectionTask(Task):
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
         self.broken = BrokenImages(config.DATASETS.MAX_BAD_IMAGES, "DATASETS.MAX_BAD_IMAGES")
+        self.average = MovingAverage(model, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
         self._cost_is_known = False
+        self._statistics: dict[str, float] = {}
 
     @property
     def workers(self) -> int:
@@ -82,10 +85,10 @@ class DetectionTask(Task):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"broken": self.broken.messages, NORMALIZER: distributed.gather(getattr(self.model, NORMALIZER, None))}
+        return {**super().state_dict(), NORMALIZER: distributed.gather(getattr(self.model, NORMALIZER, None))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.broken.messages[:] = state.get("broken", [])
+        super().load_state_dict(state)
         normalizers = state.get(NORMALIZER) or [None]
         if (value := normalizers[distributed.rank() % len(normalizers)]) is not None:
             setattr(self.model, NORMALIZER, value)
@@ -95,8 +98,14 @@ class DetectionTask(Task):
         device = self.config.MODEL.DEVICE
         batch = [{**sample, "image": sample["image"].to(device, non_blocking=True)} for sample in batch]
         # detectron2's heads write their counts into the storage that is current.
-        with EventStorage(iteration):
-            return model(batch)
+        with EventStorage(iteration) as storage:
+            losses = model(batch)
+        self._statistics = {name: float(value) for name, (value, _) in storage.latest().items()}
+        return losses
+
+    def step_metrics(self) -> dict[str, float]:
+        """Return detectron2's own counts of the last step, such as fast_rcnn/fg_cls_accuracy."""
+        return self._statistics
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
         """See Task.evaluate. Of sets without ground truth only the last predictions are of use.
@@ -109,7 +118,7 @@ class DetectionTask(Task):
         # Of the weights as they are now, and for this evaluation alone. A training has new ones at each: compiling
         # would take longer than it saves.
         alone = self.sets.train is None
-        tested = as_tested(self.model, self.config, self.sets.classes, may_compile=alone) if wanted else self.model
+        tested = as_tested(self.averaged(), self.config, self.sets.classes, may_compile=alone) if wanted else None
         for test in wanted:
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
             for metrics in self._evaluate_set(tested, test, final).values():

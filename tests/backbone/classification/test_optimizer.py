@@ -8,8 +8,8 @@ from torch import nn
 
 import backbone
 from backbone.classification import load_config
-from backbone.classification.average import MovingAverage
 from backbone.classification.optimizer import CaffeSGD, make_optimizer
+from backbone.engine.moving_average import MovingAverage
 
 RATES = [0.1, 0.1, 0.01, 0.01, 0.02, 0.001]
 

@@ -6,6 +6,7 @@ import contextlib
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbone.classification import load_config
@@ -80,6 +81,26 @@ def test_no_step_waits_for_the_gpu(mixed):
         torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.parametrize("mixed", [{}, {"INPUT__MIXUP": 0.2}], ids=["plain", "mixed"])
+def test_parts_of_a_batch_make_the_step_of_the_whole(mixed):
+    def sums(parts: int) -> tuple[list, dict]:
+        rate = {"SOLVER__BASE_LR": 1e-6}  # without its norms' statistics, the network is far from any solution
+        trainer = make(SOLVER__ACCUMULATE=parts, SOLVER__IMS_PER_BATCH=6, **rate, **mixed)
+        averages = Averages()
+        for module in trainer.task.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        steps(trainer, averages, 0, 3)
+        averages.take(3)
+        return [state["momentum_buffer"] for state in trainer.optimizer.state.values()], averages.last
+
+    (whole, shown), (summed, shown_too) = sums(1), sums(3)
+    assert whole
+    for one, other in zip(summed, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5 * float(other.abs().max()), rtol=0)
+    assert shown_too == pytest.approx(shown, rel=1e-5)
+
+
 def test_gradients_are_gone_in_the_forward_pass(monkeypatch):
     trainer = make()
     seen = []
@@ -96,17 +117,20 @@ def test_gradients_are_gone_in_the_forward_pass(monkeypatch):
 
 def test_the_mode_of_the_compiler_is_handed_on(monkeypatch):
     asked, marked = [], []
-    monkeypatch.setattr(torch, "compile", lambda model, mode: asked.append(mode) or model)
+    monkeypatch.setattr(torch, "compile", lambda model, mode, dynamic: asked.append((mode, dynamic)) or model)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: marked.append(1))
     steps(make(MODEL__COMPILE=True), Averages(), 0, 2)
     steps(make(MODEL__COMPILE=True, MODEL__COMPILE_MODE="reduce-overhead"), Averages(), 0, 2)
-    assert asked == ["default", "reduce-overhead"]
+    # One graph for several sizes would be slower.
+    assert asked == [("default", False), ("reduce-overhead", False)]
     assert len(marked) == 2
 
 
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
+        (("SOLVER.ACCUMULATE", 3), "SOLVER.ACCUMULATE 3 must divide SOLVER.IMS_PER_BATCH, which is 128"),
+        (("SOLVER.ACCUMULATE", 0), "SOLVER.ACCUMULATE must be above 0, not 0"),
         (("MODEL.COMPILE_MODE", "fast"), "MODEL.COMPILE_MODE is 'fast'"),
         (("MODEL.COMPILE_MODE", "reduce-overhead"), "MODEL.COMPILE_MODE 'reduce-overhead' needs MODEL.COMPILE True"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..engine import distributed
+from . import distributed
 
 
 class MovingAverage:

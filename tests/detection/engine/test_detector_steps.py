@@ -1,0 +1,103 @@
+"""The training step of a detector: a batch in parts, the average of the weights, detectron2's counts in the metrics."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances
+from peers import config as settings_of
+
+from backbone.engine.averages import Averages
+from backbone.engine.solver import fuse, make_schedule, make_settings
+from backbone.engine.trainer import Trainer
+from detection.engine.task import DetectionTask
+from detection.modeling.build import build
+
+SIDE = 64
+SMALL = {
+    "MODEL__BACKBONE__NAME": "resnet18_fpn",
+    "MODEL__FPN__OUT_CHANNELS": 16,
+    "MODEL__ROI_BOX_HEAD__FC_DIM": 16,
+    "MODEL__ROI_HEADS__NUM_CLASSES": 3,
+    # All anchors and proposals are drawn, so that no draw decides.
+    "MODEL__RPN__BATCH_SIZE_PER_IMAGE": 10_000,
+    "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 1000,
+    "MODEL__ROI_HEADS__POSITIVE_FRACTION": 1.0,
+    "MODEL__RPN__POSITIVE_FRACTION": 1.0,
+    "MODEL__RPN__POST_NMS_TOPK_TRAIN": 10,
+    "SOLVER__IMS_PER_BATCH": 4,
+    "SOLVER__BASE_LR": 0.001,
+    "SOLVER__WARMUP_ITERS": 0,
+}
+
+
+def make(**changes: object) -> Trainer:
+    config = settings_of("coco_faster_rcnn_r50_fpn.yaml", **SMALL, **changes)
+    torch.manual_seed(0)
+    model = build(config)
+    sets = SimpleNamespace(train=None, test=[], classes=["a", "b", "c"])
+    task = DetectionTask(model.train(), sets, config)
+    optimizer = build_optimizer(config, model)
+    fuse(optimizer)
+    return Trainer(task, optimizer, make_schedule(config), make_settings(config, best=""))
+
+
+def batch_of(seed: int) -> list[dict]:
+    generator = torch.Generator().manual_seed(seed)
+    samples = []
+    for _ in range(4):
+        corner = torch.rand(2, 2, generator=generator) * 30
+        boxes = Boxes(torch.cat([corner, corner + 10 + torch.rand(2, 2, generator=generator) * 20], dim=1))
+        truth = Instances((SIDE, SIDE), gt_boxes=boxes, gt_classes=torch.tensor([0, 2]))
+        pixels = torch.randint(256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+        samples.append({"image": pixels, "instances": truth})
+    return samples
+
+
+def after_steps(trainer: Trainer, number: int = 2) -> dict[str, float]:
+    averages = Averages()
+    for seed in range(number):
+        averages.add(*trainer.step(batch_of(seed)))
+    averages.take(number)
+    return averages.last
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole():
+    whole, summed = make(), make(SOLVER__ACCUMULATE=2)
+    shown, shown_too = after_steps(whole), after_steps(summed)
+    counts = {name: value for name, value in shown.items() if "accuracy" not in name}
+    assert {name: shown_too[name] for name in counts} == pytest.approx(counts, rel=2e-4, abs=1e-6)
+    for one, other in zip(whole.task.model.parameters(), summed.task.model.parameters()):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+    assert {"rpn/num_pos_anchors", "fast_rcnn/fg_cls_accuracy", "roi_head/num_fg_samples"} <= shown.keys()
+
+
+def test_the_average_is_tested_kept_and_resumed():
+    trainer = make(SOLVER__EMA_DECAY=0.9)
+    task, name = trainer.task, "roi_heads.box_predictor.cls_score.weight"
+    values = [task.model.state_dict()[name].clone()]
+    for seed in range(2):
+        trainer.step(batch_of(seed))
+        values.append(task.model.state_dict()[name].clone())
+    expected = values[0]
+    for steps, value in enumerate(values[1:], 1):
+        decay = min(0.9, (1 + steps) / (10 + steps))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(task.weights()[name], expected)
+    assert torch.equal(task.averaged().state_dict()[name], task.weights()[name])
+    assert torch.equal(task.model.state_dict()[name], values[-1])
+    resumed = make(SOLVER__EMA_DECAY=0.9).task
+    resumed.load_state_dict(task.state_dict())
+    assert torch.equal(resumed.weights()[name], task.weights()[name])
+
+
+def test_counts_that_only_some_steps_have_are_averaged_over_those():
+    averages = Averages()
+    averages.add({"loss": torch.tensor(1.0)}, {"a": 1.0})
+    averages.add({"loss": torch.tensor(3.0)}, {"a": 2.0, "b": 5.0})
+    averages.take(2)
+    assert averages.last == {"loss": 2.0, "a": 1.5, "b": 5.0}
+    assert averages.losses == {"loss": 2.0}
