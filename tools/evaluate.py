@@ -46,6 +46,11 @@ def parse() -> argparse.Namespace:
         "--gt", type=Path, help="ground truth: a COCO JSON file, or one's own set in any form (its part for validation)"
     )
     parser.add_argument(
+        "--classes",
+        metavar="NAME,NAME",
+        help="with --gt in VOC or CSV form: the classes in the order of the predictions' ids (else by the alphabet)",
+    )
+    parser.add_argument(
         "--predictions", type=Path, required=True, help="a JSON file in COCO's results form; see --voc-root"
     )
     parser.add_argument(
@@ -201,10 +206,13 @@ def evaluate_split(args: argparse.Namespace) -> None:
 def read_truth(args: argparse.Namespace) -> Path | dict[str, Any]:
     """Return the ground truth: a JSON file as it is, the records of any other form. --report then finds the images."""
     if args.gt.suffix.lower() == ".json":
+        if args.classes:
+            raise UserError(f"--classes: {args.gt} has ids and names of its own; leave --classes out")
         return args.gt
     from detection.data.own import find_place, read_place
 
-    own = read_place(find_place(args.gt, "val"))
+    classes = args.classes and [name.strip() for name in args.classes.split(",")]
+    own = read_place(find_place(args.gt, "val"), classes)
     if not isinstance(own.data, dict):
         return own.place.source
     args.images = args.images or (own.folder if args.report else None)

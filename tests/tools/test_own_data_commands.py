@@ -98,6 +98,20 @@ def test_evaluate_takes_truth_of_every_form(tool, tmp_path):
         assert json.loads((tmp_path / "figures.json").read_text())["bbox"]["AP"] == pytest.approx(1)
 
 
+def test_evaluate_takes_the_order_of_the_classes(tool, tmp_path):
+    own_forms.write_images(tmp_path / "data")
+    put(tmp_path / "data/b.xml", own_forms.xml("b.jpg"))  # of two classes, it has the second
+    boxes = [box for _, box in own_forms.OBJECTS["b.jpg"]]
+    found = [
+        {"image_id": 1, "category_id": 2, "bbox": [x0, y0, x1 - x0, y1 - y0], "score": 0.9} for x0, y0, x1, y1 in boxes
+    ]
+    flags = ("--gt", tmp_path / "data", "--predictions", put(tmp_path / "found.json", found))
+    tool("evaluate.py", *flags).mistake("category_id")
+    done = tool("evaluate.py", *flags, "--classes", "cat, dog", "--json", tmp_path / "figures.json")
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "figures.json").read_text())["bbox"]["AP"] == pytest.approx(1)
+
+
 def test_a_plan_says_time_and_memory_and_writes_nothing(train, tmp_path):
     path = own_forms.roboflow_yolo(tmp_path / "data")
     keys = {"SOLVER.MAX_ITER": 1000, "INPUT.AUTO_SIZE": True, "SOLVER.AUTO_BATCH": True}
