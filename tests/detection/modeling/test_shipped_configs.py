@@ -14,6 +14,7 @@ from torch import nn
 
 from backbone.common.mini_set import CLASSES
 from backbone.engine.config import CONFIG_FOLDER, differences, get, to_plain
+from backbone.engine.loading import resolve_workers
 from detection.config.detectron2_config import zoo_config
 from detection.config.names import classes_key
 from detection.data.catalog import known_sets
@@ -118,7 +119,7 @@ OURS = {
     # A run can be repeated to the same bits, evaluates on its way, and takes the machine's cores for the loader.
     "SEED": 0,
     "TEST.EVAL_PERIOD": 10000,
-    "DATALOADER.NUM_WORKERS": -1,
+    "DATALOADER.NUM_WORKERS": resolve_workers(-1, 1),
 }
 # Our head of the same layers.
 OUR_C4 = {"MODEL.ROI_HEADS.NAME": "C4ROIHeads"}
