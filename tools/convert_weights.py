@@ -17,8 +17,11 @@ WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvi
 # The projects whose whole detectors are written, with module and function in detection.export.
 DETECTORS = {
     "detectron2": ("detectron2_file", "write_detectron2"),
+    "mmdet": ("mmdetection_file", "write_mmdetection"),
     "torchvision": ("torchvision_file", "write_torchvision"),
 }
+# The beginnings of names of heads, in any project's file.
+HEADS = ("roi_heads.", "head.", "roi_head.", "bbox_head.")
 EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl --to detectron2"
 
 
@@ -44,7 +47,7 @@ def main() -> None:
 
     if arguments.to in DETECTORS and arguments.part is None and not arguments.backbone_only:
         beside = open_weights(arguments.source).beside
-        if any(name.startswith(("roi_heads.", "head.")) for name in beside) and is_detector(arguments.source):
+        if any(name.startswith(HEADS) for name in beside) and is_detector(arguments.source):
             convert_detector(arguments)
             return
     try:
@@ -115,7 +118,7 @@ def convert_detector(arguments: Namespace) -> None:
     for note in (*read.notes, *done.notes):
         print(f"note: {note}")
     tensors = count(done.tensors, "tensor")
-    print(f"{arguments.target}: {arguments.to}'s detector, {tensors}, loaded strictly by its own model")
+    print(f"{arguments.target}: {arguments.to}'s detector, {tensors}, {done.checked}")
     for line in done.says:
         print(line)
 

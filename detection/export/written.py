@@ -25,12 +25,14 @@ class Written:
         translation: from our names.
         says: how the other project loads it, a line each.
         notes: what is left out, in words.
+        checked: how the file was checked before it was kept.
     """
 
     tensors: int
     translation: Translation
     says: list[str]
     notes: list[str] = field(default_factory=list)
+    checked: str = "loaded strictly by its own model"
 
 
 def state_of(detector: Detector) -> dict[str, Tensor]:

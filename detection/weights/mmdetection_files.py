@@ -69,6 +69,7 @@ class MMDetectionLayout(DetectorLayout):
             raise WeightsError(
                 f"{source}: names {count(len(classes), 'class', 'classes')}, its heads have another number"
             )
+        ids = list(_section(meta, "dataset_meta").get("category_ids") or ())
         decided = [key for key in values if not (key.startswith(CHOSEN) or key.endswith(CHOSEN_ENDS))]
         wants = {key: get(config, key) for key in (*WEIGHT_KEYS.all, *WANTED, *decided)}
         return ForeignDetector(
@@ -82,6 +83,7 @@ class MMDetectionLayout(DetectorLayout):
             project=self.project,
             config=config,
             translation=translation,
+            category_ids=ids if len(ids) == len(classes) else [],
         )
 
     def write(

@@ -72,6 +72,8 @@ def _different(config: CfgNode, table: Architecture) -> str | None:
             return words
     if is_retinanet(config):
         return None
+    if model.KEYPOINT_ON:
+        return "keypoint heads of this kind"
     if model.ROI_HEADS.NAME not in HEADS:
         return f"the head {model.ROI_HEADS.NAME}"
     if HEADS[model.ROI_HEADS.NAME] and model.BACKBONE.AVERAGE_DOWN:
@@ -122,7 +124,8 @@ def _network(config: CfgNode, name: str, table: Architecture) -> dict[str, Any]:
 
 
 def _norm(config: CfgNode) -> dict[str, Any]:
-    return {"type": "BN", "requires_grad": NORM_NAMES[config.MODEL.RESNETS.NORM] != "frozen_bn"}
+    eps = config.MODEL.BACKBONE.NORM_EPS
+    return {"type": "BN", "eps": eps, "requires_grad": NORM_NAMES[config.MODEL.RESNETS.NORM] != "frozen_bn"}
 
 
 def _has_last_stage_in_head(config: CfgNode) -> bool:
@@ -138,7 +141,7 @@ def _neck(config: CfgNode, table: Architecture) -> dict[str, Any]:
         "start_level": 4 - taken,
         "num_outs": 5,
     }
-    extra = {"add_extra_convs": "on_input", "relu_before_extra_convs": True}
+    extra = {"add_extra_convs": "on_input", "relu_before_extra_convs": config.MODEL.FPN.RELU_BEFORE_P7}
     return found | (extra if P6P7_SUFFIX in config.MODEL.BACKBONE.NAME else {})
 
 
@@ -217,13 +220,13 @@ def _two_stages(config: CfgNode) -> dict[str, Any]:
         "type": "BBoxHead" if in_head else "Shared2FCBBoxHead",
         "in_channels": last,
         "roi_feat_size": box.POOLER_RESOLUTION // (2 if in_head else 1),
-        **({"with_avg_pool": True} if in_head else {"fc_out_channels": box.FC_DIM, "num_shared_fcs": box.NUM_FC}),
+        **({"with_avg_pool": True} if in_head else {"fc_out_channels": box.FC_DIM}),
         **classes,
         "reg_class_agnostic": box.CLS_AGNOSTIC_BBOX_REG,
         "bbox_coder": _coder(box.BBOX_REG_WEIGHTS),
     }
     if not in_head and box.NUM_FC != 2:
-        heads["bbox_head"]["type"] = "ConvFCBBoxHead"
+        heads["bbox_head"] |= {"type": "ConvFCBBoxHead", "num_shared_fcs": box.NUM_FC}
     if model.MASK_ON:
         pooled = None if in_head else _extractor(mask, model.ROI_HEADS.IN_FEATURES, channels, config)
         heads["mask_roi_extractor"] = pooled

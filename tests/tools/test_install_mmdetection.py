@@ -27,6 +27,9 @@ def installer(monkeypatch, tmp_path) -> types.SimpleNamespace:
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv" / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
+    # Where another test has imported the real one, its folder would be found.
+    for name in [name for name in sys.modules if name.split(".")[0] == "mmcv"]:
+        monkeypatch.delitem(sys.modules, name)
 
     def pip(*arguments: str) -> None:
         requirements = Path(arguments[-1]).read_text() if "--requirement" in arguments else ""

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 import backbone
-from backbone import WeightsError
+from backbone import ConfigError, WeightsError
+from backbone.engine.config import put
 from backbone.weights.layouts import LAYOUTS
+from detection import get_config
 from detection.weights.mmdetection_files import MMDetectionLayout
+from detection.weights.mmdetection_model import config_text
 
 LAYOUT = MMDetectionLayout()
 CAFFE = """
@@ -143,3 +146,22 @@ def test_other_detectors_are_refused():
             LAYOUT.read({}, given, "epoch_12.pth")
     # A segmentation network of theirs is no detector.
     assert not LAYOUT.recognise([name.replace("neck.", "decode_head.") for name in fcos])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("MODEL.BACKBONE.NAME", "preact_resnet50_fpn", "the network preact_resnet50_fpn"),
+        ("MODEL.BACKBONE.CEIL_POOL", True, "pooling that rounds up"),
+        ("MODEL.RESNETS.NORM", "GN", "norms of this kind"),
+        ("MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "the head CascadeROIHeads"),
+        ("MODEL.ROI_BOX_HEAD.POOLER_TYPE", "ROIPool", "other than RoIAlign"),
+        ("MODEL.ANCHOR_GENERATOR.SIZES", [[32], [64], [128], [256], [500]], "multiples of each level's stride"),
+    ],
+)
+def test_what_mmdetection_has_not_is_not_written(key, value, said):
+    config = get_config("coco_faster_rcnn_r50_fpn.yaml").clone()
+    config.defrost()
+    put(config, key, value)
+    with pytest.raises(ConfigError, match=f"{said}.*nothing is written"):
+        config_text(config, "its config")
