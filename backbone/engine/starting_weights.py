@@ -247,5 +247,5 @@ def _same(key: str, a: Any, b: Any) -> bool:
 
 def _show(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return str([round(float(x), 3) for x in value])
+        return str([round(x, 3) if isinstance(x, float) else x for x in value])
     return str(value) or "''"

@@ -94,4 +94,5 @@ def set_norm_eps(module: nn.Module, config: CfgNode) -> None:
     eps = config.MODEL.BACKBONE.get("NORM_EPS", EPS)
     for layer in module.modules():
         if eps != EPS and hasattr(layer, "running_var"):
-            layer.eps = eps
+            # torch's norms want one above 0; beside a variance in float32 it is none.
+            layer.eps = max(eps, 1e-12)
