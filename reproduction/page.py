@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from backbone.common.pages.chart import Reference, Scale, Series, chart_data, draw, fit_scale, thin_out
+from backbone.common.pages.chart_parts import SCRIPT, STYLE
 from backbone.common.pages.document import document, json_for_script
 
-from .chart import Reference, Scale, Series, chart_data, draw, fit_scale, thin_out
-from .page_parts import SCRIPT, STYLE
 from .rows import NO_DETAILS, Details, Figure, Panel, Record, Table
 from .summary import headline, is_within, notes, results_table, runs_table, summary, tolerance
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from backbone.common.errors import ConfigError
+from backbone.common.pages.chart import Curve
 from backbone.engine import checkpoint
 from backbone.engine.config import differences, read_yaml, to_plain
 from backbone.engine.record import CONFIG, METRICS, RESULTS, read_metrics
 
-from .rows import DONE, FOR_SERVER, UNFINISHED, UNTESTED, Curve, Figure, Record, Row, Step
+from .rows import DONE, FOR_SERVER, UNFINISHED, UNTESTED, Figure, Record, Row, Step
 from .schedule import share_of_schedule
 
 CONFIG_KEY = re.compile(r"[A-Z0-9_]+(\.[A-Z0-9_]+)*")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from backbone.common.errors import ConfigError
+from backbone.common.pages.chart import Curve
 from backbone.common.text import nearest
 
 NOT_RUN, UNFINISHED, UNTESTED, DONE = "not run", "unfinished", "untested", "done"
 FOR_SERVER = "for the evaluation server"
-Curve = list[tuple[int, float]]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,11 @@ def main() -> None:
     parser = Parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     arguments = parser.parse_intermixed_args()
+    if arguments.seeds:
+        from backbone.engine.seeds import run_seeds
+
+        run_seeds(arguments, "train_localization.py")
+        return
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.localization.session import make_request
     from backbone.localization.session import run as train

@@ -38,6 +38,11 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
+    if arguments.seeds:
+        from backbone.engine.seeds import run_seeds
+
+        run_seeds(arguments, "train_net.py")
+        return
     # Behind the parser: --help and a wrong flag answer at once.
     import detection
 

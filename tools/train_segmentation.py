@@ -23,6 +23,11 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
+    if arguments.seeds:
+        from backbone.engine.seeds import run_seeds
+
+        run_seeds(arguments, "train_segmentation.py")
+        return
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.segmentation.session import make_request
     from backbone.segmentation.session import run as train

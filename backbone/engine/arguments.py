@@ -33,6 +33,9 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights, do not train")
     parser.add_argument("--plan", action="store_true", help="print the plan, expected time and memory, and stop")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random (else the config's SEED)")
+    parser.add_argument(
+        "--seeds", nargs="+", metavar="N", help="train once with each, into OUTPUT_DIR/seedN; mean and deviation"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     processes = parser.add_mutually_exclusive_group()
     processes.add_argument("--num-gpus", type=int, metavar="N", help="processes on this machine, one a GPU")

@@ -17,6 +17,7 @@ from ..common.files import remove_leftovers, write_json, write_text, writing
 from ..weights import resolve
 from . import checkpoint, distributed, joining, processes
 from .config import dump
+from .curves import PAGE
 from .hooks import Hook
 from .lock import locked
 from .loggers import check_loggers
@@ -41,6 +42,7 @@ RUN_FILES = (
     "events.out.tfevents.*",
     IDS,
     "wandb",
+    PAGE,
 )
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from . import checkpoint, distributed
+from .card import write_card
+from .curves import CurvesPage, write_curves
 from .early_stopping import EarlyStopping
 from .epochs import fit_epochs
 from .extensions import import_modules
@@ -186,7 +188,7 @@ class TaskRun(ABC):
             log.info("\n".join(f"  {'expected':<10} {row}" for row in rows))
             return
         open_folder(self.request, self.config, shown, self.files, self.beside)
-        hooks = self.request.all_hooks()
+        hooks = [*self.request.all_hooks(), CurvesPage()]
         if self.config.TEST.PATIENCE:
             hooks.append(EarlyStopping(self.config.TEST.PATIENCE))
         state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule, hooks=hooks)
@@ -205,6 +207,9 @@ class TaskRun(ABC):
         if distributed.is_main():
             seconds = time.monotonic() - self.began
             self.report(task, results, {**extra, "seconds": round(seconds, 1)})
+            if not self.request.eval_only:
+                write_curves(self.request.folder)
+                write_card(self.request.folder, self.classes)
             log.info("took %s", duration(seconds))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from fake_runs import make_run
 
+from backbone.common.pages.chart import Scale, Series, draw, fit_scale, thin_out, tick_step
 from backbone.engine.schedule import Cosine, MultiStep, WarmUp
 from reproduction import Request, reproduce
-from reproduction.chart import Scale, Series, draw, fit_scale, thin_out, tick_step
 from reproduction.classification import classification_table
 from reproduction.records import drops_of
 

@@ -1,4 +1,4 @@
-"""Line charts of what a run measures, in per cent, against iterations, as inline SVG."""
+"""Line charts of what a run measures against iterations, as inline SVG."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as XML
 
-from backbone.common.pages.svg import element, text, tick_step, write
+from .svg import element, text, tick_step, write
 
-from .rows import Curve
-
+Curve = list[tuple[int, float]]
 WIDTH, HEIGHT = 480, 340
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 30, 46
 POINTS = 250
@@ -28,7 +27,7 @@ class Series:
     Attributes:
         color: 0..7, a class of the page's style.
         dashed: thin and dashed (training), else bold (test).
-        points: (iteration, per cent).
+        points: (iteration, value).
     """
 
     name: str
@@ -43,7 +42,7 @@ class Reference:
 
     Attributes:
         color: as in Series.
-        value: per cent.
+        value: in the unit of the curves, per cent.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scale:
-    """Ranges of the axes: iterations from 0, per cent."""
+    """Ranges of the axes: iterations from 0, values."""
 
     iterations: float
     low: float
@@ -73,20 +72,22 @@ def thin_out(points: Curve, most: int = POINTS) -> Curve:
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def fit_scale(series: Sequence[Series], iterations: int) -> Scale:
+def fit_scale(series: Sequence[Series], iterations: int, limit: float = 100.0, headroom: float = HEADROOM) -> Scale:
     """Return a scale for all of `series`, so that panels side by side can be compared.
 
     Args:
         iterations: of the longest schedule; the axis is never shorter than a curve.
+        limit: that no value can pass; infinity where there is none.
+        headroom: the top over the highest last value; infinity shows every value.
     """
     ends = [line.points[-1] for line in series if line.points]
     values = [value for line in series for _, value in line.points]
     last = max([iterations, *(iteration for iteration, _ in ends)], default=0) or 1
     if not values:
-        return Scale(last, 0.0, 100.0)
-    wanted = min(max(values), HEADROOM * max(value for _, value in ends))
+        return Scale(last, 0.0, min(limit, 100.0))
+    wanted = min(max(values), headroom * max(value for _, value in ends))
     step = tick_step(wanted or 1.0)
-    high = min(100.0, max(step, math.ceil(wanted / step) * step))
+    high = min(limit, max(step, math.ceil(wanted / step) * step))
     low = min(math.floor(min(values) / step) * step, high - step)
     return Scale(last, 0.0 if low <= 0.5 * high else low, high)
 
@@ -135,7 +136,8 @@ def draw(
     for line in sorted(series, key=lambda line: not line.dashed):
         path = " ".join(f"{scale.x(at):.1f},{scale.y(value):.1f}" for at, value in line.points)
         kind = "line dashed" if line.dashed else "line"
-        element(lines, "polyline", points=path, **{"class": f"{kind} c{line.color}"})
+        names = {"class": f"{kind} c{line.color}", "data-line": series.index(line)}
+        element(lines, "polyline", points=path, **names)
         at, value = line.points[-1]
         # The end of a curve, outside the clipped area, which would cut the mark; a curve of one point is no more.
         if scale.low <= value <= scale.high and (not line.dashed or len(line.points) == 1):
@@ -147,18 +149,29 @@ def draw(
     return write(svg)
 
 
-def chart_data(series: Sequence[Series], scale: Scale) -> dict[str, Any]:
-    """Return what a page's script needs to show values under the pointer."""
+def chart_data(series: Sequence[Series], scale: Scale, *, unit: str = " %", digits: int = 2) -> dict[str, Any]:
+    """Return what a page's script needs to show values under the pointer, and to smooth curves.
+
+    Args:
+        unit: behind each value.
+        digits: decimals shown.
+    """
     return {
         "left": LEFT,
         "right": WIDTH - RIGHT,
         "width": WIDTH,
+        "top": TOP,
+        "bottom": HEIGHT - BOTTOM,
+        "low": scale.low,
+        "high": scale.high,
+        "unit": unit,
+        "digits": digits,
         "iterations": scale.iterations,
         "series": [
             {
                 "name": line.name + (" training" if line.dashed else ""),
                 "color": line.color,
-                "points": [[at, round(value, 3)] for at, value in line.points],
+                "points": [[at, round(value, digits + 1)] for at, value in line.points],
             }
             for line in series
         ],

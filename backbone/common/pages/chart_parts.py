@@ -1,8 +1,8 @@
-"""Style and script of a report's page. Both stand in the page itself: it is read without a network."""
+"""Style and script of a page with charts. Both stand in the page itself: it is read without a network."""
 
 from __future__ import annotations
 
-from backbone.common.pages.style import BASE_STYLE
+from .style import BASE_STYLE
 
 STYLE = (
     BASE_STYLE
@@ -53,7 +53,7 @@ for (const chart of document.querySelectorAll(".chart")) {
       swatch.className = "swatch c" + line.color;
       row.insertCell().append(swatch);
       cell(row, line.name);
-      cell(row, nearest(line.points, at)[1].toFixed(2) + " %");
+      cell(row, nearest(line.points, at)[1].toFixed(data.digits) + data.unit);
     }
     tip.replaceChildren(table);
     tip.hidden = false;
@@ -65,4 +65,23 @@ for (const chart of document.querySelectorAll(".chart")) {
     tip.style.top = "40px";
   });
 }
+const smoothing = document.querySelector("#smoothing");
+if (smoothing) smoothing.addEventListener("input", () => {
+  const keep = Number(smoothing.value);
+  for (const chart of document.querySelectorAll(".chart")) {
+    const data = JSON.parse(chart.querySelector("script").textContent);
+    const scaleX = (data.right - data.left) / data.iterations;
+    const scaleY = (data.bottom - data.top) / (data.high - data.low);
+    for (const line of chart.querySelectorAll("polyline[data-line]")) {
+      let sum = 0, weight = 0;
+      const points = data.series[line.dataset.line].points.map(([at, value]) => {
+        sum = keep * sum + (1 - keep) * value;
+        weight = keep * weight + (1 - keep);
+        const x = data.left + at * scaleX, y = data.bottom - (sum / weight - data.low) * scaleY;
+        return x.toFixed(1) + "," + y.toFixed(1);
+      });
+      line.setAttribute("points", points.join(" "));
+    }
+  }
+});
 """
