@@ -13,8 +13,11 @@ TOOLS = Path(__file__).resolve().parents[2] / "tools"
 RUNS = """
 import contextlib, io, json, runpy, sys
 sys.path.insert(0, sys.argv[2])
+before = sys.path
 for argv in json.loads(sys.argv[1]):
     sys.argv = argv
+    # A script finds its neighbours.
+    sys.path = [sys.argv[0].rpartition("/")[0], *before]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         try:
             runpy.run_path(argv[0], run_name="__main__")

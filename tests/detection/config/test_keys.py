@@ -53,6 +53,8 @@ KEYPOINTS |= {"DATASETS.TRAIN": ("custom_train",), "DATASETS.TEST": ("custom_val
 READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}{part}" for split in ("TRAIN", "VAL") for part in ("", "_JSON", "_IMAGES")}
 # The first where a run begins from weights, the second in the alternating scheme.
 READ_ELSEWHERE |= {"MODEL.WEIGHTS_PART", "SOLVER.FAST_RCNN_IMAGES"}
+# By RetinaNet's pyramid.
+READ_ELSEWHERE |= {"MODEL.FPN.RELU_BEFORE_P7", "MODEL.FPN.P6_FROM_P5"}
 READ_ELSEWHERE |= {"PAPER.ROWS", "DATASETS.VOC_DIFFICULT", *(f"MODEL.RESNETS.{key}" for key in DERIVED)}
 
 
