@@ -13,7 +13,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 TOOLS = TESTS.parent / "tools"
-for helpers in ("backbone/weights", "detection/engine"):
+for helpers in ("backbone", "backbone/weights", "detection/engine"):
     sys.path.append(str(TESTS / helpers))
 
 
