@@ -137,6 +137,12 @@ def check_same(found: Instances, expected: Instances) -> None:
         assert apart.shape[1] == 17 and (apart < 0.01).float().mean() > 0.99
 
 
+@pytest.mark.proves(
+    "detectron2",
+    "Faster, Mask, Cascade, Keypoint R-CNN, RetinaNet",
+    "in, out",
+    "detections of its DefaultPredictor; its model loads our file strictly",
+)
 def test_in_and_out_again(stock, tmp_path):
     kind, path, config, expected = stock
     name, small = KINDS[kind]
