@@ -87,7 +87,7 @@ def load(
     path_or_name: str | Path,
     device: str | None = None,
     precision: str = "float32",
-    engine: str = "torch",
+    engine: str | None = None,
     *,
     config: str | Path | None = None,
     overrides: Sequence[object] = (),
@@ -99,16 +99,19 @@ def load(
 
     Args:
         path_or_name: a checkpoint of tools/train_net.py or the run folder that it is in, a file of detectron2, a name
-            such as `detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x`, or a URL.
+            such as `detectron2:COCO-Detection/faster_rcnn_R_50_FPN_3x`, or a URL; or an .onnx or .xml file of
+            tools/export_detector.py.
         device: "cpu", "cuda" or "cuda:1"; a GPU by default, if there is one.
-        precision: "float32", "bfloat16" or "float16", as TEST.PRECISION.
-        engine: what computes it: "torch".
+        precision: "float32", "bfloat16" or "float16", as TEST.PRECISION. ONNX Runtime has "float32" alone.
+        engine: what computes it: "torch", and of exported files "onnxruntime" (.onnx) or "openvino" (.xml, .onnx); by
+            default what the suffix asks for.
         config: for weights of detectron2 that no config of its zoo describes, as of `get_config`.
         overrides: KEY, VALUE, ... such as "TEST.FLIP", True.
 
     Raises:
         WeightsError: no such weights, or they carry no config and classes.
         ConfigError: an unknown engine or precision, or a config or override that is wrong.
+        ExportError: the engine of an exported file is not installed, or does not take it.
         RunError: the device is not there, or detectron2 is not installed.
     """
     register()

@@ -2,13 +2,14 @@
 """Evaluate predictions with COCO's figures: twelve for boxes and masks, ten for keypoints, and AP of each class.
 
 The figures are those of pycocotools to the last digit. With --voc-root, PASCAL VOC's: AP by 11 points and by area, as
-the development kit and detectron2 compute them. Does not need detectron2.
+the development kit and detectron2 compute them. Needs detectron2 for --model alone.
 
 Example:
     python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json
     python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --iou-type bbox,segm
     python tools/evaluate.py --gt person_keypoints_val2017.json --predictions people.json --iou-type keypoints
     python tools/evaluate.py --gt instances_val2017.json --predictions dets.json --images val2017 --report out.html
+    python tools/evaluate.py --gt instances_val2017.json --model detector.onnx --images val2017
     python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split val --predictions dets --metric voc10
     python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split test --predictions dets.json --submission results
 """
@@ -36,6 +37,8 @@ ENGINES, IOU_TYPES, METRICS = (
     ("bbox", "segm", "keypoints"),
     ("voc07", "voc10"),
 )
+# As in detection.inference.opening.
+RUNTIMES = ("torch", "onnxruntime", "openvino")
 EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json"
 
 
@@ -45,13 +48,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--gt", type=Path, help="ground truth: a COCO JSON file, or one's own set in any form (its part for validation)"
     )
+    parser.add_argument("--predictions", type=Path, help="a JSON file in COCO's results form; see --voc-root")
     parser.add_argument(
         "--classes",
         metavar="NAME,NAME",
         help="with --gt in VOC or CSV form: the classes in the order of the predictions' ids (else by the alphabet)",
     )
     parser.add_argument(
-        "--predictions", type=Path, required=True, help="a JSON file in COCO's results form; see --voc-root"
+        "--model",
+        metavar="FILE",
+        help="in place of --predictions: a checkpoint, or an exported .onnx or .xml, run on the images of --gt",
     )
     parser.add_argument(
         "--iou-type",
@@ -59,7 +65,12 @@ def parse() -> argparse.Namespace:
         metavar="TYPE[,TYPE]",
         help=f"{', '.join(IOU_TYPES)}; may be given more than once (default: {IOU_TYPES[0]})",
     )
-    parser.add_argument("--engine", default="auto", help=f"auto, {', '.join(ENGINES)} (default: auto, the fastest)")
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        help=f"auto, {', '.join(ENGINES)} (default: auto, the fastest); with --model what runs it: "
+        f"{', '.join(RUNTIMES)} (default: by its suffix)",
+    )
     parser.add_argument(
         "--max-detections",
         metavar="N[,N]",
@@ -76,6 +87,10 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if (args.gt is None) == (args.voc_root is None):
         parser.error("give the ground truth: either --gt FILE (COCO) or --voc-root DIR (PASCAL VOC)")
+    if (args.predictions is None) == (args.model is None):
+        parser.error("give either --predictions FILE or --model FILE")
+    if args.model is not None and args.classes:
+        parser.error("--classes belongs to --predictions; a --model names its classes")
     check_voc_arguments(parser, args)
     args.iou_type = list(dict.fromkeys(",".join(args.iou_type or IOU_TYPES[:1]).split(",")))
     args.max_detections = args.max_detections and [_limit(text) for text in args.max_detections.split(",")]
@@ -103,6 +118,8 @@ def check_voc_arguments(parser: Parser, args: argparse.Namespace) -> None:
         if wrong:
             parser.error(f"--{wrong[0]} belongs to --voc-root, not to --gt")
         return
+    if args.model is not None:
+        parser.error("--model belongs to --gt, not to --voc-root; give the folder of the set as --gt")
     if args.split is None:
         parser.error("--voc-root needs --split, such as --split val")
     if args.iou_type or args.max_detections or args.keypoint_sigmas or args.engine != "auto":
@@ -114,7 +131,7 @@ def add_report_flags(parser: Parser) -> None:
     parser.add_argument(
         "--report", type=Path, metavar="OUT", help="write an error analysis of the boxes as one HTML page"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="with --report: the images, to draw the worst ones")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="with --model and --report: the images")
     parser.add_argument(
         "--score", type=float, metavar="S", help="with --report: least score to show (default: that of the best F1)"
     )
@@ -138,14 +155,16 @@ def _limit(text: str) -> int:
 
 def check_output(args: argparse.Namespace) -> None:
     """Refuse, before any work, to write over an input or a folder."""
-    inputs = {path.resolve() for path in (args.gt, args.predictions) if path is not None}
+    inputs = {
+        path.resolve() for path in (args.gt, args.predictions, args.model and Path(args.model)) if path is not None
+    }
     for flag, path in (("--json", args.json), ("--report", args.report)):
         if path is not None and (path.is_dir() or path.resolve() in inputs):
             raise DataError(f"{flag} {path}: is a folder or an input; give the name of a new file")
     if args.report is not None and args.json is not None and args.report.resolve() == args.json.resolve():
         raise DataError(f"--report {args.report}: is the file of --json too; give them different names")
     for flag, value in (("--images", args.images), ("--score", args.score)):
-        if args.report is None and value is not None:
+        if args.report is None and value is not None and not (args.model and flag == "--images"):
             raise UserError(f"{flag} belongs to the error analysis; give --report OUT too, or leave {flag} out")
     if args.score is not None and not math.isfinite(args.score):
         raise UserError(f"--score: {args.score} is no score; give a number such as 0.5")
@@ -157,7 +176,7 @@ def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]
 
     return [
         evaluate_coco(
-            *(boxes if boxes is not None and kind == "bbox" else (args.truth, args.predictions)),
+            *(boxes if boxes is not None and kind == "bbox" else (args.truth, _of_kind(args.predictions, kind))),
             kind,
             engine=args.engine,
             max_detections=args.max_detections,
@@ -165,6 +184,13 @@ def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]
         )
         for kind in args.iou_type
     ]
+
+
+def _of_kind(predictions: Any, kind: str) -> Any:
+    """Return the predictions for one kind; masks of a --model go by their own area, so their boxes are left out."""
+    if kind != "segm" or not isinstance(predictions, list):
+        return predictions
+    return [{key: value for key, value in record.items() if key != "bbox"} for record in predictions]
 
 
 def evaluate_split(args: argparse.Namespace) -> None:
@@ -192,6 +218,7 @@ def evaluate_split(args: argparse.Namespace) -> None:
             print(f"{split.list_file} has no annotations: nothing to evaluate")
             return
     truth = read_split(split, need_images=False)
+    args.found = args.predictions
     case = args.report and with_folder(case_of_voc(truth, found), args.images)
     metrics = evaluate_voc(truth, found, metric=args.metric)
     print(f"{args.predictions} on {split.list_file}: {len(ids):,} images\n\n{metrics.table()}\n")
@@ -219,6 +246,20 @@ def read_truth(args: argparse.Namespace) -> Path | dict[str, Any]:
     return own.data
 
 
+def run_model(args: argparse.Namespace) -> None:
+    """Run --model on the images of --gt: sets `truth`, `predictions` and `images`."""
+    import detection
+
+    detection.register()
+    from detection.inference.on_truth import read_truth, records_on
+
+    engine = None if args.engine == "auto" else args.engine
+    detector = detection.load(args.model, engine=engine)
+    truth = read_truth(args.gt, args.images, detector.classes)
+    args.truth, args.engine, args.predictions = truth.data, "auto", records_on(detector, truth)
+    args.images = truth.images.folder if args.report else None
+
+
 def read_boxes(args: argparse.Namespace) -> Boxes:
     """Read the boxes of the ground truth and of the predictions."""
     from detection.evaluation import load_ground_truth, load_predictions
@@ -239,7 +280,7 @@ def report(args: argparse.Namespace, case: Case, truth: str) -> dict[str, Any]:
     from detection.analysis import analyze, write_report
 
     analysis = analyze(case, score=args.score)
-    write_report(args.report, analysis, title=f"Error analysis: {args.predictions.name} on {truth}")
+    write_report(args.report, analysis, title=f"Error analysis: {Path(args.found).name} on {truth}")
     print(f"{analysis.table()}\n\nreport: {args.report}\n")
     return {"errors": analysis.to_json()}
 
@@ -251,7 +292,11 @@ def main() -> None:
     if args.voc_root is not None:
         evaluate_split(args)
         return
-    args.truth = read_truth(args)
+    args.found = args.model or args.predictions
+    if args.model is not None:
+        run_model(args)
+    else:
+        args.truth = read_truth(args)
     boxes = case = None
     if args.report:
         from detection.analysis import case_of_coco
@@ -260,7 +305,7 @@ def main() -> None:
         case = with_folder(case_of_coco(*boxes, args.truth), args.images)
     results = evaluate(args, boxes)
     for metrics in results:
-        print(f"{metrics.iou_type}: {args.predictions} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")
+        print(f"{metrics.iou_type}: {args.found} on {args.gt} ({metrics.engine})\n\n{metrics.table()}\n")
         if metrics.without_mask:
             print(f"note: {metrics.without_mask:,} objects of {args.gt} have no mask; their boxes were ignored\n")
     figures = {kind: of for metrics in results for kind, of in metrics.to_json().items()}

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Write a trained detector as one ONNX file, non-maximum suppression and all. It is run in ONNX Runtime and compared
-with the detector before it is kept."""
+"""Write a trained detector as one ONNX or OpenVINO file, non-maximum suppression and all. It is run and compared with
+the detector before it is kept."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ EXAMPLE = "tools/export_detector.py --weights run/model_best.pth --output detect
 def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="an .onnx file")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="an .onnx or .xml file")
     parser.add_argument("--images", metavar="PATH", help="image, folder or glob to compare on (else drawn pictures)")
+    parser.add_argument(
+        "--precision", default="float32", help="of the weights in the file: float32 or float16 (default: float32)"
+    )
+    parser.add_argument("--uint8", action="store_true", help="the file takes uint8 images in place of float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done")
     add_import_argument(parser)
     return parser
@@ -38,11 +42,30 @@ def main() -> None:
     start_logging(None)
     import_modules(arguments.imports)
     images = find_images(arguments.images, arguments.output.parent) if arguments.images else None
-    report = export_detector(load_trained_detector(arguments.weights, "cpu"), arguments.output, images)
-    print(f"{report.path}: ONNX, {report.size / 2**20:.1f} MiB, {report.metadata['model']}")
-    print(f"run in {report.runtime} and compared with the detector:")
-    rows = [(name, found.objects, f"{found.box:.1e}", f"{found.score:.1e}") for name, found in report.compared.items()]
-    print(table(rows, ("image", "objects", "boxes, px", "scores")))
+    report = export_detector(
+        load_trained_detector(arguments.weights, "cpu"),
+        arguments.output,
+        images,
+        precision=arguments.precision,
+        uint8=arguments.uint8,
+    )
+    print(f"{report.path}: {report.size / 2**20:.1f} MiB, {report.metadata['model']}")
+    raw = max(value for found in report.compared.values() for value in found.raw.values())
+    print(
+        f"run in {report.runtime} and compared with the detector: raw outputs differ by at most {raw:.1e} of their "
+        f"largest value, {report.share:.2%} of the objects agree"
+    )
+    rows = [
+        (
+            name,
+            f"{max(found.raw.values()):.1e}",
+            f"{found.objects} of {found.of}",
+            f"{found.box:.1e}",
+            f"{found.score:.1e}",
+        )
+        for name, found in report.compared.items()
+    ]
+    print(table(rows, ("image", "raw outputs", "objects", "boxes, px", "scores")))
     for note in report.notes:
         print(f"note: {note}")
     if arguments.json:

@@ -18,12 +18,13 @@ def make_parser() -> Parser:
         "--weights",
         required=True,
         metavar="FILE",
-        help="a checkpoint of tools/train_net.py, or a detector of another project",
+        help="a checkpoint of tools/train_net.py, an exported .onnx or .xml, or a detector of another project",
     )
     parser.add_argument("--config", metavar="FILE", help="of weights of detectron2 (else its model zoo's is found)")
     parser.add_argument("--input", required=True, metavar="PATH", help="an image, a folder, or a quoted glob")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
+    parser.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     parser.add_argument(
         "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
@@ -47,12 +48,17 @@ def main() -> None:
     from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.inference.detections import found_line
-    from detection.inference.detector import load_trained_detector
     from detection.inference.predict import predict
 
     start_logging(None)
     import_modules(arguments.imports)
-    detector = load_trained_detector(arguments.weights, arguments.device, arguments.overrides, config=arguments.config)
+    detector = detection.load(
+        arguments.weights,
+        arguments.device,
+        engine=arguments.engine,
+        config=arguments.config,
+        overrides=arguments.overrides,
+    )
     outcome = predict(
         detector,
         arguments.input,

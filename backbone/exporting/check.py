@@ -68,26 +68,31 @@ def compare(run: Run, examples: Iterable[Example], tolerance: float, where: str)
 
 
 def differences(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, tolerance: float, where: str
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    tolerance: float,
+    where: str,
+    source: str = "network",
 ) -> dict[str, float]:
     """Return each output's largest difference over the largest value of the source's output.
 
     Args:
-        where: file, runtime and image size, for messages.
+        where: file, runtime and image size, for messages; source: what it is compared with.
 
     Raises:
         ExportError: names, shapes or values differ, by more than `tolerance`.
     """
     if list(found) != list(expected):
-        raise ExportError(f"{where} gives {', '.join(found)}, the network {', '.join(expected)}; nothing was kept")
+        raise ExportError(f"{where} gives {', '.join(found)}, the {source} {', '.join(expected)}; nothing was kept")
     result = {}
     for name, value in expected.items():
         if found[name].shape != value.shape:
             shapes = [shape_text(tensor.shape) for tensor in (found[name], value)]
-            raise ExportError(f"{where} gives {name} of {shapes[0]}, the network {shapes[1]}; nothing was kept")
+            raise ExportError(f"{where} gives {name} of {shapes[0]}, the {source} {shapes[1]}; nothing was kept")
         if not torch.isfinite(value).all():
             raise ExportError(
-                f"the network's {name} is not finite on images of noise, so that no file can be compared with it; "
+                f"the {source}'s {name} is not finite on images of noise, so that no file can be compared with it; "
                 "load weights, or train it, first"
             )
         scale = value.abs().max().item()
@@ -96,7 +101,7 @@ def differences(
         # Not `>`: NaN must not pass.
         if not result[name] <= tolerance:
             raise ExportError(
-                f"{where} differs from the network in {name} by {result[name]:.2g} of its largest value, more than "
+                f"{where} differs from the {source} in {name} by {result[name]:.2g} of its largest value, more than "
                 f"{tolerance:g}; nothing was kept"
             )
     return result

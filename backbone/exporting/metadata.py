@@ -56,5 +56,9 @@ def dump(metadata: dict[str, Any]) -> str:
 
 
 def parse(text: str | bytes | None) -> dict[str, Any]:
-    """Read what `dump` wrote; {} where a file has none."""
-    return json.loads(text) if text else {}
+    """Read what `dump` wrote; {} where a file has none, or something else."""
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}

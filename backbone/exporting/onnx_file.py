@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from .quiet import first_line, is_installed, quiet, require
 
 EXPORTERS = ("dynamo", "torchscript")
 AXES = {0: "batch", 2: "height", 3: "width"}
+# Numbers of a weight that float16 is worth its cast for.
+LEAST_HALF = 1024
 
 
 def exporters_to_try(exporter: str) -> tuple[list[str], list[str]]:
@@ -131,6 +134,55 @@ def _drop_traces(graph: Any) -> None:
         for attribute in node.attribute:
             for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
                 _drop_traces(inner)
+
+
+def drop_outputs(path: Path, names: Sequence[str], target: Path) -> None:
+    """Write a file again without some of its outputs, and without what only they need."""
+    import onnx
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    for output in [output for output in graph.output if output.name in names]:
+        graph.output.remove(output)
+    needed = {output.name for output in graph.output}
+    for node in reversed(list(graph.node)):
+        if needed.isdisjoint(node.output):
+            graph.node.remove(node)
+        else:
+            needed |= _names_read(node)
+    onnx.save(model, str(target))
+
+
+def _names_read(node: Any) -> set[str]:
+    """Return the names of the values that a node, or a graph inside of it, reads."""
+    inner = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return set(node.input).union(
+        *(_names_read(other) for graph in inner for other in graph.node),
+        *({output.name for output in graph.output} for graph in inner),
+    )
+
+
+def store_half(path: Path) -> None:
+    """Store the weights of a file in float16; it computes with them in float32 as before.
+
+    Weights beyond float16's range become its largest number.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    for weight in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(weight)
+        # Small ones are norms, anchors and constants of the graph: nothing is saved on them.
+        if values.dtype != np.float32 or values.size < LEAST_HALF:
+            continue
+        largest = np.finfo(np.float16).max
+        half = onnx.numpy_helper.from_array(values.clip(-largest, largest).astype(np.float16), f"{weight.name}_half")
+        graph.initializer.remove(weight)
+        graph.initializer.append(half)
+        cast = onnx.helper.make_node("Cast", [half.name], [weight.name], to=onnx.TensorProto.FLOAT)
+        graph.node.insert(0, cast)
+    onnx.save(model, str(path))
 
 
 def onnx_session(path: Path) -> Any:

@@ -16,9 +16,6 @@ from .metadata import KEY, dump, parse
 from .onnx_file import write_onnx
 from .quiet import first_line, quiet
 
-# Without it a CPU with AMX computes in bfloat16, and its results blur the comparison.
-FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
-
 
 def write_openvino(graph: ExportGraph, path: Path, options: ExportOptions, metadata: Mapping[str, Any]) -> None:
     """Write a graph for OpenVINO, weights in float32.
@@ -26,10 +23,20 @@ def write_openvino(graph: ExportGraph, path: Path, options: ExportOptions, metad
     Raises:
         ExportError: the ONNX exporter or OpenVINO cannot.
     """
-    import openvino
-
     onnx_path = path.with_suffix(".onnx")
     write_onnx(graph, onnx_path, options, metadata)
+    convert_onnx(onnx_path, path, metadata)
+    onnx_path.unlink()
+
+
+def convert_onnx(onnx_path: Path, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write what an ONNX file holds for OpenVINO, its weights in the type that they have there.
+
+    Raises:
+        ExportError: OpenVINO cannot.
+    """
+    import openvino
+
     try:
         with quiet():
             model = openvino.Core().read_model(str(onnx_path))
@@ -41,21 +48,35 @@ def write_openvino(graph: ExportGraph, path: Path, options: ExportOptions, metad
         raise
     except Exception as error:  # openvino raises RuntimeError and its own kinds
         raise ExportError(f"{path.name}: OpenVINO cannot write it: {first_line(error)}") from error
-    del model  # it holds the ONNX file open
-    onnx_path.unlink()
 
 
-def load_openvino(path: Path) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, Any]]:
-    """Return a function from images to stages, which runs on the CPU in float32, and the file's metadata."""
+def open_openvino(path: Path, precision: str = "f32") -> tuple[Any, dict[str, Any]]:
+    """Open an .xml or .onnx file on the CPU; return OpenVINO's compiled model and the file's metadata.
+
+    Args:
+        precision: what it computes in, as OpenVINO names it. A CPU with AMX would take bfloat16 by itself, which blurs
+            comparisons.
+
+    Raises:
+        ExportError: OpenVINO does not take the file.
+    """
     import openvino
 
     core = openvino.Core()
     try:
         model = core.read_model(str(path))
-        metadata = parse(model.get_rt_info(KEY).astype(str)) if model.has_rt_info(KEY) else {}
-        compiled = core.compile_model(model, "CPU", FULL_PRECISION)
+        # OpenVINO keeps what an ONNX file says of itself under "framework".
+        keys = next((keys for keys in (KEY, ["framework", KEY]) if model.has_rt_info(keys)), None)
+        metadata = parse(model.get_rt_info(keys).astype(str)) if keys else {}
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
     except Exception as error:  # openvino raises RuntimeError and its own kinds
         raise ExportError(f"{path.name}: OpenVINO does not take it: {first_line(error)}") from error
+    return compiled, metadata
+
+
+def load_openvino(path: Path) -> tuple[Callable[[Tensor], dict[str, Tensor]], dict[str, Any]]:
+    """Return a function from images to stages, which runs on the CPU in float32, and the file's metadata."""
+    compiled, metadata = open_openvino(path)
     names = [next(iter(output.get_names())) for output in compiled.outputs]
 
     def run(images: Tensor) -> dict[str, Tensor]:

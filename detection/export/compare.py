@@ -1,67 +1,102 @@
-"""Whether two runtimes have found the same objects."""
+"""Whether two runtimes compute the same, and have found the same objects."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from backbone import ExportError
 
-BOX_TOLERANCE = 1e-3  # pixels
+BOX_TOLERANCE = 1e-2  # pixels
 SCORE_TOLERANCE = 1e-4
-MASK_TOLERANCE = 1e-3
+# Of all objects. Where candidates have nearly the same score, rounding decides which of them non-maximum suppression
+# keeps; what it starts from is compared tightly, see `raw`.
+LEAST_SHARE = 0.99
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Differences over the objects of one image.
+    """Two results on one image.
 
     Attributes:
-        objects: compared.
-        box, score, mask: largest differences: pixels, and probabilities.
+        objects: that both have found; missed: by the file alone; surplus: found by the file alone.
+        box, score: largest differences over `objects`: pixels, and probabilities.
+        first: one of the objects that differ, in words; "" where none does.
+        raw: {output: largest difference before non-maximum suppression, over the output's largest value}.
     """
 
     objects: int
+    missed: int
+    surplus: int
     box: float
     score: float
-    mask: float | None = None
+    first: str = ""
+    raw: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def of(self) -> int:
+        """Objects that could agree."""
+        return self.objects + max(self.missed, self.surplus)
 
 
-def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], where: str) -> Agreement:
-    """Pair the objects of two results and compare them.
+def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Agreement:
+    """Pair the objects of two results.
 
     Objects of nearly the same score may stand in another order. One whose score is that of the last kept may have
     fallen behind the limit on one side, and is left out.
 
     Args:
-        found, expected: "boxes" (N, 4), "scores" (N,), "classes" (N,) and maybe "masks" (N, 1, 28, 28).
-
-    Raises:
-        ExportError: an object has no partner within the tolerances.
+        found, expected: "boxes" (N, 4), "scores" (N,) and "classes" (N,).
     """
     last = max((side["scores"].min() for side in (found, expected) if len(side["scores"])), default=0.0)
     free = np.ones(len(found["scores"]), dtype=bool)
-    pairs = []
+    pairs, missed = [], []
     for row in range(len(expected["scores"])):
         partner = _partner(found, expected, row, free)
         if partner is not None:
             free[partner] = False
             pairs.append((row, partner))
-        elif expected["scores"][row] > last + SCORE_TOLERANCE:
-            raise ExportError(f"{where}: {_object(expected, row)} is not found; nothing was kept")
-    surplus = np.flatnonzero(free & (found["scores"] > last + SCORE_TOLERANCE))
-    if len(surplus):
-        raise ExportError(f"{where}: finds {_object(found, surplus[0])}, which the detector does not; nothing was kept")
+        elif not expected["scores"][row] <= last + SCORE_TOLERANCE:
+            missed.append(row)
+    # Not `>`: NaN must not pass.
+    surplus = np.flatnonzero(free & ~(found["scores"] <= last + SCORE_TOLERANCE))
+    first = f"{_object(expected, missed[0])} is not found" if missed else ""
+    if len(surplus) and not first:
+        first = f"finds {_object(found, surplus[0])}, which the detector does not"
     rows, partners = np.array(pairs, dtype=int).reshape(-1, 2).T
-    largest = {
-        name: float(np.abs(found[name][partners] - expected[name][rows]).max(initial=0.0))
-        for name in ("boxes", "scores", "masks")
-        if name in expected
-    }
-    if largest.get("masks", 0) > MASK_TOLERANCE:
-        raise ExportError(f"{where}: masks differ by {largest['masks']:.2g}; nothing was kept")
-    return Agreement(len(rows), largest["boxes"], largest["scores"], largest.get("masks"))
+    box, score = (
+        float(np.abs(found[name][partners] - expected[name][rows]).max(initial=0.0)) for name in ("boxes", "scores")
+    )
+    return Agreement(len(rows), len(missed), len(surplus), box, score, first)
+
+
+def share(compared: Iterable[Agreement]) -> float:
+    """Return the share of the objects of all images that agree; 1 where there are none."""
+    compared = list(compared)
+    total = sum(one.of for one in compared)
+    return sum(one.objects for one in compared) / total if total else 1.0
+
+
+def check_share(compared: dict[str, Agreement], where: str, least: float = LEAST_SHARE) -> float:
+    """Return `share`.
+
+    Args:
+        compared: by the name of the image.
+
+    Raises:
+        ExportError: it is below `least`.
+    """
+    value = share(compared.values())
+    if value < least:
+        image, first = next((name, one.first) for name, one in compared.items() if one.first)
+        total = sum(one.of for one in compared.values())
+        raise ExportError(
+            f"{where}: {value:.1%} of {total} objects agree with the detector, less than {least:.0%}; on {image}, "
+            f"{first}; nothing was kept"
+        )
+    return value
 
 
 def _partner(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], row: int, free: np.ndarray) -> int | None:

@@ -1,29 +1,41 @@
-"""A trained detector to ONNX, run in ONNX Runtime and compared before it is kept."""
+"""A trained detector to ONNX or OpenVINO, run there and compared before it is kept."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 
 from backbone import ExportError
+from backbone.common.environment import version
 from backbone.common.images import read_image
+from backbone.engine.config import dump, get, put
+from backbone.exporting.check import differences
 from backbone.exporting.metadata import project
-from backbone.exporting.onnx_file import onnx_session, session_metadata, write_model
+from backbone.exporting.onnx_file import drop_outputs, store_half, write_model
+from backbone.exporting.openvino_file import convert_onnx
 from backbone.exporting.quiet import last_line, require
 from backbone.exporting.whole import put_in_place, temporary_folder
 
-from ..config.names import is_retinanet, kind_of
+from ..config import default_config
+from ..config.names import kind_of
 from ..inference.detector import Detector
+from ..inference.exported import ENGINES_OF, Run, open_file
 from ..inference.transform import TestTransform
-from .compare import Agreement, agreement
+from .compare import LEAST_SHARE, Agreement, agreement, check_share
 from .graph import IMAGE, MASKS, DetectorGraph
+from .reference import of_detector, raw_of_detector
 
 OPSET = 17
+# By the type of the weights: the largest difference of raw values, over an output's largest; and the least share of
+# objects that agree. Weights that are rounded give other scores, so of these the share is reported alone.
+TOLERANCES = {"float32": (1e-4, LEAST_SHARE), "float16": (1e-2, 0.0)}
+RAW, WHOLE = "raw.onnx", "whole.onnx"
 TRACED = (3, 320, 416)  # of the image that the graph is traced with
 
 
@@ -33,6 +45,7 @@ class DetectorReport:
 
     Attributes:
         compared: {image: differences to the detector}.
+        share: of the objects of all images that agree with the detector's.
         notes: what the file does not do, in words.
     """
 
@@ -40,18 +53,27 @@ class DetectorReport:
     size: int
     runtime: str
     compared: dict[str, Agreement]
+    share: float
     metadata: dict[str, Any]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        compared = {name: vars(found) for name, found in self.compared.items()}
-        head = {"path": str(self.path), "bytes": self.size, "runtime": self.runtime}
+        compared = {name: {**vars(found), "of": found.of} for name, found in self.compared.items()}
+        head = {"path": str(self.path), "bytes": self.size, "runtime": self.runtime, "share": self.share}
         return {**head, "compared": compared, "metadata": self.metadata, "notes": list(self.notes)}
 
 
-def export_detector(detector: Detector, path: str | Path, images: list[Path] | None = None) -> DetectorReport:
-    """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one ONNX graph, non-maximum suppression and all.
+def export_detector(
+    detector: Detector,
+    path: str | Path,
+    images: list[Path] | None = None,
+    *,
+    precision: str = "float32",
+    uint8: bool = False,
+) -> DetectorReport:
+    """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one graph, non-maximum suppression and all: .onnx, or
+    OpenVINO's .xml with its .bin.
 
     The graph takes `image` (3, H, W), float32, 0..255, any size, resized and with its channels in the order that the
     metadata names; it gives `boxes` (N, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
@@ -59,14 +81,25 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
 
     Args:
         images: files to compare on; by default two drawn pictures of other sizes.
+        precision: what the weights are stored in, "float32" or "float16", which halves the file; the graph computes in
+            float32.
+        uint8: the graph takes uint8 in place of float32.
 
     Raises:
-        ExportError: another suffix, a missing package, or a graph that finds other objects; nothing is kept.
+        ExportError: another suffix or precision, a missing package, or a graph that finds other objects; nothing is
+            kept.
         DataError: an image cannot be read.
     """
     path = Path(path)
-    if path.suffix.lower() != ".onnx":
-        raise ExportError(f"{path}: whole detectors are written as .onnx alone; backbones have more formats")
+    suffix = path.suffix.lower()
+    if suffix not in ENGINES_OF:
+        raise ExportError(
+            f"{path}: whole detectors are written as {' or '.join(ENGINES_OF)}; backbones have more formats"
+        )
+    if precision not in TOLERANCES:
+        raise ExportError(f"{path}: weights are stored in {' or '.join(TOLERANCES)}, not in {precision!r}")
+    if uint8 and detector.config.INPUT.FLOAT_RESIZE:
+        raise ExportError(f"{path}: with INPUT.FLOAT_RESIZE images are no uint8; write it for float32")
     if detector.config.MODEL.KEYPOINT_ON:
         raise ExportError(f"{path}: detectors of keypoints are not written as one graph; export the backbone")
     if detector.config.INPUT.FORMAT not in ("RGB", "BGR"):
@@ -74,59 +107,89 @@ def export_detector(detector: Detector, path: str | Path, images: list[Path] | N
             f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "
             f"{detector.config.INPUT.FORMAT!r}; export the backbone"
         )
-    require(("onnx", "onnxruntime"), f"{path}: ONNX")
+    engine = ENGINES_OF[suffix][0]
+    require(("onnx", engine), str(path))
     graph = DetectorGraph(detector.model)
-    metadata = _metadata(detector, graph)
+    metadata = _metadata(detector, graph, "uint8" if uint8 else "float32", precision)
     samples = {str(file): read_image(file) for file in images} if images else _drawn()
+    where = f"{path} in {engine}"
     with temporary_folder(path) as folder:
-        file = folder / path.name
-        write_model(
-            graph,
-            {IMAGE: torch.rand(TRACED, generator=torch.Generator().manual_seed(0)) * 255},
-            file,
-            outputs=graph.outputs,
-            input_axes={IMAGE: {1: "height", 2: "width"}},
-            output_axes={name: {0: "objects"} for name in graph.outputs},
-            # The exporter on torch.export needs static control flow, which detectron2's proposals do not have.
-            exporter="torchscript",
-            opset=OPSET,
-            metadata=metadata,
-        )
-        session = onnx_session(file)
-        if session_metadata(session) != metadata:
+        _write(graph, folder / RAW, metadata, precision)
+        drop_outputs(folder / RAW, graph.raw_outputs, folder / WHOLE)
+        if suffix == ".xml":
+            convert_onnx(folder / WHOLE, folder / path.name, metadata)
+        else:
+            (folder / WHOLE).rename(folder / path.name)
+        raw, _ = open_file(folder / RAW, engine, outputs=(*graph.outputs, *graph.raw_outputs))
+        run, found = open_file(folder / path.name, engine)
+        if found != metadata:
             raise ExportError(f"{path}: its metadata did not come back as it was written; nothing was kept")
+        tolerance, least = TOLERANCES[precision]
         compared = {
-            name: _compare(detector, graph, session, image, f"{path} in ONNX Runtime, {name}")
+            name: _compare(detector, run, raw, image, metadata["input"]["dtype"], tolerance, f"{where}, {name},")
             for name, image in samples.items()
         }
-        del session
-        put_in_place(folder, path)
-    import onnxruntime
+        share = check_share(compared, where, least)
+        del run, raw
+        for name in (RAW, WHOLE):
+            (folder / name).unlink(missing_ok=True)
+        files = put_in_place(folder, path)
+    size = sum(file.stat().st_size for file in files)
+    return DetectorReport(path, size, f"{engine} {version(engine)}", compared, share, metadata, _notes(graph))
 
-    runtime = f"onnxruntime {onnxruntime.__version__}"
-    return DetectorReport(path, path.stat().st_size, runtime, compared, metadata, _notes(graph))
+
+def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any], precision: str) -> None:
+    """Write the graph as ONNX, with the raw outputs too."""
+    image = torch.rand(TRACED, generator=torch.Generator().manual_seed(0)) * 255
+    write_model(
+        graph,
+        {IMAGE: image.to(getattr(torch, metadata["input"]["dtype"]))},
+        path,
+        outputs=(*graph.outputs, *graph.raw_outputs),
+        input_axes={IMAGE: {1: "height", 2: "width"}},
+        output_axes={name: {0: "objects"} for name in graph.outputs} | {name: {0: name} for name in graph.raw_outputs},
+        # The exporter on torch.export needs static control flow, which detectron2's proposals do not have.
+        exporter="torchscript",
+        opset=OPSET,
+        metadata=metadata,
+    )
+    if precision == "float16":
+        store_half(path)
 
 
-def _metadata(detector: Detector, graph: DetectorGraph) -> dict[str, Any]:
+def _metadata(detector: Detector, graph: DetectorGraph, dtype: str, precision: str) -> dict[str, Any]:
     config = detector.config
     return {
         "model": f"{kind_of(config)}, {config.MODEL.BACKBONE.NAME}",
         "classes": detector.classes,
         "category_ids": detector.category_ids,
+        "config": dump(_portable(config)),
         "input": {
             "name": IMAGE,
             "layout": "CHW",
-            "dtype": "float32",
+            "dtype": dtype,
             "value_range": 255,
             "channel_order": config.INPUT.FORMAT,
             "shorter_side": config.INPUT.MIN_SIZE_TEST,
             "longer_side_at_most": config.INPUT.MAX_SIZE_TEST,
         },
+        "weights": precision,
         "outputs": list(graph.outputs),
         "boxes": "XYXY, pixels of the input image",
         "project": project(),
         "torch": torch.__version__,
     }
+
+
+def _portable(config: CfgNode) -> CfgNode:
+    """Return a config without paths of the machine that it was trained on."""
+    config = config.clone()
+    config.defrost()
+    defaults = default_config()
+    config.DATASETS = defaults.DATASETS
+    for key in ("MODEL.WEIGHTS", "OUTPUT_DIR", "TEST.ENSEMBLE"):
+        put(config, key, get(defaults, key))
+    return config
 
 
 def _notes(graph: DetectorGraph) -> tuple[str, ...]:
@@ -153,30 +216,17 @@ def _drawn() -> dict[str, np.ndarray]:
     return pictures
 
 
-def _compare(detector: Detector, graph: DetectorGraph, session: Any, image: np.ndarray, where: str) -> Agreement:
+def _compare(
+    detector: Detector, run: Run, raw: Run, image: np.ndarray, dtype: str, tolerance: float, where: str
+) -> Agreement:
     pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()
-    expected = of_detector(detector, pixels)
+    given = {IMAGE: pixels.to(getattr(torch, dtype)).numpy()}
     try:
-        values = session.run(list(graph.outputs), {IMAGE: pixels.numpy()})
-    except Exception as error:  # onnxruntime's exceptions have no common base
+        found, every = run(given), raw(given)
+    except Exception as error:  # of engines have no common base
         raise ExportError(f"{where} fails: {last_line(error)}; nothing was kept") from error
-    return agreement(dict(zip(graph.outputs, values)), expected, where)
-
-
-@torch.no_grad()
-def of_detector(detector: Detector, pixels: torch.Tensor) -> dict[str, np.ndarray]:
-    """Return what the detector itself finds, without the rescaling to another image size.
-
-    Args:
-        pixels: (3, H, W), as the network takes them.
-    """
-    if is_retinanet(detector.config):
-        found = detector.model([{"image": pixels}])[0]["instances"].to("cpu")
-    else:
-        found = detector.model.inference([{"image": pixels}], do_postprocess=False)[0].to("cpu")
-    values = {
-        "boxes": found.pred_boxes.tensor.numpy(),
-        "scores": found.scores.numpy(),
-        "classes": found.pred_classes.numpy(),
-    }
-    return {**values, **({MASKS: found.pred_masks.numpy()} if found.has("pred_masks") else {})}
+    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in every.items()}
+    reference = raw_of_detector(detector, pixels, tensors)
+    computed = {name: tensors[name] for name in reference if name in tensors}
+    largest = differences(computed, reference, tolerance=tolerance, where=where, source="detector")
+    return replace(agreement(found, of_detector(detector, pixels)), raw=largest)

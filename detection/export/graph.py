@@ -21,6 +21,27 @@ from ..modeling.retinanet import ClippedRetinaNet
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
 MASKS = "masks"
+# Raw values, from which the outputs are chosen: scores and box deltas of all anchors; the proposals; scores and box
+# deltas of these, those of a cascade's stages beside each other.
+DENSE = ("anchor_scores", "anchor_deltas")
+PROPOSALS = "proposals"
+REGIONS = ("region_scores", "region_deltas")
+
+
+def dense_head(model: nn.Module) -> nn.Module:
+    """Return what gives scores and deltas of all anchors, as lists by level."""
+    return model.head if isinstance(model, RetinaNet) else model.proposal_generator.rpn_head
+
+
+def predictors(model: nn.Module) -> list[nn.Module]:
+    """Return what gives scores and deltas of regions, one for each stage."""
+    found = model.roi_heads.box_predictor
+    return list(found) if isinstance(found, nn.ModuleList) else [found]
+
+
+def flat(levels: list[Tensor]) -> Tensor:
+    """Return all values of all levels, (n,)."""
+    return torch.cat([level.flatten() for level in levels])
 
 
 class DetectorGraph(nn.Module):
@@ -36,22 +57,33 @@ class DetectorGraph(nn.Module):
         self.one_stage = isinstance(model, RetinaNet)
         self.layers = None if self.one_stage else layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
+        self._dense: Any = None
+        self._regions_raw: list[tuple[Tensor, Tensor]] = []
+        dense_head(self.model).register_forward_hook(self._keep_dense)
         self.eval()
+
+    def _keep_dense(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._dense = output
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what comes out."""
         return (*OUTPUTS, MASKS) if getattr(getattr(self.model, "roi_heads", None), "mask_on", False) else OUTPUTS
 
+    @property
+    def raw_outputs(self) -> tuple[str, ...]:
+        """Names of what comes out after `outputs`, for comparisons alone."""
+        return DENSE if self.one_stage else (*DENSE, PROPOSALS, *REGIONS)
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Detect on one image.
 
         Args:
-            image: (3, H, W), 0..255, float32, resized, channels in the order of INPUT.FORMAT.
+            image: (3, H, W), 0..255, float32 or uint8, resized, channels in the order of INPUT.FORMAT.
 
         Returns:
             boxes (N, 4) XYXY in its pixels, scores (N,) falling, classes (N,) int64, and of Mask R-CNN the masks'
-            probabilities (N, 1, 28, 28) inside each box.
+            probabilities (N, 1, 28, 28) inside each box; then the raw values.
         """
         model = self.model
         height, width = image.shape[-2:]
@@ -61,11 +93,16 @@ class DetectorGraph(nn.Module):
         images = ImageList(pixels[None], [size])
         features = model.backbone(images.tensor)
         if self.one_stage:
-            return self._one_stage([features[name] for name in model.head_in_features], size)
+            values = self._one_stage([features[name] for name in model.head_in_features], size)
+            return (*values, *map(flat, self._dense))
         (proposals,), _ = model.proposal_generator(images, features, None)
-        found = self._classify(features, proposals.proposal_boxes, size)
+        dense, boxes = map(flat, self._dense), proposals.proposal_boxes
+        self._regions_raw = []
+        found = self._classify(features, boxes.clone(), size)
+        raw = (*dense, boxes.tensor, *(torch.cat(parts, dim=1) for parts in zip(*self._regions_raw)))
         values = (found.pred_boxes.tensor, found.scores, found.pred_classes)
-        return (*values, self._masks(features, *values[::2])) if self.outputs[-1] == MASKS else values
+        masks = (self._masks(features, *values[::2]),) if self.outputs[-1] == MASKS else ()
+        return (*values, *masks, *raw)
 
     # detectron2's heads count regions in Python and split by that, which a trace keeps as a constant. One image needs
     # no split: what follows is their inference without it.
@@ -97,6 +134,7 @@ class DetectorGraph(nn.Module):
             inputs = torch.cat([inputs, context.expand(inputs.shape[0], -1)], dim=1)
         predictor = heads.box_predictor
         scores, deltas = predictor(inputs)
+        self._regions_raw.append((scores, deltas))
         boxes = predictor.box2box_transform.apply_deltas(deltas, proposals.tensor)
         least_side = getattr(predictor, "least_side", 0.0)
         return boxes, without_small(boxes, F.softmax(scores, dim=-1), size, least_side)
@@ -109,6 +147,7 @@ class DetectorGraph(nn.Module):
             if scores:
                 boxes.clip(size)
             logits, deltas = predictor(head(heads.box_pooler(levels, [boxes])))
+            self._regions_raw.append((logits, deltas))
             boxes = Boxes(predictor.box2box_transform.apply_deltas(deltas, boxes.tensor))
             scores.append(F.softmax(logits, dim=-1))
         return boxes.tensor, sum(scores) * (1.0 / len(scores))

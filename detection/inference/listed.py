@@ -65,23 +65,32 @@ def read_ids(path: Path, files: Sequence[Path], root: Path, classes: Sequence[st
     notes = [f"{len(files) - len(found):,} of --input are not in it"] if len(files) > len(found) else []
     notes += [f"{len(records) - len(found):,} of it are not in --input"] if len(records) > len(found) else []
     note = f"{path}: {count(len(found), 'image')} found, {', '.join(notes)}" if notes else ""
-    return Listed(list(found.values()), list(found), _category_ids(path, data, classes, ids), note)
+    return Listed(list(found.values()), list(found), category_ids_of(f"--ids {path}", data, classes, ids), note)
 
 
 def _is_record(record: object) -> bool:
     return isinstance(record, dict) and type(record.get("id")) is int and isinstance(record.get("file_name"), str)
 
 
-def _category_ids(path: Path, data: dict, classes: Sequence[str], ids: Sequence[int]) -> list[int]:
+def category_ids_of(source: str, data: dict, classes: Sequence[str], ids: Sequence[int]) -> list[int]:
+    """Return the category ids of a JSON in COCO form for the classes of a detector, found by name.
+
+    Args:
+        source: the flag and the file, for messages.
+        ids: kept where the JSON lists no categories.
+
+    Raises:
+        DataError: it lacks a class of the detector.
+    """
     categories = data.get("categories") or []
     if not isinstance(categories, list) or not all(isinstance(category, dict) for category in categories):
-        raise DataError(f"--ids {path}: 'categories' is no list of records")
+        raise DataError(f"{source}: 'categories' is no list of records")
     if not categories:
         return list(ids)
     known = {category.get("name"): category.get("id") for category in real_categories(data)}
     missing = [name for name in classes if type(known.get(name)) is not int]
     if missing:
         raise DataError(
-            f"--ids {path}: has no category of the detector's {count(len(missing), 'class', 'classes')} {some(missing)}"
+            f"{source}: has no category of the detector's {count(len(missing), 'class', 'classes')} {some(missing)}"
         )
     return [known[name] for name in classes]

@@ -62,8 +62,10 @@ def test_names_that_a_command_line_repeats_are_those_of_the_library():
     from backbone.weights import WRITABLE
     from detection.evaluation import ENGINES, IOU_TYPES
     from detection.evaluation.voc import METRICS
+    from detection.inference.opening import ENGINES as RUNTIMES
 
     for name in ("convert_weights.py", "export_backbone.py"):
         assert runpy.run_path(str(TOOLS / name))["WRITABLE"] == WRITABLE
     evaluate = runpy.run_path(str(TOOLS / "evaluate.py"))
     assert (evaluate["ENGINES"], evaluate["IOU_TYPES"], evaluate["METRICS"]) == (tuple(ENGINES), IOU_TYPES, METRICS)
+    assert evaluate["RUNTIMES"] == RUNTIMES

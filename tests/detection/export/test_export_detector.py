@@ -18,7 +18,7 @@ from backbone.common.images import read_image
 from detection.data.mapper import to_tensor
 from detection.export import detector as module
 from detection.export import export_detector
-from detection.export.compare import agreement
+from detection.export.compare import agreement, check_share, share
 from detection.inference.detector import Detector
 from detection.modeling.build import build
 
@@ -73,9 +73,17 @@ def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
     report = export_detector(untrained(kind), tmp_path / "d.onnx", images)
     assert len(report.compared) == 2 and sum(found.objects for found in report.compared.values()) > 10
     assert all(found.box <= 1e-3 and found.score <= 1e-4 for found in report.compared.values())
-    assert all((found.mask is not None) == kind.startswith("mask") for found in report.compared.values())
+    assert report.share >= 0.99 and all(max(found.raw.values()) < 1e-4 for found in report.compared.values())
+    assert all(("masks" in found.raw) == kind.startswith("mask") for found in report.compared.values())
+    assert {"anchor_scores", "anchor_deltas", "region_scores", "region_deltas"} <= set(
+        report.compared[str(images[0])].raw
+    )
     assert any("masks" in note for note in report.notes) == kind.startswith("mask")
-    assert "NonMaxSuppression" in operators(onnx.load(tmp_path / "d.onnx").graph)
+    graph = onnx.load(tmp_path / "d.onnx").graph
+    assert "NonMaxSuppression" in operators(graph)
+    # What was compared before non-maximum suppression is not in the file.
+    assert [output.name for output in graph.output] == report.metadata["outputs"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "d.onnx"]
 
 
 def test_metadata_is_enough_to_run_it(tmp_path, shared_data):
@@ -97,7 +105,7 @@ def test_metadata_is_enough_to_run_it(tmp_path, shared_data):
     expected = module.of_detector(detector, pixels)
     assert len(scores) == len(expected["scores"]) > 0
     found = {"boxes": boxes, "scores": scores, "classes": classes}
-    assert agreement(found, expected, "here").box <= 1e-3
+    assert agreement(found, expected).first == "" and agreement(found, expected).box <= 1e-3
     assert facts["classes"] == detector.classes
 
 
@@ -107,25 +115,40 @@ def objects(number: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"boxes": random.random((number, 4)) * 100, "scores": scores, "classes": random.integers(0, 3, number)}
 
 
-@pytest.mark.parametrize(("name", "change"), [("boxes", 0.01), ("scores", 0.01), ("classes", 1)])
+@pytest.mark.parametrize(("name", "change"), [("boxes", 0.05), ("scores", 0.01), ("classes", 1), ("scores", np.nan)])
 def test_a_difference_is_noticed(name, change):
     expected = objects(10)
     found = {key: value.copy() for key, value in expected.items()}
-    assert agreement(found, expected, "x").objects == 10
+    assert agreement(found, expected).objects == agreement(found, expected).of == 10
     found[name][3] += change
-    with pytest.raises(ExportError, match="nothing was kept"):
-        agreement(found, expected, "x")
+    one = agreement(found, expected)
+    assert (one.objects, one.of, one.missed, one.surplus) == (9, 10, 1, 1) and "is not found" in one.first
+    with pytest.raises(ExportError, match="90.0% of 10 objects agree .* on here, class .* nothing was kept"):
+        check_share({"here": one}, "x")
+
+
+@pytest.mark.parametrize(("changed", "passes"), [(0, True), (1, True), (2, True), (3, False)])
+def test_one_object_in_a_hundred_may_differ(changed, passes):
+    expected = objects(200)
+    found = {key: value.copy() for key, value in expected.items()}
+    found["boxes"][:changed] += 30
+    compared = {"here": agreement(found, expected)}
+    if passes:
+        assert check_share(compared, "x") == 1 - changed / 200
+    else:
+        with pytest.raises(ExportError, match="98.5% of 200 objects"):
+            check_share(compared, "x")
 
 
 def test_order_and_the_last_place_do_not_matter():
     expected = objects(10)
     found = {key: value[::-1].copy() for key, value in expected.items()}
     found["boxes"][0] += 50  # the one of the least score
-    assert agreement(found, expected, "x").objects == 9
+    one = agreement(found, expected)
+    assert (one.objects, one.of) == (9, 9)
     found = {key: value[:0] for key, value in expected.items()}
-    with pytest.raises(ExportError, match="is not found"):
-        agreement(found, expected, "x")
-    assert agreement(found, found, "x").objects == 0
+    assert share([agreement(found, expected)]) == 0 and agreement(found, found).objects == 0
+    assert share([agreement(found, found)]) == 1
 
 
 def test_nothing_is_kept_of_a_graph_that_differs(tmp_path, monkeypatch):
@@ -133,13 +156,13 @@ def test_nothing_is_kept_of_a_graph_that_differs(tmp_path, monkeypatch):
     path.write_bytes(b"the former file")
     broken = lambda detector, pixels: objects(5)  # noqa: E731
     monkeypatch.setattr(module, "of_detector", broken)
-    with pytest.raises(ExportError, match="d.onnx in ONNX Runtime"):
+    with pytest.raises(ExportError, match="d.onnx in onnxruntime: 0.0% of"):
         export_detector(untrained("fpn"), path)
     assert path.read_bytes() == b"the former file" and list(tmp_path.iterdir()) == [path]
 
 
 def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(ExportError, match="written as .onnx alone"):
+    with pytest.raises(ExportError, match="written as .onnx or .xml"):
         export_detector(untrained("fpn"), tmp_path / "d.pt2")
 
 
@@ -160,5 +183,5 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "compared with the detector" in done.stdout and "Warning" not in done.stderr
     assert json.loads((tmp_path / "r.json").read_text())["metadata"]["outputs"] == ["boxes", "scores", "classes"]
-    done = warm_commands.run([*command, "--output", tmp_path / "d.xml"])
-    assert done.returncode == 2 and "written as .onnx alone" in done.stderr
+    done = warm_commands.run([*command, "--output", tmp_path / "d.pt2"])
+    assert done.returncode == 2 and "written as .onnx or .xml" in done.stderr

@@ -181,11 +181,13 @@ def test_how_a_detector_is_asked_for(saved, loaded, capfd):
     assert (low.config.TEST.PRECISION, low.config.TEST.FLIP) == ("bfloat16", True)
     assert len(low(saved.paths[0])) > 0
     assert capfd.readouterr() == ("", "")
-    with pytest.raises(ConfigError, match="engine is 'torsh'; it may be torch; did you mean 'torch'"):
+    with pytest.raises(
+        ConfigError, match="engine is 'torsh'; it may be torch, onnxruntime, openvino; did you mean 'torch'"
+    ):
         detection.load(saved.file, engine="torsh")
     with pytest.raises(ConfigError, match="TEST.PRECISION is 'float8'"):
         detection.load(saved.file, "cpu", precision="float8")
-    with pytest.raises(WeightsError, match="a file for onnxruntime"):
+    with pytest.raises(WeightsError, match="detector.onnx: no such file"):
         detection.load("detector.onnx")
     with pytest.raises(WeightsError, match=r"photos: a folder without model_best\.pth"):
         detection.load(saved.folder / "photos")

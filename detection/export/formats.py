@@ -1,0 +1,131 @@
+"""The files that a detector can be written as, side by side: size, time and AP."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from backbone import ExportError
+from backbone.common.text import table
+
+from ..evaluation import evaluate_coco
+from ..inference.detector import Detector, load_trained_detector
+from ..inference.exported import open_exported
+from ..inference.on_truth import Truth, timed_records_on
+from .detector import export_detector
+
+
+class Form(NamedTuple):
+    """A row: the file that is written ("" for the checkpoint), the type of its weights, what runs it, and in which
+    type it computes."""
+
+    file: str
+    weights: str
+    engine: str
+    precision: str
+
+
+FORMS = (
+    Form("", "float32", "torch", "float32"),
+    Form("", "float32", "torch", "bfloat16"),
+    Form("detector.onnx", "float32", "onnxruntime", "float32"),
+    Form("detector.onnx", "float32", "openvino", "float32"),
+    Form("detector_float16.onnx", "float16", "onnxruntime", "float32"),
+    Form("detector.xml", "float32", "openvino", "float32"),
+    Form("detector_float16.xml", "float16", "openvino", "float32"),
+    Form("detector_float16.xml", "float16", "openvino", "bfloat16"),
+)
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """One form of a detector.
+
+    Attributes:
+        file: its name; engine: what ran it; weights, precision: the types that it stores and computes in.
+        megabytes: of the file, in 10**6 bytes; milliseconds: median of an image, without reading and resizing.
+        AP: of boxes, COCO's; to_torch: AP less that of the checkpoint in float32.
+        reason: why there are no figures; "" where there are.
+    """
+
+    file: str
+    engine: str
+    weights: str
+    precision: str
+    megabytes: float | None = None
+    milliseconds: float | None = None
+    AP: float | None = None
+    to_torch: float | None = None
+    reason: str = ""
+
+
+def compare_formats(weights: str | Path, truth: Truth, folder: Path, overrides: list[object]) -> list[FormatRow]:
+    """Write a detector in every form into `folder`, and measure each on the images of a ground truth.
+
+    Args:
+        weights: a checkpoint; overrides: KEY, VALUE, ... for it.
+
+    Raises:
+        DataError: as in `timed_records_on`.
+    """
+    rows: list[FormatRow] = []
+    written: set[str] = set()
+    first: float | None = None
+    original = load_trained_detector(weights, "cpu", overrides)
+    for form in FORMS:
+        head = (form.file or Path(weights).name, form.engine, form.weights, form.precision)
+        try:
+            detector = _open(form, original, weights, folder, overrides, written)
+            records, milliseconds = timed_records_on(detector, truth, f"{head[0]} in {form.engine}, {form.precision}")
+        except ExportError as error:
+            rows.append(FormatRow(*head, reason=str(error)))
+            continue
+        value = evaluate_coco(truth.data, records).to_json()["bbox"]["AP"]
+        first = value if first is None else first
+        size = _bytes(folder / form.file if form.file else Path(weights))
+        rows.append(FormatRow(*head, size / 1e6 if size else None, milliseconds, value, value - first))
+    return rows
+
+
+def _open(
+    form: Form, original: Detector, weights: str | Path, folder: Path, overrides: list[object], written: set[str]
+) -> Detector:
+    """Return the detector of a row; its file is written unless it is one of `written`."""
+    if not form.file:
+        return load_trained_detector(weights, "cpu", [*overrides, "TEST.PRECISION", form.precision])
+    path = folder / form.file
+    if form.file not in written:
+        export_detector(original, path, precision=form.weights)
+        written.add(form.file)
+    return open_exported(path, form.engine, "cpu", form.precision)
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, with the .bin beside an .xml; 0 of a name such as "torchvision:..."."""
+    files = [path, *([path.with_suffix(".bin")] if path.suffix == ".xml" else [])]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def format_table(rows: list[FormatRow]) -> str:
+    """Return the rows as a Markdown table, and below it why rows have no figures."""
+    columns = ("file", "engine", "weights", "computes in", "MB", "ms an image", "AP", "to torch")
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    cells = [
+        (
+            *(row.file, row.engine, row.weights, row.precision),
+            *(shown(row.megabytes, ".1f"), shown(row.milliseconds, ".1f"), shown(row.AP, ".4f")),
+            shown(row.to_torch, "+.4f"),
+        )
+        for row in rows
+    ]
+    reasons = [f"{row.file} in {row.engine}, {row.precision}: {row.reason}" for row in rows if row.reason]
+    return "\n".join([table(cells, columns), *reasons])
+
+
+def as_json(rows: list[FormatRow]) -> list[dict[str, Any]]:
+    """Return plain values for JSON."""
+    return [asdict(row) for row in rows]
