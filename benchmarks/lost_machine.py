@@ -1,8 +1,9 @@
 """Trains on two "machines", network namespaces of this one, kills one of them in the middle and compares the weights.
 
-Needs root (ip netns). Each round: torchrun with c10d rendezvous on both; after some steps every process of one machine
-is killed (-9), and its torchrun is started again, as a cluster's manager would. The final weights must be those of a
-run that nothing happened to, bit for bit.
+Needs root (ip netns). Each round: torchrun with c10d rendezvous on both; after some steps every process of the one
+that does not host the rendezvous is killed (-9), and its torchrun is started again, as a cluster's manager would. By
+turns it is the one of process 1 and that of process 0, which writes the checkpoints. The final weights must be those
+of a run that nothing happened to, bit for bit.
 
 Example:
     python -m benchmarks.lost_machine /tmp/lost --rounds 20
@@ -26,10 +27,14 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
+# torchrun numbers them by address: process 0 is on a.
 MACHINES = {"a": "10.77.0.1", "b": "10.77.0.2"}
 STEPS, PERIOD = 60, 6
 # Seconds of a round, and those that torchrun waits for the other machine: a busy one starts slowly.
 LIMIT, PATIENCE = 1200, 600
+# Without it a torchrun that stays keeps the address of its first store to itself, and one that is started again waits
+# for it in vain.
+TORCHRUN = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 KEYS = {
     "DATA.SYNTHETIC": True,
     "MODEL.NUM_CLASSES": 10,
@@ -67,13 +72,14 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, stderr=subprocess.PIPE)
 
 
-def start(machine: str, name: str, folder: Path, job: str, log: Path) -> subprocess.Popen:
-    """Start torchrun with one process on a machine."""
+def start(machine: str, name: str, folder: Path, log: Path, host: str) -> subprocess.Popen:
+    """Start torchrun with one process on a machine; `host` is the one with the rendezvous."""
     pairs = [str(part) for pair in KEYS.items() for part in pair]
     torchrun = [
         *("-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "5"),
-        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{MACHINES['a']}:29400", "--rdzv-id", job),
-        *("--rdzv-conf", f"read_timeout={PATIENCE},join_timeout={PATIENCE},is_host={int(machine == 'a')}"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{MACHINES[host]}:29400"),
+        *("--rdzv-id", folder.name),
+        *("--rdzv-conf", f"read_timeout={PATIENCE},join_timeout={PATIENCE},is_host={int(machine == host)}"),
         # Both have the host name of this machine, which is the loopback in each.
         *("--local-addr", MACHINES[machine]),
     ]
@@ -81,7 +87,7 @@ def start(machine: str, name: str, folder: Path, job: str, log: Path) -> subproc
     with log.open("ab") as file:
         return subprocess.Popen(
             ["ip", "netns", "exec", name, sys.executable, *torchrun, *command, "--output-dir", str(folder), *pairs],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **TORCHRUN},
             stdout=file,
             stderr=file,
             start_new_session=True,
@@ -104,17 +110,18 @@ def _below(pid: int) -> list[int]:
     return found
 
 
-def run(names: dict[str, str], folder: Path, job: str, kill_at: int | None) -> str:
-    """Train to the end, with machine b killed once it has done `kill_at` steps; return what went wrong, or ""."""
+def run(names: dict[str, str], folder: Path, lost: str = "", kill_at: int | None = None) -> str:
+    """Train to the end, with machine `lost` killed once it has done `kill_at` steps; return what went wrong, or ""."""
     log, until = folder.with_suffix(".log"), time.monotonic() + LIMIT
-    running = {machine: start(machine, name, folder, job, log) for machine, name in names.items()}
+    host = "b" if lost == "a" else "a"
+    running = {machine: start(machine, name, folder, log, host) for machine, name in names.items()}
     try:
         while any(process.poll() is None for process in running.values()):
             if time.monotonic() > until:
                 return f"took longer than {LIMIT} s"
             if kill_at is not None and _steps(folder) >= kill_at:
-                kill(running["b"])
-                kill_at, running["b"] = None, start("b", names["b"], folder, job, log)
+                kill(running[lost])
+                kill_at, running[lost] = None, start(lost, names[lost], folder, log, host)
             time.sleep(0.1)
         statuses = [process.returncode for process in running.values()]
         return "" if not any(statuses) and kill_at is None else f"ended with {statuses}, killed: {kill_at is None}"
@@ -147,16 +154,17 @@ def main() -> None:
     random, passed = np.random.default_rng(0), 0
     with machines(f"lost{os.getpid()}") as names:
         untouched = arguments.folder / "untouched"
-        if problem := run(names, untouched, "untouched", None):
+        if problem := run(names, untouched):
             raise SystemExit(f"the run without a kill: {problem}; see {untouched}.log")
         for number in range(1, arguments.rounds + 1):
             folder = arguments.folder / f"round{number}"
             kill_at = int(random.integers(PERIOD + 1, STEPS - 10))
-            problem = run(names, folder, folder.name, kill_at)
+            lost = "ba"[(number - 1) % 2]
+            problem = run(names, folder, lost, kill_at)
             if not problem and not same_weights(folder, untouched):
                 problem = "other weights"
             passed += not problem
-            sys.stdout.write(f"round {number}, killed after step {kill_at}: {problem or 'the same bits'}\n")
+            sys.stdout.write(f"round {number}, {lost} killed after step {kill_at}: {problem or 'the same bits'}\n")
             sys.stdout.flush()
             if not problem:
                 shutil.rmtree(folder)

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,7 +96,7 @@ class Roll:
         store: as it was found; torchrun's lasts over restarts.
         own: the same, with keys of this start alone.
         beats: see Meeting.
-        places: by rank, {"host": name, "address": from which it reaches the store}.
+        places: by rank, {"host": name, "address": from which it reaches the store, "launcher": see _launcher}.
     """
 
     store: Any
@@ -155,7 +156,8 @@ def _listens(meeting: Meeting) -> bool:
 
 
 def _call_roll(store: Any, meeting: Meeting) -> Roll:
-    place = {"host": socket.gethostname(), "address": interfaces.source_address(meeting.host)}
+    address = interfaces.source_address(meeting.host)
+    place = {"host": socket.gethostname(), "address": address, "launcher": _launcher()}
     call = _first_calls if meeting.rank == 0 else _another_answers
     start = call(store, meeting, json.dumps(place))
     own = dist.PrefixStore(start, store)
@@ -283,15 +285,25 @@ def _living(roll: Roll) -> set[int]:
     return {rank for rank in range(len(roll.places)) if after[rank] > before[rank]} | {roll.rank}
 
 
-def remember(key: str) -> None:
-    """Keep a word at the store: torchrun's lasts as long as torchrun, over all restarts."""
-    if _roll is not None:
-        _roll.store.set(f"kept/{key}", "")
+def launchers() -> list[str]:
+    """Return the torchruns that have started the processes of this run, one a machine; none without torchrun.
+
+    A torchrun that starts its processes again has the same name, whatever became of the others and of their store.
+    """
+    return sorted({place["launcher"] for place in _roll.places} - {""}) if _roll is not None else []
 
 
-def remembers(key: str) -> bool:
-    """Whether this start, or a former one at the same store, has called `remember`."""
-    return _roll is not None and _roll.store.check([f"kept/{key}"])
+def _launcher() -> str:
+    """Return a name of the torchrun that has started this process, which no other one has; "" where none has."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    parent = os.getppid()
+    try:
+        # The 22nd value: when it started. The second one, its name in brackets, may hold blanks.
+        started = Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):  # not Linux
+        started = ""
+    return f"{socket.gethostname()} {parent} {started} {os.environ['TORCHELASTIC_RUN_ID']}"
 
 
 def is_said(error: UserError) -> bool | None:

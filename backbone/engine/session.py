@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -32,6 +33,8 @@ from .task import Schedule, Task
 from .trainer import Trainer
 
 log = logging.getLogger(LOGGER)
+# By which torchrun's processes know their run again, when it starts them anew.
+LAUNCHERS = "launchers.json"
 # What every run writes into its folder besides its log.
 RUN_FILES = (
     CONFIG,
@@ -43,6 +46,7 @@ RUN_FILES = (
     IDS,
     "wandb",
     PAGE,
+    LAUNCHERS,
 )
 
 
@@ -79,7 +83,7 @@ def launch(process: Callable[[Request], None], request: Request, setup: Launch, 
 
 def _train(process: Callable[[Request], None], request: Request) -> None:
     """Run one process of a training, when all have met."""
-    if joining.remembers(_begun(request.folder)):
+    if distributed.share(distributed.is_main() and _begun(request.folder)):
         # torchrun has started the processes anew: that means to go on, and never to throw away what this run has done.
         request = replace(request, resume=True, overwrite=False)
     if by_torchrun():
@@ -104,9 +108,13 @@ def _check_together(check: Callable[[Request], None], request: Request) -> None:
         raise RunError(problem)
 
 
-def _begun(folder: Path) -> str:
-    """Return the key under which the processes remember that this run has begun."""
-    return f"run {os.path.realpath(folder)}"
+def _begun(folder: Path) -> bool:
+    """Return whether a torchrun of these processes has begun, or gone on with, the run of this folder."""
+    try:
+        begun = json.loads((folder / LAUNCHERS).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(begun, list) and any(name in begun for name in joining.launchers())
 
 
 def check_request(request: Request, setup: Launch, trained: str) -> None:
@@ -174,7 +182,8 @@ def open_folder(
     write_text(folder / CONFIG, dump(config))
     for name, value in (beside or {}).items():
         write_json(folder / name, value)
-    joining.remember(_begun(folder))
+    if launchers := joining.launchers():
+        write_json(folder / LAUNCHERS, launchers)
 
 
 def remove_run(folder: Path, patterns: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from backbone.common.errors import ConfigError, DataError, RunError
 from backbone.common.files import remove_leftovers
-from backbone.engine import checkpoint
+from backbone.engine import checkpoint, joining, session
 from backbone.engine.config import dump
 from backbone.engine.record import CONFIG, MetricsFile, read_metrics
 from backbone.engine.resume import _inside, check_classes, check_unchanged, checkpoint_to_resume
@@ -95,3 +96,56 @@ def test_temporary_files_below_are_removed_too(tmp_path):
     (tmp_path / "pictures" / ".a.png.12.tmp").touch()
     remove_leftovers(tmp_path)
     assert not list((tmp_path / "pictures").iterdir())
+
+
+def started_by(monkeypatch, *torchruns: str) -> None:
+    places = [{"host": "here", "address": "", "launcher": name} for name in torchruns]
+    monkeypatch.setattr(joining, "_roll", joining.Roll(None, None, 0, False, places))
+    monkeypatch.setattr(session, "by_torchrun", lambda: True)
+
+
+def train_once(folder: Path, **flags: bool) -> Request:
+    """Return the request as the processes take it, once they have opened the run folder."""
+    taken = []
+    session._train(taken.append, Request(Config(OUTPUT_DIR=str(folder)), **flags))
+    session.open_folder(taken[0], {}, "plan")
+    return taken[0]
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("lost", [0, 1], ids=["process 0's machine", "process 1's machine"])
+def test_a_machine_that_is_started_again_goes_on_with_the_run(tmp_path, monkeypatch, flags, lost):
+    started_by(monkeypatch, "a", "b")
+    train_once(tmp_path, **flags)
+    # One after the other goes and comes back as another torchrun; the one that stays knows the run.
+    for names in (["c", "b"] if lost == 0 else ["a", "c"], ["d", "c"]):
+        save(tmp_path, 2)
+        started_by(monkeypatch, *names)
+        taken = train_once(tmp_path, **flags)
+        assert taken.resume and not taken.overwrite and checkpoint.newest(tmp_path) is not None
+
+
+@pytest.mark.parametrize("names", [["c", "d"], [""]], ids=["other torchruns", "no torchrun"])
+@pytest.mark.parametrize("content", [None, "[", "7"])
+def test_other_torchruns_need_a_word_to_go_on(tmp_path, monkeypatch, names, content):
+    started_by(monkeypatch, "a", "b")
+    train_once(tmp_path)
+    if content:
+        (tmp_path / session.LAUNCHERS).write_text(content)
+        names = ["a", "b"]
+    started_by(monkeypatch, *names)
+    with pytest.raises(RunError, match="holds a run already; --resume"):
+        train_once(tmp_path)
+    assert train_once(tmp_path, overwrite=True).overwrite
+
+
+def test_a_torchrun_keeps_its_name(monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert joining._launcher() == ""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
+    name = joining._launcher()
+    assert joining._launcher() == name
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    other = joining._launcher()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    assert len({name, other, joining._launcher()}) == 3
