@@ -22,6 +22,7 @@ DETECTORS = {
 }
 # The beginnings of names of heads, in any project's file.
 HEADS = ("roi_heads.", "head.", "roi_head.", "bbox_head.")
+BACKBONE_ONLY = "--backbone-only converts its backbone alone"
 EXAMPLE = "python tools/convert_weights.py ResNet-101-model.caffemodel R-101.pkl --to detectron2"
 
 
@@ -46,6 +47,8 @@ def main() -> None:
     from backbone.weights import MisfitError, convert, open_weights
 
     if arguments.to in DETECTORS and arguments.part is None and not arguments.backbone_only:
+        if arguments.source.startswith("detectron2:"):
+            refuse_unknown_detector(arguments.source)
         beside = open_weights(arguments.source).beside
         if any(name.startswith(HEADS) for name in beside) and is_detector(arguments.source):
             convert_detector(arguments)
@@ -69,6 +72,19 @@ def main() -> None:
     for note in done.notes:
         print(f"note: {note}")
     print(f"{arguments.target}: {arguments.to} layout, {count(done.tensors, 'tensor')}, read back and found equal")
+
+
+def refuse_unknown_detector(name: str) -> None:
+    """Refuse a detector of detectron2's zoo without a counterpart here, before it is downloaded."""
+    import detection
+
+    detection.register()
+    from detection.weights.detectron2_files import refuse_zoo_name
+
+    try:
+        refuse_zoo_name(name)
+    except UserError as error:
+        raise type(error)(f"{error}; {BACKBONE_ONLY}") from None
 
 
 def is_detector(source: str) -> bool:
@@ -105,7 +121,7 @@ def convert_detector(arguments: Namespace) -> None:
         detector = load_trained_detector(arguments.source, "cpu")
         done = write(detector, arguments.target, overwrite=arguments.force)
     except UserError as error:
-        hint = "" if "--backbone-only" in str(error) else "; --backbone-only converts its backbone alone"
+        hint = "" if "--backbone-only" in str(error) else f"; {BACKBONE_ONLY}"
         raise type(error)(f"{error}{hint}") from None
     read = open_starting_weights(arguments.source)
     foreign = isinstance(read, ForeignDetector)

@@ -127,6 +127,9 @@ def test_mistakes(tool, source, tmp_path):
     tool(call, source, "a.onnx", "--to", "timm").mistake("'.onnx'", ".safetensors")
     tool(call, source, "a.pth", "--to", "timm", "--backbone", "resnet19").mistake("resnet19", "did you mean")
     tool(call, source, "a.pth").mistake("--to")
+    # Before it is downloaded, which would fail here with another message.
+    panoptic = "detectron2:COCO-PanopticSegmentation/panoptic_fpn_R_50_1x"
+    tool(call, panoptic, "a.pkl", "--to", "detectron2").mistake("PanopticFPN", "--backbone-only")
     assert not Path("a.pth").exists()
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
     tool(call, source, "there.pth", "--to", "timm", "--force").fine()
