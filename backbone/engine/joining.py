@@ -7,6 +7,7 @@ nobody to the addresses of processes that are gone.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -118,7 +119,10 @@ def join(meeting: Meeting, backend: str) -> None:
     global _roll
     _roll = _call_roll(_store_at(meeting), meeting)
     if meeting.beats:
-        threading.Thread(target=_beat, args=(_roll,), daemon=True).start()
+        ended = threading.Event()
+        thread = threading.Thread(target=_beat, args=(_roll, ended), daemon=True)
+        thread.start()
+        atexit.register(_end_beat, thread, ended)
     if "GLOO_SOCKET_IFNAME" not in os.environ and (name := _interface(_roll)):
         # gloo takes the one that the host's own name stands for, often the loopback, which other machines do not reach.
         os.environ["GLOO_SOCKET_IFNAME"] = name
@@ -256,14 +260,20 @@ def lost_peers() -> str:
     return f"{_processes(missing)} of {len(_roll.places)} (on {', '.join(hosts)}) ended or cannot be reached"
 
 
-def _beat(roll: Roll) -> None:
+def _beat(roll: Roll, ended: threading.Event) -> None:
     """Show that this process lives, whatever its main thread waits for."""
     # A connection of its own: the main thread's may be waiting.
     store = dist.PrefixStore("alive", roll.own.clone())
     with contextlib.suppress(RuntimeError):
-        while True:
+        while not ended.is_set():
             store.add(str(roll.rank), 1)
-            time.sleep(BEAT)
+            ended.wait(BEAT)
+
+
+def _end_beat(thread: threading.Thread, ended: threading.Event) -> None:
+    """End the thread before Python ends: one that comes back from torch later aborts the process (SIGABRT)."""
+    ended.set()
+    thread.join(ROLL_CALL)
 
 
 def _living(roll: Roll) -> set[int]:

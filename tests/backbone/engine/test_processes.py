@@ -176,3 +176,20 @@ def test_a_run_is_held_by_each_of_its_processes(tmp_path):
         lock.share()
         with locked(tmp_path, shared=True, patience=0):
             pass
+
+
+BEATING = """
+import time
+import torch.distributed as dist
+from backbone.engine import joining, processes
+joining.BEAT = 0.0
+for _ in range(6):
+    joining.join(joining.Meeting("127.0.0.1", processes._free_port(), 0, 1, hosts=True), "gloo")
+    dist.destroy_process_group()
+time.sleep(0.05)
+"""
+
+
+def test_signs_of_life_end_with_the_process():
+    done = subprocess.run([sys.executable, "-c", BEATING], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
