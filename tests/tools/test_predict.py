@@ -203,7 +203,7 @@ def test_weights_without_a_config(predict, photos, tmp_path, trained):
         torch.save({key: value for key, value in content.items() if key != missing}, tmp_path / "part.pth")
         predict(photos, weights=tmp_path / "part.pth").mistake("part.pth: holds weights alone", "tools/train_net.py")
     torch.save(content["model"], tmp_path / "bare.pth")
-    predict(photos, weights=tmp_path / "bare.pth").mistake("bare.pth: not a checkpoint")
+    predict(photos, weights=tmp_path / "bare.pth").mistake("bare.pth: holds weights alone")
     predict(photos, weights="nowhere.pth").mistake("nowhere.pth: no such weights file")
     assert not (tmp_path / "found").exists()
 
