@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 CELL = 100  # characters in a table's cell
 
 
+# Known names in a message about one that is none of them.
+LISTED = 30
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the known name nearest to `name`, else the known names, to end a message."""
     known = [str(candidate) for candidate in known]
@@ -16,7 +20,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     if matches:
         return f"; did you mean {by_lower[matches[0]]!r}?"
-    return f"; known: {', '.join(sorted(known)[:30])}" if known else ""
+    if not known:
+        return ""
+    shown = sorted(known)[:LISTED]
+    while len(", ".join(shown)) > 700:
+        shown.pop()
+    return f"; known: {', '.join(shown)}"
 
 
 # What a terminal obeys instead of showing it: control characters but tab and newline, turns of the writing's direction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +17,9 @@ from ..common.pages.document import document, json_for_script
 from . import comparison, distributed
 from .comparison import FinishedRun, figure_names, read_run
 from .hooks import Hook, Run
-from .record import LOSS
+from .record import LOGGER, LOSS
 
+log = logging.getLogger(LOGGER)
 PAGE = "curves.html"
 COLORS = 8
 # What a line of training has beside its losses, with the name of its chart.
@@ -26,9 +28,11 @@ _SLIDER = '<p><label>Smoothing <input id="smoothing" type="range" min="0" max="0
 
 
 def write_curves(folder: Path) -> None:
-    """Write curves.html into a run folder, from what its metrics.jsonl holds now."""
-    run = read_run(folder, folder.name)
-    write_text(folder / PAGE, curves_page(run))
+    """Write curves.html into a run folder, from what its metrics.jsonl holds now. A page that fails ends no training."""
+    try:
+        write_text(folder / PAGE, curves_page(read_run(folder, folder.name)))
+    except Exception as error:
+        log.warning("%s could not be written: %s", folder / PAGE, error)
 
 
 class CurvesPage(Hook):

@@ -85,8 +85,11 @@ def fit_scale(series: Sequence[Series], iterations: int, limit: float = 100.0, h
     last = max([iterations, *(iteration for iteration, _ in ends)], default=0) or 1
     if not values:
         return Scale(last, 0.0, min(limit, 100.0))
-    wanted = min(max(values), headroom * max(value for _, value in ends))
-    step = tick_step(wanted or 1.0)
+    wanted = max(values)
+    if math.isfinite(headroom):
+        wanted = min(wanted, headroom * max(value for _, value in ends))
+    # Figures may be negative: a loss, or -1 where a set has nothing of a kind.
+    step = tick_step(max(abs(wanted), wanted - min(values)) or 1.0)
     high = min(limit, max(step, math.ceil(wanted / step) * step))
     low = min(math.floor(min(values) / step) * step, high - step)
     return Scale(last, 0.0 if low <= 0.5 * high else low, high)

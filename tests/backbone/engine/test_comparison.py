@@ -17,6 +17,7 @@ from backbone.engine.curves import comparison_page, curves_page
 from backbone.engine.seeds import take_seeds
 
 ROOT = Path(__file__).resolve().parents[3]
+NAN = float("nan")
 
 
 def write_run(folder: Path, *, rate: float = 0.1, ap: float | None = 0.5, more: dict | None = None) -> Path:
@@ -31,7 +32,9 @@ def write_run(folder: Path, *, rate: float = 0.1, ap: float | None = 0.5, more: 
     lines = [
         {"iteration": at, "total_loss": 3 / at, "loss_cls": 1 / at, "loss_box": 2 / at, "lr": rate} for at in (1, 2, 3)
     ]
-    lines.insert(2, {"iteration": 2, "bbox/AP": 0.25, "bbox/AP50": 0.4, "bbox/AP-cat": 0.1})
+    lines.insert(
+        2, {"iteration": 2, "bbox/AP": 0.25, "bbox/AP50": 0.4, "bbox/AP-cat": 0.1, "bbox/APs": -1.0, "bbox/APl": NAN}
+    )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if ap is not None:
         per_class = {"cat": {"AP": ap - 0.2}, "<b>dog": {"AP": ap + 0.2}, "none": {"AP": None}}

@@ -403,6 +403,8 @@ def test_each_shipped_config_is_of_one_tool():
         "coco": "train_net",
         "voc_paper": "train_net",
         "mini_faster": "train_net",
+        "finetune": "train_net",
+        "bccd": "train_net",
     }
     for path in CONFIG_FOLDER.glob("*.yaml"):
         (owner,) = [f"tools/{tool}.py" for name, tool in names.items() if path.name.startswith(name)]

@@ -31,7 +31,8 @@ def test_epochs_can_be_read(wanted, images, epochs):
     ("wanted", "images", "said"),
     [
         (config(1000, warm_up=100), 800, ""),
-        (config(1000, warm_up=0), 8, ""),
+        (config(400, warm_up=0), 8, ""),
+        (config(1000, warm_up=0), 8, "100 epochs would be 100 (SOLVER.EPOCHS 100)"),
         (config(90, warm_up=1000), 800, "SOLVER.WARMUP_ITERS 1,000"),
         (config(1000, warm_up=1000), 800, "the rate never reaches SOLVER.BASE_LR"),
         (config(600_000, batch=256), 18, "each of 18 images 8,533,333 times; 100 epochs would be 8"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.layers import ROIAlign
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from peers import config
@@ -121,4 +122,4 @@ def test_roi_align_by_key():
         head = build(
             config("voc_paper_vgg16_07.yaml", MODEL__ROI_BOX_HEAD__POOLER_TYPE="ROIAlignV2", MODEL__DEVICE="meta")
         )
-    assert type(head.roi_heads.box_pooler.level_poolers[0]).__name__ == "ROIAlign"
+    assert isinstance(head.roi_heads.box_pooler.level_poolers[0], ROIAlign)
