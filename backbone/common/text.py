@@ -23,7 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if not known:
         return ""
     shown = sorted(known)[:LISTED]
-    while len(", ".join(shown)) > 700:
+    while len(", ".join(shown)) > 600:
         shown.pop()
     return f"; known: {', '.join(shown)}"
 

@@ -28,7 +28,7 @@ _SLIDER = '<p><label>Smoothing <input id="smoothing" type="range" min="0" max="0
 
 
 def write_curves(folder: Path) -> None:
-    """Write curves.html into a run folder, from what its metrics.jsonl holds now. A page that fails ends no training."""
+    """Write curves.html from what metrics.jsonl in a run folder holds now. A page that fails ends no training."""
     try:
         write_text(folder / PAGE, curves_page(read_run(folder, folder.name)))
     except Exception as error:
