@@ -21,6 +21,7 @@ from ..config import load_config
 from ..config.keys import idle_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
+from ..weights.foreign import check_kind
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import open_starting_weights
 from .alternating.run import train_alternating
@@ -120,6 +121,7 @@ class DetectionRun(TaskRun):
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
+        check_kind(weights, self.config)
         wants = weights.wanted(given)
         config, notes = WEIGHT_KEYS.resolve(self.config, wants, weights.source, given, assumed=weights.assumed)
         return config, weights, [*notes, *weights.notes]

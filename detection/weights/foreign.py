@@ -18,6 +18,7 @@ from torch import Tensor
 from backbone import WeightsError
 from backbone.engine.starting_weights import StartingWeights
 
+from ..config.names import is_retinanet, kind_of
 from .keys import WEIGHT_KEYS
 
 RENAMED, SAME, LEFT_OUT = "renamed", "as it is", "left out"
@@ -98,6 +99,16 @@ class ForeignDetector(StartingWeights):
         return {
             key: value for key, value in super().wanted(given).items() if key in WEIGHT_KEYS.all or key not in given
         }
+
+
+def check_kind(weights: StartingWeights, config: CfgNode) -> None:
+    """Raise WeightsError where the one is a RetinaNet of another project and the other an R-CNN."""
+    theirs = weights.config if isinstance(weights, ForeignDetector) else None
+    if theirs is not None and is_retinanet(theirs) != is_retinanet(config):
+        raise WeightsError(
+            f"{weights.source}: {kind_of(theirs)} of {weights.project}, but the config is of {kind_of(config)}; take a "
+            f"config of {kind_of(theirs)} with --config"
+        )
 
 
 class DetectorLayout(ABC):

@@ -37,6 +37,7 @@ from detection.inference.detector import Detector, load_trained_detector
 from detection.inference.run import detect
 from detection.inference.transform import TestTransform
 from detection.modeling.build import build
+from detection.weights.foreign import check_kind
 from detection.weights.load import open_starting_weights
 from detection.weights.torchvision_config import COUNTER
 from detection.weights.torchvision_files import TorchvisionLayout, coco_labels
@@ -217,6 +218,16 @@ def test_a_run_takes_the_layers_and_the_settings(stock):
     done = [row[3] for row in weights.translation.rows()]
     said = "anchors in another order" if isinstance(stock[0], RetinaNet) else "background moved behind the classes"
     assert any(words.startswith(said) for words in done)
+
+
+def test_a_config_of_another_kind_is_refused(stock):
+    model, path, _ = stock
+    kinds = ["coco_faster_rcnn_r50_fpn.yaml", "coco_retinanet_r50_fpn.yaml"]
+    own, other = kinds[:: -1 if isinstance(model, RetinaNet) else 1]
+    weights = open_starting_weights(str(path))
+    check_kind(weights, detection.get_config(own))
+    with pytest.raises(WeightsError, match="of torchvision, but the config is of"):
+        check_kind(weights, detection.get_config(other))
 
 
 def test_names_of_before_0_13_are_read(stock, tmp_path):
