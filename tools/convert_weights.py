@@ -47,7 +47,7 @@ def main() -> None:
     from backbone.weights import MisfitError, convert, open_weights
 
     if arguments.to in DETECTORS and arguments.part is None and not arguments.backbone_only:
-        if arguments.source.startswith("detectron2:"):
+        if arguments.source.startswith(("detectron2:", "torchvision:")):
             refuse_unknown_detector(arguments.source)
         beside = open_weights(arguments.source).beside
         if any(name.startswith(HEADS) for name in beside) and is_detector(arguments.source):
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def refuse_unknown_detector(name: str) -> None:
-    """Refuse a detector of detectron2's zoo without a counterpart here, before it is downloaded."""
+    """Refuse a detector of a zoo without a counterpart here, before it is downloaded."""
     import detection
 
     detection.register()

@@ -92,12 +92,19 @@ def _all() -> Iterator[tuple[str, str, Callable[[], Entry]]]:
         yield from tables()
 
 
+def torchvision_network(model: str) -> str | None:
+    """Return the network of a model of torchvision; None where it is none of this project's, or has a head of none."""
+    if model.startswith(("quantized", "keypoint", "ssd", "fcos")):
+        return None
+    return next((part for part in ARCHITECTURES if re.search(rf"(^|_){part}(_fpn.*)?$", model)), None)
+
+
 def _torchvision() -> Iterator[tuple[str, str, Callable[[], Entry]]]:
     from torchvision.models import get_model_weights, list_models
 
     for model in list_models():
-        network = next((part for part in ARCHITECTURES if re.search(rf"(^|_){part}(_fpn.*)?$", model)), None)
-        if network is None or model.startswith(("quantized", "keypoint", "ssd", "fcos")):
+        network = torchvision_network(model)
+        if network is None:
             continue
         for weights in get_model_weights(model):
             name = f"torchvision:{model}:{weights.name}"

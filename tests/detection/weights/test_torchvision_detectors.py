@@ -255,6 +255,9 @@ def test_what_there_is_no_head_for_is_refused_by_name(tmp_path):
     torch.save({name: torch.zeros(1) for name in names}, tmp_path / "fcos.pth")
     with pytest.raises(WeightsError, match=r"fcos\.pth: holds an FCOS of torchvision, which has no counterpart here"):
         open_starting_weights(str(tmp_path / "fcos.pth"))
+    for name in ("ssd300_vgg16", "fcos_resnet50_fpn:COCO_V1", "fasterrcnn_mobilenet_v3_large_fpn"):
+        with pytest.raises(ConfigError, match=f"^torchvision:{name}: no detector of this kind here"):
+            open_starting_weights(f"torchvision:{name}")
 
 
 def test_other_anchors_are_refused(tmp_path):
