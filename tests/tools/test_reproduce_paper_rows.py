@@ -92,6 +92,7 @@ def test_vgg16_on_voc(reproduce, tmp_path):
     assert "voc_2007_test, IoU .5" in page and page.count("data:image/jpeg") >= 2
 
 
+@pytest.mark.slow
 def test_box_refinement_on_coco(reproduce, tmp_path):
     rows = reproduce("9", "+ box refinement")
     row, baseline = rows["+ box refinement, val"], rows["baseline, val"]

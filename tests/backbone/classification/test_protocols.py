@@ -98,8 +98,7 @@ def test_the_centre_is_the_one_that_torchvision_cuts(sample):
         assert np.abs(ours[:, 1:].astype(int) - peer[:, :-1]).mean() > 0.5
 
 
-@pytest.mark.parametrize("flip", [True, False])
-@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18"])
+@pytest.mark.parametrize(("name", "flip"), [("resnet18", False), ("preact_resnet18", True)])
 def test_dense_is_the_mean_over_all_windows(sample, name, flip):
     network = network_of(name, out_features=("res5", "logits"))
     sides = (96, 112, 168)
