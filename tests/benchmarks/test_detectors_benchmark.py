@@ -66,6 +66,7 @@ def test_a_step_changes_nothing(pair, batch):
     assert all(torch.equal(value, before[name]) for name, value in way.model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_section(monkeypatch):
     monkeypatch.setitem(detectors.REGIONS, "cpu", REGIONS)
     shown = [Variant(PEER), Variant(OURS)]

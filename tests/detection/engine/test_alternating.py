@@ -88,6 +88,7 @@ def kill_when(process, condition) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_killed_between_and_inside_steps_and_resumed_to_the_same_bits(whole, tmp_path):
     process = start(tmp_path, *SCHEME, changes=CHANGES)
     kill_when(process, (tmp_path / "step1_proposals.npz").is_file)

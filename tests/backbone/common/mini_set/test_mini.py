@@ -158,6 +158,7 @@ def test_specks_are_dropped():
     assert without_specks(mask).sum() == 100
 
 
+@pytest.mark.slow
 def test_whole_set_is_balanced_and_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("RESNET_DETECTION_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
