@@ -388,26 +388,13 @@ def test_dump_round_trip(tmp_path):
 
 def test_each_shipped_config_is_of_one_tool():
     names = {
-        "cifar10": "pretrain",
-        "imagenet_det": "train_net",
-        "imagenet_loc": "train_localization",
-        "imagenet_modern": "pretrain",
-        "imagenet_plain": "pretrain",
-        "imagenet_resnet": "pretrain",
-        "imagenet_vgg16": "pretrain",
-        "voc_fcn": "train_segmentation",
-        "mini_fcn": "train_segmentation",
-    }
-    names |= {
-        "voc_deeplabv3": "train_segmentation",
-        "coco": "train_net",
-        "voc_paper": "train_net",
-        "mini_faster": "train_net",
-        "finetune": "train_net",
-        "bccd": "train_net",
+        "pretrain": ("cifar10", "imagenet_modern", "imagenet_plain", "imagenet_resnet", "imagenet_vgg16"),
+        "train_localization": ("imagenet_loc",),
+        "train_segmentation": ("voc_fcn", "voc_deeplabv3", "mini_fcn"),
+        "train_net": ("coco", "voc_paper", "mini_faster", "imagenet_det", "finetune", "bccd"),
     }
     for path in CONFIG_FOLDER.glob("*.yaml"):
-        (owner,) = [f"tools/{tool}.py" for name, tool in names.items() if path.name.startswith(name)]
+        (owner,) = [f"tools/{tool}.py" for tool, starts in names.items() if path.name.startswith(starts)]
         values = read_yaml(path)
         check_tool(values, path.name, owner)
         for other in set(KEYS_OF_TOOLS) - {owner}:

@@ -190,3 +190,14 @@ def filled(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
         if value.is_floating_point() and value.isnan().any():
             value.copy_(torch.rand(value.shape, generator=generator) * 0.5 + 0.5)
     return network
+
+
+def same(a: nn.Module, b: nn.Module) -> None:
+    """Check that every tensor of `b` equals that of `a`."""
+    truth = a.state_dict()
+    for name, value in without_counters(b.state_dict()).items():
+        assert torch.equal(value, truth[name]), name
+
+
+def without_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
