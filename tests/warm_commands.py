@@ -24,24 +24,18 @@ IMPORTS = (
     *("backbone.weights", "backbone.engine.task_run", "backbone.classification", "backbone.segmentation"),
     *("detection.engine.task", "detection.inference", "detection.export"),
 )
+LIMIT = 900.0  # seconds of one command
 _server: tuple[socket.socket, subprocess.Popen] | None = None
 
 
-def run(
-    command: list[object],
-    *,
-    env: dict[str, str] | None = None,
-    cwd: str | Path | None = None,
-    merged: bool = False,
-    timeout: float = 900,
-) -> subprocess.CompletedProcess[str]:
+def run(command: list[object], *, merged: bool = False) -> subprocess.CompletedProcess[str]:
     """Run `[python, script, *arguments]` as subprocess.run(capture_output=True, text=True) does.
 
     `merged` sends standard error where standard output goes.
     """
     connection = _connect()
     words = [str(word) for word in command]
-    request = {"argv": words[1:], "env": dict(os.environ if env is None else env), "cwd": str(cwd or os.getcwd())}
+    request = {"argv": words[1:], "env": dict(os.environ), "cwd": os.getcwd()}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         message = json.dumps(request).encode()
         socket.send_fds(
@@ -49,16 +43,15 @@ def run(
         )
         connection.sendall(message)
         child = int.from_bytes(_receive(connection, 8), "big")
-        connection.settimeout(timeout)
+        connection.settimeout(LIMIT)
         try:
             status = int.from_bytes(_receive(connection, 8), "big", signed=True)
         except TimeoutError:
             os.killpg(child, signal.SIGKILL)
             connection.settimeout(None)
             _receive(connection, 8)
-            raise subprocess.TimeoutExpired(words, timeout, _text(out), _text(err)) from None
-        finally:
-            connection.settimeout(None)
+            raise subprocess.TimeoutExpired(words, LIMIT, _text(out), _text(err)) from None
+        connection.settimeout(None)
         return subprocess.CompletedProcess(words, status, _text(out), _text(err))
 
 
