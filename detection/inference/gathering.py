@@ -45,6 +45,8 @@ def pack(found: list[tuple[int, Records]]) -> dict[str, Any]:
         masks = [record["segmentation"] for record in records]
         packed["sizes"] = np.array([mask["size"] for mask in masks], np.int64)
         packed["masks"] = PackedTexts.of(mask["counts"] for mask in masks)
+    if records and "keypoints" in records[0]:
+        packed["keypoints"] = np.array([record["keypoints"] for record in records], np.float64)
     return packed
 
 
@@ -60,6 +62,9 @@ def unpack(packed: dict[str, Any], image_ids: np.ndarray) -> list[tuple[int, Rec
     if "masks" in packed:
         for record, size, counts in zip(records, packed["sizes"].tolist(), packed["masks"]):
             record["segmentation"] = {"size": size, "counts": counts}
+    if "keypoints" in packed:
+        for record, values in zip(records, packed["keypoints"].tolist()):
+            record["keypoints"] = values
     of_image = iter(records)
     counts = zip(packed["indices"].tolist(), packed["counts"].tolist())
     return [(index, [next(of_image) for _ in range(number)]) for index, number in counts]
