@@ -36,6 +36,7 @@ from .detections import Detections
 from .fast import state_of
 from .given import Given, is_several, pixels_of
 from .methods import as_tested, check_ensemble
+from .pipeline import detect_in_batches
 from .run import detect
 from .transform import TestTransform
 
@@ -108,13 +109,8 @@ class Detector:
         readers = [self._reader(image, bgr) for image in images]
         transform = TestTransform(self.config)
         samples = [transform(read()) for read in readers]
-        alike: dict[tuple[int, ...], list[int]] = {}
-        for index, sample in enumerate(samples):
-            alike.setdefault(tuple(sample["image"].shape), []).append(index)
-        found: dict[int, Instances] = {}
-        for places in alike.values():
-            found |= zip(places, detect(self.tested, [samples[index] for index in places]))
-        return [self._detections(found[index], reader) for index, reader in enumerate(readers)]
+        found = detect_in_batches(self.tested, samples, lambda sample: sample, batch_size=len(samples))
+        return [self._detections(instances.to("cpu"), read) for read, (_, instances) in zip(readers, found)]
 
     def _reader(self, image: Given, bgr: bool) -> Callable[[], np.ndarray]:
         channels = len(self.config.MODEL.PIXEL_MEAN)

@@ -164,8 +164,9 @@ def _described(metadata: dict[str, Any], path: str) -> tuple[CfgNode, list[str],
     config = default_config()
     merge(config, parse_yaml(text, f"{path}, its config"), path)
     # The file is the plain test, whatever the checkpoint was tested with.
+    plain = default_config()
     for key in METHODS:
-        put(config, key, get(default_config(), key))
+        put(config, key, get(plain, key))
     config.MODEL.DEVICE = "cpu"
     lists = isinstance(names, list) and isinstance(ids, list)
     if not lists or not all(isinstance(n, str) for n in names) or not all(type(i) is int for i in ids):

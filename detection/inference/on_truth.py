@@ -19,8 +19,8 @@ from ..data.own import find_place, read_place
 from ..data.sets import DetectionSet, build_set
 from .detector import Detector
 from .listed import category_ids_of
-from .pipeline import batch_size_of, run_model
-from .run import run_on_set, to_coco
+from .pipeline import batch_size_of
+from .run import detect, run_on_set, to_coco
 from .transform import TestMapper, TestTransform
 
 
@@ -96,10 +96,9 @@ def timed_records_on(detector: Detector, truth: Truth, title: str) -> tuple[list
             sample = mapper(index)
             if not index:
                 # The first call of an engine prepares it.
-                run_model(model, [sample])
+                detect(model, [sample])
             start = time.perf_counter()
-            (found,) = run_model(model, [sample])
-            found = found.to("cpu")
+            (found,) = detect(model, [sample])
             times.append(time.perf_counter() - start)
             records += to_coco(found, sample["image_id"], ids)
             progress.add(1)
