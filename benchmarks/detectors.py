@@ -32,7 +32,7 @@ def measure(
     device: str,
     compiled: bool,
 ) -> Section:
-    """Time one of `stock.DETECTORS`.
+    """Time one of `suite.DETECTORS`.
 
     Args:
         data_root: that holds COCO; None for drawn images.

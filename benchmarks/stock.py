@@ -58,7 +58,7 @@ class Pair:
 
 
 def stock_config(name: str, device: str, regions: int | None = None) -> CfgNode:
-    """Return detectron2's config of one of DETECTORS.
+    """Return detectron2's config of one of `suite.DETECTORS`.
 
     Args:
         regions: of an image that reach the second stage; where it is None detectron2's own, 512 in training and 1000

@@ -36,7 +36,7 @@ def run_all(
     Args:
         batch: images in a training step; None for the benchmark's own number.
         compiled: also time the compiled forms of detectors and classifiers; None: on a GPU alone.
-        whole: the detectors, of `stock.DETECTORS`; by default DETECTORS.
+        whole: the detectors, by default DETECTORS of the device.
         workers: loader processes of pretraining from files; -1 for as many as a training takes.
     """
     compiled = device == "cuda" if compiled is None else compiled
