@@ -18,14 +18,14 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     SIDE,
+    add_data_keys,
     add_network_keys,
-    add_shared_defaults,
     check_choices,
     check_numbers,
     check_pixels,
     check_steps,
+    task_defaults,
 )
-from ..engine.extensions import add_keys
 from ..networks import ARCHITECTURES
 from ..networks.resnet import SHORTCUTS, STEMS
 
@@ -65,16 +65,7 @@ PROTOCOLS = ("single", "1crop", "10crop", "dense")
 
 def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
-    config = CfgNode()
-    # The run folder; `--output-dir` sets it.
-    config.OUTPUT_DIR = ""
-    add_shared_defaults(config)
-    _add_model(config.MODEL)
-    config.DATA = _data()
-    _add_input(config.INPUT)
-    _add_solver(config.SOLVER)
-    _add_test(config.TEST)
-    return add_keys(config)
+    return task_defaults(MODEL=_add_model, DATA=_add_data, INPUT=_add_input, SOLVER=_add_solver, TEST=_add_test)
 
 
 def _add_model(model: CfgNode) -> None:
@@ -100,12 +91,10 @@ def _add_model(model: CfgNode) -> None:
     model.MEAN_IMAGE = False
 
 
-def _data() -> CfgNode:
-    data = CfgNode()
+def _add_data(data: CfgNode) -> None:
+    add_data_keys(data)
     # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10".
     data.NAME = "imagenet"
-    # Root of the data set; `--data-root` sets it.
-    data.ROOT = ""
     # Folder of the training images below the root.
     data.TRAIN = "train"
     # Folder of the validation images below the root.
@@ -114,15 +103,8 @@ def _data() -> CfgNode:
     data.VAL_SYNSETS = ""
     # File with the classes in order; by default synsets.txt, else the names of the training folders.
     data.CLASSES = ""
-    # Use the first images alone; 0 for all.
-    data.TRAIN_IMAGES = 0
-    # As TRAIN_IMAGES.
-    data.VAL_IMAGES = 0
     # Random images instead of a data set: what the device does without waiting for data.
     data.SYNTHETIC = False
-    # Training images that may be broken, and are replaced by others, before the run stops; each counts once.
-    data.MAX_BAD_IMAGES = 100
-    return data
 
 
 def _add_input(node: CfgNode) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
+from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
 from ..common.text import nearest
 from .config import brief, get, leaves
+from .extensions import add_keys
 
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 # Of the keys of `add_shared_defaults`; a task puts its own beside them.
@@ -32,6 +34,21 @@ SHARED_NOT_NEGATIVE = (
 # Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
 SIDE, IMAGES = 16_384, 2**20
 SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES, "SOLVER.BASE_LR": 1000}
+
+
+def task_defaults(**sections: Callable[[CfgNode], None]) -> CfgNode:
+    """Return a fresh, unfrozen config of a task without detectron2: the shared keys, the task's, and the user's own.
+
+    Args:
+        sections: what adds the task's keys to each section, by its name.
+    """
+    config = CfgNode()
+    # The run folder; `--output-dir` sets it.
+    config.OUTPUT_DIR = ""
+    add_shared_defaults(config)
+    for name, add in sections.items():
+        add(_section(config, name))
+    return add_keys(config)
 
 
 def add_shared_defaults(config: Any) -> None:
@@ -91,6 +108,18 @@ def add_network_keys(model: Any) -> None:
     model.AVERAGE_DOWN = False
     # Recompute each block in the backward pass: less memory, more time.
     model.CHECKPOINTING = False
+
+
+def add_data_keys(data: Any) -> None:
+    """Add what the tasks without detectron2 have in DATA alike."""
+    # Root of the data sets; `--data-root` sets it.
+    data.ROOT = ""
+    # Use the first images alone; 0 for all.
+    data.TRAIN_IMAGES = 0
+    # As TRAIN_IMAGES.
+    data.VAL_IMAGES = 0
+    # Unreadable training images before the run stops; each is named, replaced by another, and counts once.
+    data.MAX_BAD_IMAGES = 100
 
 
 def _add_solver(solver: Any) -> None:

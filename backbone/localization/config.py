@@ -17,12 +17,13 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     SIDE,
+    add_data_keys,
     add_network_keys,
-    add_shared_defaults,
     check_choices,
     check_numbers,
     check_pixels,
     check_steps,
+    task_defaults,
 )
 from ..networks import ARCHITECTURES
 from ..networks.resnet import SHORTCUTS, STEMS
@@ -58,16 +59,7 @@ METRICS = ("true_class_error", "top5_error")
 
 def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
-    config = CfgNode()
-    # The run folder; `--output-dir` sets it.
-    config.OUTPUT_DIR = ""
-    add_shared_defaults(config)
-    _add_model(config.MODEL)
-    config.DATA = _data()
-    _add_input(config.INPUT)
-    _add_solver(config.SOLVER)
-    _add_test(config.TEST)
-    return config
+    return task_defaults(MODEL=_add_model, DATA=_add_data, INPUT=_add_input, SOLVER=_add_solver, TEST=_add_test)
 
 
 def _add_model(model: CfgNode) -> None:
@@ -88,23 +80,14 @@ def _add_model(model: CfgNode) -> None:
     model.PROPOSAL_NMS = 0.7
 
 
-def _data() -> CfgNode:
-    data = CfgNode()
+def _add_data(data: CfgNode) -> None:
+    add_data_keys(data)
     # ImageNet CLS-LOC: ILSVRC/Data/CLS-LOC and its boxes below the root.
     data.NAME = "imagenet"
-    # Root of the data set; `--data-root` sets it.
-    data.ROOT = ""
     # Folder of the training images below Data/CLS-LOC.
     data.TRAIN = "train"
     # Folder of the test images; "test" has no boxes, and writes the file for the evaluation server.
     data.VAL = "val"
-    # Use the first images alone; 0 for all.
-    data.TRAIN_IMAGES = 0
-    # As TRAIN_IMAGES.
-    data.VAL_IMAGES = 0
-    # Unreadable training images before the run stops; each is named and replaced by another.
-    data.MAX_BAD_IMAGES = 100
-    return data
 
 
 def _add_input(node: CfgNode) -> None:

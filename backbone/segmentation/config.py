@@ -15,14 +15,14 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     SIDE,
+    add_data_keys,
     add_network_keys,
-    add_shared_defaults,
     check_choices,
     check_numbers,
     check_pixels,
     check_steps,
+    task_defaults,
 )
-from ..engine.extensions import add_keys
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
@@ -64,16 +64,7 @@ NOT_NEGATIVE = (
 
 def default_config() -> CfgNode:
     """Return a fresh, unfrozen config."""
-    config = CfgNode()
-    # The run folder; `--output-dir` sets it.
-    config.OUTPUT_DIR = ""
-    add_shared_defaults(config)
-    _add_model(config.MODEL)
-    config.DATA = _data()
-    _add_input(config.INPUT)
-    _add_solver(config.SOLVER)
-    _add_test(config.TEST)
-    return add_keys(config)
+    return task_defaults(MODEL=_add_model, DATA=_add_data, INPUT=_add_input, SOLVER=_add_solver, TEST=_add_test)
 
 
 def _add_model(model: CfgNode) -> None:
@@ -97,12 +88,10 @@ def _add_model(model: CfgNode) -> None:
     model.HEAD.AUX_WEIGHT = 0.4
 
 
-def _data() -> CfgNode:
-    data = CfgNode()
+def _add_data(data: CfgNode) -> None:
+    add_data_keys(data)
     # "voc", "coco", "mini" (drawn here), or "folders": images/ and labels/ with equal names.
     data.NAME = "voc"
-    # Root of the data sets; `--data-root` sets it.
-    data.ROOT = ""
     # Lists of images ("voc", "folders"), or names of sets ("coco": train2017).
     data.TRAIN = "train"
     # As TRAIN, for the tests.
@@ -117,13 +106,6 @@ def _data() -> CfgNode:
     data.LEAST_AREA = 1000
     # Of "folders": file with the class names in the order of the labels; by default classes.txt below the root.
     data.CLASSES = ""
-    # Use the first images alone; 0 for all.
-    data.TRAIN_IMAGES = 0
-    # As TRAIN_IMAGES.
-    data.VAL_IMAGES = 0
-    # Unreadable training images before the run stops; each is named and replaced by another.
-    data.MAX_BAD_IMAGES = 100
-    return data
 
 
 def _add_input(node: CfgNode) -> None:

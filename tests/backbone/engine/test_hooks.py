@@ -21,6 +21,8 @@ from backbone.engine.schedule import MultiStep
 from backbone.engine.state import Settings, State
 from backbone.engine.task import Task
 from backbone.engine.trainer import Trainer
+from backbone.localization import default_config as localization
+from backbone.segmentation.config import default_config as segmentation
 
 STEPS = 6
 
@@ -203,6 +205,7 @@ def test_a_module_registers_hooks_and_keys(module):
     overrides = overrides_of(arguments, root_key="DATA.ROOT")
     assert [type(hook).__name__ for hook in registered_hooks()] == ["Mine"]
     assert load_config("cifar10_resnet20.yaml", overrides).MINE.RATE == 0.25
+    assert [task().MINE.RATE for task in (localization, segmentation)] == [0.5, 0.5]
     with pytest.raises(ConfigError, match=r"unknown key MINE\.RAT; did you mean 'MINE\.RATE'"):
         load_config("cifar10_resnet20.yaml", ["MINE.RAT", 1.0])
     # Registered a second time, it is there once.
