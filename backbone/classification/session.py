@@ -76,6 +76,7 @@ def run(request: Request, setup: Launch) -> None:
 class ClassificationRun(TaskRun):
     """See `TaskRun`. Several networks can be tested together."""
 
+    task_name = "classification"
     trained = "a trained classifier"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS

@@ -37,24 +37,21 @@ result.save("out.jpg")""",
 network = backbone.create("{network}", num_classes={classes}, weights="backbone.safetensors").eval()
 logits = network(network.preprocessing(images))["logits"]  # images: (N, 3, H, W), values 0..255""",
 }
-TASKS = {"bbox": "detection", "segm": "detection", "keypoints": "detection", "sem_seg": "segmentation"}
 
 
-def write_card(folder: Path, classes: Sequence[str]) -> None:
+def write_card(folder: Path, task: str, classes: Sequence[str]) -> None:
     """Write README.md from what the run folder holds; the run has its results. A README.md of another's stays."""
     path = folder / CARD
     if os.path.lexists(path) and not (path.is_file() and path.read_bytes().startswith(MARK.encode())):
         return
-    write_text(path, card(read_run(folder, folder.resolve().name), classes, folder))
+    write_text(path, card(read_run(folder, folder.resolve().name), task, classes, folder))
 
 
-def card(run: FinishedRun, classes: Sequence[str], folder: Path) -> str:
-    """Return the card as Markdown."""
-    task = next((TASKS[name] for name in run.results if name in TASKS), "")
-    if not task:
-        task = "classification" if "MODEL.NUM_CLASSES" in run.config else "detection"
+def card(run: FinishedRun, task: str, classes: Sequence[str], folder: Path) -> str:
+    """Return the card as Markdown; `task` is as `TaskRun.task_name`."""
     network = str(run.config.get("MODEL.BACKBONE.NAME") or run.config.get("MODEL.NAME"))
-    architecture = run.config.get("MODEL.META_ARCHITECTURE") or run.config.get("MODEL.HEAD.NAME") or "classifier"
+    kinds = (run.config.get(f"MODEL.{key}") for key in ("META_ARCHITECTURE", "HEAD.NAME", "KIND"))
+    architecture = next(filter(None, kinds), "classifier")
     best = checkpoint.BEST if (folder / checkpoint.BEST).is_file() else checkpoint.FINAL
     sets = _sets(run.config)
     parts = [

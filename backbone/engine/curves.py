@@ -36,13 +36,18 @@ def write_curves(folder: Path) -> None:
 
 
 class CurvesPage(Hook):
-    """Keeps curves.html up to date: after each evaluation, and when the run ends."""
+    """Keeps curves.html up to date: after each evaluation, and where the run ends before its last step.
+
+    A run that has ended gets the page once more, with its results (`TaskRun.finish`).
+    """
 
     def after_evaluation(self, trainer: Run) -> None:
         if distributed.is_main():
             write_curves(trainer.settings.folder)
 
-    after_run = after_evaluation
+    def after_run(self, trainer: Run) -> None:
+        if not trainer.state.finished:
+            self.after_evaluation(trainer)
 
 
 def curves_page(run: FinishedRun) -> str:
@@ -56,7 +61,7 @@ def curves_page(run: FinishedRun) -> str:
     for name in names:
         if name not in (LOSS, *losses, "iteration", "data_share"):
             charts.append(_chart(OTHERS.get(name, name), {name: run.curve(name)}, len(charts)))
-    for kind, metrics in _metrics([run]).items():
+    for kind, metrics in _metrics(run).items():
         curves = {name: run.curve(f"{kind}/{name}") for name in metrics}
         charts.append(_chart(kind, curves, len(charts)))
     parts = [f"<p>{escape(run.state)}</p>", _SLIDER, f'<div class="panels">{"".join(charts)}</div>']
@@ -82,10 +87,10 @@ def comparison_page(runs: Sequence[FinishedRun]) -> str:
     return document("Runs", "\n".join(parts), style=STYLE, script=SCRIPT)
 
 
-def _metrics(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
+def _metrics(run: FinishedRun) -> dict[str, list[str]]:
     """Return the metrics of each kind of evaluation, without those of single classes."""
     found: dict[str, list[str]] = {}
-    for line in (line for run in runs for line in run.lines if LOSS not in line):
+    for line in (line for line in run.lines if LOSS not in line):
         for name in line:
             kind, _, metric = name.partition("/")
             single = "-" in metric or metric.startswith("AP_") or metric == "images"

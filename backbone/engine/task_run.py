@@ -36,6 +36,7 @@ class TaskRun(ABC):
     """A run in one process. A task's own class says what differs; what all tasks do alike stands here.
 
     Attributes:
+        task_name: "detection", "classification", ..., for people.
         trained: what --weights must be for an evaluation, in words.
         weight_keys: the config's keys that belong to weights.
         free_keys: keys that a resumed run may have otherwise, beside those of `resume.FREE_KEYS`.
@@ -46,6 +47,7 @@ class TaskRun(ABC):
         notes: lines for the plan.
     """
 
+    task_name: ClassVar[str]
     trained: ClassVar[str]
     weight_keys: ClassVar[WeightKeys]
     free_keys: ClassVar[Collection[str]] = frozenset()
@@ -209,7 +211,7 @@ class TaskRun(ABC):
             self.report(task, results, {**extra, "seconds": round(seconds, 1)})
             if not self.request.eval_only:
                 write_curves(self.request.folder)
-                write_card(self.request.folder, self.classes)
+                write_card(self.request.folder, self.task_name, self.classes)
             log.info("took %s", duration(seconds))
 
 

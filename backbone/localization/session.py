@@ -61,6 +61,7 @@ def run(request: Request, setup: Launch) -> None:
 class LocalizationRun(TaskRun):
     """See `TaskRun`."""
 
+    task_name = "localisation"
     trained = "a trained localisation network"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS

@@ -59,6 +59,7 @@ def check_batch(config: Any, processes: int) -> None:
 class SegmentationRun(TaskRun):
     """See `TaskRun`."""
 
+    task_name = "segmentation"
     trained = "a trained segmentation network"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS

@@ -64,6 +64,7 @@ def run(request: Request, setup: Launch) -> None:
 class DetectionRun(TaskRun):
     """See `TaskRun`. With SOLVER.SCHEME alternating, it trains in four steps."""
 
+    task_name = "detection"
     trained = "the checkpoint of a trained detector"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS

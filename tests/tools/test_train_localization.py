@@ -59,6 +59,8 @@ def test_from_a_classifier_to_the_servers_file(tool, shared_data, tmp_path):
     assert first["loc"]["images"] == 4 and set(first["loc"]) == {"true_class_error", "images", "accuracy"}
     trained = ("--eval-only", "--weights", "rpn/model_final.pth")
     dense = call("rpn_r101_dense", "dense", *trained)
+    card = (tmp_path / "rpn" / "README.md").read_text()
+    assert "resnet18 (rpn), localisation, 4 classes" in card and "loc/true_class_error" in card
     # The figure is that of the network's boxes, one image after the other.
     values = {
         **SMALL,
