@@ -22,6 +22,7 @@ from backbone.engine.session import default_output
 
 from ..data.catalog import known_sets
 from ..data.registered import is_registered
+from ..evaluation import IOU_TYPES
 from ..inference.detector import Detector, load_trained_detector
 from .session import make_request, run
 
@@ -55,7 +56,7 @@ class TrainingRun:
     def metrics(self) -> dict[str, dict[str, float]]:
         """The figures of the last evaluation, fractions: {"bbox": {"AP": ..., "AP50": ...}}; of several test sets,
         {"<set>/bbox": ...}."""
-        return {kind: figures for kind, figures in self.record.items() if kind.rpartition("/")[2] in ("bbox", "segm")}
+        return {kind: figures for kind, figures in self.record.items() if kind.rpartition("/")[2] in IOU_TYPES}
 
     @property
     def history(self) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from detection.data.mapper import Mapper, Resize
 from detection.data.sets import build_set, join_sets
 from detection.engine.model import fit_keypoints
 from detection.engine.session import run
+from detection.engine.training import TrainingRun
 from detection.evaluation import evaluate_coco, load_ground_truth
 from detection.export import export_detector
 from detection.inference.detector import load_trained_detector
@@ -108,6 +109,7 @@ def test_run_predict_and_export(trained, persons, tmp_path):
     results = json.loads((trained / "results.json").read_text())
     measured = [results["keypoints"][name] for name in ("AP", "AP50", "AP75", "APm", "APl", "AR")]
     assert measured == pytest.approx(figures_of(persons[0], predictions), abs=1e-9)
+    assert TrainingRun(trained, results, "cpu").metrics == {kind: results[kind] for kind in ("bbox", "keypoints")}
     assert "AP50" in results["bbox"] and (trained / "detections.jpg").is_file()
 
     detector = load_trained_detector(trained / "model_final.pth", "cpu")
