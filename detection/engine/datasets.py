@@ -100,11 +100,11 @@ def load_sets(
     """
     masks = config.MODEL.MASK_ON
     classes = classes or list(config.DATASETS.CUSTOM.CLASSES) or None
-    train = None
+    train, known = None, {}
     if training:
         if not config.DATASETS.TRAIN:
             raise ConfigError("DATASETS.TRAIN names no set")
-        own = {"classes": classes, "held_out": held_out}
+        own = {"classes": classes, "held_out": held_out, "known": known}
         names = [part for name in config.DATASETS.TRAIN for part in parts_of(name)]
         sources = [source_of(name, config) for name in names]
         train = _cached(
@@ -117,7 +117,7 @@ def load_sets(
             raise DataError(f"{train.name}: no image has an object to learn from")
         if train.keypoints is not None and not len(used_for_training(train, config)):
             raise DataError(f"{train.name}: no image has labelled keypoints to learn from")
-    own = {"classes": train.classes if train else classes, "held_out": held_out}
+    own = {"classes": train.classes if train else classes, "held_out": held_out, "known": known}
     test = [_load_test(source_of(name, config), config, **own) for name in config.DATASETS.TEST]
     sets = Sets(train, test)
     if not training and not test:
@@ -165,17 +165,11 @@ def _read_voc(source: Source, config: CfgNode) -> VocObjects:
     return read_split(source.voc, refuse_boxes=config.DATASETS.BAD_BOXES == "refuse")
 
 
-def _load(
-    source: Source,
-    config: CfgNode,
-    *,
-    masks: bool,
-    unlabelled: bool = False,
-    classes: Sequence[str] | None = None,
-    held_out: Sequence[str] | None = None,
-) -> tuple[DetectionSet, dict[str, Any]]:
-    """Read a set in COCO's form, or of one's own in any; with `unlabelled`, a file without annotations (as test-dev's)
-    has None for them."""
+# What was read and checked: data in COCO's form, its faults, the image folder, and whether it lists images alone.
+Content = tuple[dict[str, Any], list[Fault], Path, bool]
+
+
+def _read(source: Source, config: CfgNode, *, unlabelled: bool, classes: Sequence[str] | None) -> Content:
     if source.own is not None:
         own = read_place(source.own, classes)
         data, faults, folder = own.data, own.faults, own.folder
@@ -193,10 +187,34 @@ def _load(
         faults = [*faults, *check_coco(data, folder, source=str(source.json_file))]
     faults = _judge(faults, source, config)
     raise_on_errors(faults, str(source.json_file), flags=source.flags)
+    return data, faults, folder, lists_images_alone
+
+
+def _load(
+    source: Source,
+    config: CfgNode,
+    *,
+    masks: bool,
+    unlabelled: bool = False,
+    classes: Sequence[str] | None = None,
+    held_out: Sequence[str] | None = None,
+    known: dict[Path, Content],
+) -> tuple[DetectionSet, dict[str, Any]]:
+    """Read a set in COCO's form, or of one's own in any; with `unlabelled`, a file without annotations (as test-dev's)
+    has None for them.
+
+    Args:
+        known: what DATASETS.CUSTOM.SPLIT divides, by its file: read once for both sides.
+    """
+    is_divided = bool(config.DATASETS.CUSTOM.SPLIT) and source.name in CUSTOM_SETS
+    content = known.get(source.json_file) or _read(source, config, unlabelled=unlabelled, classes=classes)
+    if is_divided:
+        known[source.json_file] = content
+    data, faults, folder, lists_images_alone = content
     difficult = [record for record in data["annotations"] if record.get("difficult")] if source.own else []
     for record in difficult:
         record["iscrowd"] = int(not config.DATASETS.VOC_DIFFICULT or unlabelled)
-    if config.DATASETS.CUSTOM.SPLIT and source.name in CUSTOM_SETS:
+    if is_divided:
         names = [record["file_name"] for record in data["images"]]
         chosen = held_out or choose_images(names, config.DATASETS.CUSTOM.SPLIT, config.SEED)
         data = keep_images(data, set(chosen), held_out=source.name == "custom_val")

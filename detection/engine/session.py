@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from backbone.engine.arguments import overrides_of, request_of
 from backbone.engine.processes import Launch
 from backbone.engine.record import CONFIG
 from backbone.engine.session import Request
+from backbone.engine.starting_weights import StartingWeights
 from backbone.engine.task_run import TaskRun, start
 
 from ..config import load_config
@@ -89,7 +91,7 @@ class DetectionRun(TaskRun):
         custom, request = self.config.DATASETS.CUSTOM, self.request
         learned = None
         if request.eval_only and custom.VAL and not custom.CLASSES:
-            learned = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART).classes
+            learned = self.opened_weights.classes
         held_out = read_held_out(request.folder) if request.resume and custom.SPLIT else None
         return load_sets(self.config, training=not request.eval_only, classes=learned, held_out=held_out)
 
@@ -119,8 +121,13 @@ class DetectionRun(TaskRun):
     def classes(self) -> list[str]:
         return self.sets.classes
 
+    @cached_property
+    def opened_weights(self) -> StartingWeights:
+        """What MODEL.WEIGHTS holds. The sets may ask for its classes before it is loaded; it is read once."""
+        return open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
+
     def read_weights(self):
-        weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
+        weights = self.opened_weights
         given = self.request.given
         check_kind(weights, self.config)
         wants = weights.wanted(given)

@@ -40,3 +40,9 @@ class Place:
     @property
     def title(self) -> str:
         return FORMS[self.form][0]
+
+    @property
+    def flags(self) -> str:
+        """Flags of tools/check_data.py that name this set."""
+        part = "val" if self.part == "val" else "train"
+        return f"--{part} {self.source}" + (f" --{part}-images {self.images}" if self.images else "")

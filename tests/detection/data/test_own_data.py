@@ -9,11 +9,14 @@ import own_forms
 import pytest
 from own_forms import CLASSES, OBJECTS, put
 
+import detection
 from backbone import DataError
 from detection.data.checks import check_coco, has_errors
 from detection.data.own import choose_images, find_place, has_part, keep_images, read_place
 from detection.data.own.writing import write_parts
 from detection.data.sets import build_set
+from detection.engine import datasets
+from detection.engine.own_sets import own_data_keys
 
 FORMS = {"coco": "COCO JSON", "voc": "PASCAL VOC XML", "yolo": "YOLO txt", "csv": "CSV"}
 
@@ -195,6 +198,28 @@ def test_the_sides_of_a_split_share_nothing_and_miss_nothing():
     assert [[image["file_name"] for image in side["images"]] for side in sides] == [["b.jpg"], ["a.jpg", "c.jpg"]]
     assert np.sum([len(side["annotations"]) for side in sides]) == len(data["annotations"])
     assert sides[0]["annotations"] == [item for item in data["annotations"] if item["image_id"] == 8]
+
+
+@pytest.mark.parametrize("name", ["cvat_coco", "roboflow_voc", "roboflow_yolo", "roboflow_csv"])
+def test_a_set_that_is_divided_is_read_once(name, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(datasets, "read_place", lambda *given: read.append(given) or read_place(*given))
+    path = own_forms.WRITERS[name](tmp_path)
+    keys = own_data_keys(train=str(path), split=0.34)
+    sets = datasets.load_sets(detection.get_config("mini_faster_rcnn_r18.yaml", keys), training=True)
+    assert len(read) == 1
+    sides = [sets.train, sets.test[0].images]
+    assert sorted(Path(file).name for side in sides for file in side.files) == list(OBJECTS)
+    for side in sides:
+        written = [(CLASSES.index(what), *box) for file in side.files for what, box in OBJECTS[Path(file).name]]
+        assert [(label, *box) for label, box in zip(side.labels.tolist(), side.boxes.tolist())] == written
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_the_flags_of_a_place_lead_to_it(part, tmp_path):
+    root = own_forms.WRITERS["roboflow_yolo"](tmp_path)
+    place = find_place(root, part, root)
+    assert place.flags == f"--{part} {place.source} --{part}-images {root}"
 
 
 @pytest.mark.parametrize("form", ["coco", "yolo", "voc"])
