@@ -39,7 +39,7 @@ def main() -> None:
             continue
         own = read_place(find_place(path, part, images), classes)
         faults = own.faults if own.data is None else [*own.faults, *check_coco(own.data, own.folder, source=path)]
-        raise_on_errors(faults, str(own.place.source), flags=f"--train {own.place.source}")
+        raise_on_errors(faults, str(own.place.source), flags=own.place.flags)
         parts[part] = own
         if own.place.form != "coco":
             classes = [category["name"] for category in own.data["categories"]]

@@ -39,9 +39,11 @@ class Source:
 
     @property
     def flags(self) -> str:
-        """Flags of tools/check_data.py that name this set."""
+        """Flags of tools/check_data.py that name this set; "" where it cannot read it."""
+        if self.registered:
+            return ""
         if self.own is not None:
-            return f"--train {self.own.source}" + (f" --train-images {self.own.images}" if self.own.images else "")
+            return self.own.flags
         return f"--json {self.json_file} --images {self.image_folder}"
 
 

@@ -61,7 +61,7 @@ def read_truth(path: Path, folder: Path | None = None, classes: Sequence[str] | 
     faults = list(own.faults)
     if own.data is not None:
         faults += check_coco(own.data, own.folder, source=str(own.place.source))
-    raise_on_errors(faults, str(own.place.source))
+    raise_on_errors(faults, str(own.place.source), flags=own.place.flags)
     truth = Truth(path, own.data, build_set(own.data, name=path.name, folder=own.folder))
     if not len(truth.images):
         raise DataError(f"{path}: has no images; give another --gt")

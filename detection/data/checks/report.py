@@ -23,7 +23,7 @@ def raise_on_errors(faults: Sequence[Fault], source: str, *, flags: str | None =
 
     Args:
         source: the JSON file or what else has the annotations, for the message.
-        flags: of tools/check_data.py, for this set.
+        flags: of tools/check_data.py, for this set; "" where it cannot read it.
 
     Raises:
         DataError: there are errors; the one line names the first, how many more there are, and what to do.
@@ -33,23 +33,24 @@ def raise_on_errors(faults: Sequence[Fault], source: str, *, flags: str | None =
         return
     first, more = errors[0], sum(fault.count for fault in errors) - 1
     others = f" (and {count(more, 'more error')})" if more else ""
-    flags = flags or f"--json {source} --images FOLDER"
-    whole = f"run tools/check_data.py {flags} for the whole report"
-    raise DataError(f"{source}: {first.kind}: {first.examples[0]}{others}; {first.mend}; {whole}")
+    flags = f"--json {source} --images FOLDER" if flags is None else flags
+    whole = f"; run tools/check_data.py {flags} for the whole report" if flags else ""
+    raise DataError(f"{source}: {first.kind}: {first.examples[0]}{others}; {first.mend}{whole}")
 
 
 def warnings_line(faults: Sequence[Fault], flags: str) -> str:
     """Return one line on the warnings: how many there are, the first, and where to read on; "" without any.
 
     Args:
-        flags: of tools/check_data.py, for this set.
+        flags: as of `raise_on_errors`.
     """
     found = [fault for fault in faults if fault.severity == WARNING]
     if not found:
         return ""
-    number, whole = sum(fault.count for fault in found), as_typed("tools/check_data.py")
+    number = sum(fault.count for fault in found)
+    whole = f"; {as_typed('tools/check_data.py')} {flags}" if flags else ""
     first = f"{found[0].kind} first ({found[0].examples[0]})"
-    return f"{count(number, 'warning')} of the data check, {first}; {whole} {flags}"
+    return f"{count(number, 'warning')} of the data check, {first}{whole}"
 
 
 def counts_of(data: object) -> dict[str, int]:

@@ -235,6 +235,8 @@ def test_a_set_made_by_hand_trains_and_tests(own_sets, tmp_path):
         (lambda record: record["annotations"][0].update(category_id=7), "no 7"),
         (lambda record: record["annotations"][0].update(bbox=[1, 2, 3]), "own_hand: a record is not"),
         (lambda record: record.update(file_name="/no/such.jpg"), "/no: no such folder"),
+        # check_data.py cannot read it.
+        (lambda record: record["annotations"][0].update(bbox=[10, 20, 10, 90]), "(?s)empty-box(?!.*check_data)"),
     ],
 )
 def test_records_that_are_wrong_are_named(own_sets, monkeypatch, change, said):
