@@ -47,7 +47,7 @@ UNUSED = {
 WITHOUT_REGIONS = "RetinaNet has neither an RPN nor heads on regions"
 UNUSED_BY = {
     "GeneralizedRCNN": {"MODEL.RETINANET.": "MODEL.META_ARCHITECTURE RetinaNet reads it"},
-    "RetinaNet": {
+    RETINANET: {
         **dict.fromkeys(("MODEL.RPN.", "MODEL.PROPOSAL_GENERATOR.", "MODEL.ROI_HEADS."), WITHOUT_REGIONS),
         **dict.fromkeys(("MODEL.ROI_BOX_HEAD.", "MODEL.ROI_BOX_CASCADE_HEAD."), WITHOUT_REGIONS),
         **dict.fromkeys(("MODEL.MASK_ON", "MODEL.ROI_MASK_HEAD."), "RetinaNet has no masks"),

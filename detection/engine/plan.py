@@ -98,7 +98,7 @@ def schedule_line(config: CfgNode, images: DetectionSet) -> str:
 
 def recipe_for(config: CfgNode) -> str:
     """Return the config that fine-tunes a detector of this kind on a small set."""
-    if config.MODEL.META_ARCHITECTURE == "RetinaNet":
+    if is_retinanet(config):
         return "finetune_retinanet_r50_fpn.yaml"
     return f"finetune_{'mask' if config.MODEL.MASK_ON else 'faster'}_rcnn_r50_fpn.yaml"
 
