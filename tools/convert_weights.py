@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from backbone.common.cli import Parser, run
 from backbone.common.errors import UserError
@@ -44,18 +45,20 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    from backbone.weights import MisfitError, convert, open_weights
+    from backbone.weights import MisfitError, convert, interpret, read_file
 
+    weights = None
     if arguments.to in DETECTORS and arguments.part is None and not arguments.backbone_only:
         if arguments.source.startswith(("detectron2:", "torchvision:")):
             refuse_unknown_detector(arguments.source)
-        beside = open_weights(arguments.source).beside
-        if any(name.startswith(HEADS) for name in beside) and is_detector(arguments.source):
-            convert_detector(arguments)
+        read = read_file(arguments.source)
+        weights = interpret(*read, arguments.source)
+        if any(name.startswith(HEADS) for name in weights.beside) and is_detector(read[0], arguments.source):
+            convert_detector(arguments, read)
             return
     try:
         done = convert(
-            arguments.source,
+            weights or arguments.source,
             arguments.target,
             arguments.to,
             architecture=arguments.backbone,
@@ -65,10 +68,10 @@ def main() -> None:
     except MisfitError as error:
         print(error.report.table())
         raise
-    read = done.read
-    print(f"{arguments.source}: {read.kind} file, {read.layout} layout, {count(len(read.loaded), 'tensor')}")
+    report = done.read
+    print(f"{arguments.source}: {report.kind} file, {report.layout} layout, {count(len(report.loaded), 'tensor')}")
     print(f"network: {done.architecture}")
-    print(f"known of the weights: {read.weight_metadata}")
+    print(f"known of the weights: {report.weight_metadata}")
     for note in done.notes:
         print(f"note: {note}")
     print(f"{arguments.target}: {arguments.to} layout, {count(done.tensors, 'tensor')}, read back and found equal")
@@ -79,28 +82,27 @@ def refuse_unknown_detector(name: str) -> None:
     import detection
 
     detection.register()
-    from detection.weights.detectron2_files import refuse_zoo_name
+    from detection.weights.projects import refuse_name
 
     try:
-        refuse_zoo_name(name)
+        refuse_name(name)
     except UserError as error:
         raise type(error)(f"{error}; {BACKBONE_ONLY}") from None
 
 
-def is_detector(source: str) -> bool:
-    """Whether a file is a whole detector: it carries our config, or its names are those of a project's detectors."""
+def is_detector(content: Any, source: str) -> bool:
+    """Whether a file's content is a whole detector: it has our config, or the names of a project's detectors."""
     import detection
 
     detection.register()
-    from backbone.weights import find_state_dict, read_file
+    from backbone.weights import find_state_dict
     from detection.weights.projects import layout_of
 
-    content, _ = read_file(source)
     has_config = isinstance(content, dict) and isinstance(content.get("config"), str)
     return has_config or layout_of(find_state_dict(content, source)) is not None
 
 
-def convert_detector(arguments: Namespace) -> None:
+def convert_detector(arguments: Namespace, read: tuple[Any, dict[str, str]]) -> None:
     if arguments.backbone is not None:
         raise UserError(
             f"--backbone {arguments.backbone}: {arguments.source} is a whole detector, whose config names its network; "
@@ -118,20 +120,20 @@ def convert_detector(arguments: Namespace) -> None:
     write = getattr(import_module(f"detection.export.{module}"), function)
     start_logging(None, quiet=True)
     try:
-        detector = load_trained_detector(arguments.source, "cpu")
+        detector = load_trained_detector(arguments.source, "cpu", read=read)
         done = write(detector, arguments.target, overwrite=arguments.force)
     except UserError as error:
         hint = "" if "--backbone-only" in str(error) else f"; {BACKBONE_ONLY}"
         raise type(error)(f"{error}{hint}") from None
-    read = open_starting_weights(arguments.source)
-    foreign = isinstance(read, ForeignDetector)
-    translation = read.translation.then(done.translation) if foreign else done.translation
-    former = read.project if foreign else "here"
+    weights = open_starting_weights(arguments.source, read=read)
+    foreign = isinstance(weights, ForeignDetector)
+    translation = weights.translation.then(done.translation) if foreign else done.translation
+    former = weights.project if foreign else "here"
     kind, network = kind_of(detector.config), detector.config.MODEL.BACKBONE.NAME
     classes = count(len(detector.classes), "class", "classes")
     print(f"{arguments.source}: {f'{former}: ' if foreign else ''}{kind} on {network}, {classes}")
     print(table(translation.rows(), (former, arguments.to, "tensors", "what was done"), limit=None))
-    for note in (*read.notes, *done.notes):
+    for note in (*weights.notes, *done.notes):
         print(f"note: {note}")
     tensors = count(done.tensors, "tensor")
     print(f"{arguments.target}: {arguments.to}'s detector, {tensors}, {done.checked}")

@@ -198,6 +198,7 @@ def open_starting_weights(
     is_whole: Callable[[Mapping[str, Tensor]], bool],
     part: str = "",
     of_others: Callable[[Any, Mapping[str, Tensor], str], StartingWeights | None] | None = None,
+    read: tuple[Any, Mapping[str, str]] | None = None,
 ) -> StartingWeights:
     """Read a whole model's checkpoint, or a backbone's weights of any kind and layout.
 
@@ -205,11 +206,12 @@ def open_starting_weights(
         is_whole: whether tensors of these names are a whole model's.
         part: which of several networks in the file, MODEL.WEIGHTS_PART; "" for the only one, or a whole model.
         of_others: makes starting weights of another project's whole model, of content, tensors and path; or None.
+        read: what `read_file` returned for `path`, where it is read already.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
     """
-    content, text = read_file(path)
+    content, text = read_file(path) if read is None else read
     tensors = find_state_dict(content, path)
     if all(name.startswith(PARALLEL) for name in tensors):
         tensors = {name.removeprefix(PARALLEL): value for name, value in tensors.items()}

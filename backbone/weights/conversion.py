@@ -10,7 +10,7 @@ import torch
 
 from ..common.errors import WeightsError
 from ..common.files import write_whole
-from .content import open_weights
+from .content import WeightsFile, open_weights
 from .identify import build, candidates
 from .layouts import writable_layout
 from .load import load_weights
@@ -38,7 +38,7 @@ class Conversion:
 
 
 def convert(
-    source: str | Path,
+    source: str | Path | WeightsFile,
     target: str | Path,
     layout: str,
     *,
@@ -51,7 +51,7 @@ def convert(
     The new file is read back and compared before it takes its name.
 
     Args:
-        source: a path, or a name or URL as in `sources`.
+        source: a path, or a name or URL as in `sources`, or what `open_weights` made of it.
         architecture: the network; found from the file where it is not given.
         part: which of several networks in the source, as in `open_weights`.
 
@@ -59,14 +59,14 @@ def convert(
         WeightsError: the source cannot be read or does not fit, the target cannot hold it, or exists without
             `overwrite`.
     """
-    file, target = resolve(source), Path(target)
+    file, target = resolve(source.source if isinstance(source, WeightsFile) else source), Path(target)
     write = writer_for(target)
     container = writable_layout(layout).container
     if target.exists() and file.exists() and os.path.samefile(file, target):
         raise WeightsError(f"{target}: this is the file to read, which stays as it is; give another name")
     if target.exists() and not overwrite:
         raise WeightsError(f"{target}: exists already; --force writes over it")
-    weights = open_weights(source, part=part)
+    weights = source if isinstance(source, WeightsFile) else open_weights(source, part=part)
     name, *others = [architecture] if architecture else candidates(weights)
     network = build(weights, name)
     read = load_weights(network, weights)

@@ -23,15 +23,15 @@ from backbone.engine.image_progress import ImageProgress
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
 from backbone.engine.starting_weights import StartingWeights
-from backbone.weights import read_file
 
 from ..config import check, default_config, load_config
 from ..config.names import classes_key
 from ..modeling.build import build
-from ..weights.detectron2_files import named_classes, number_of_classes, refuse_zoo_name
+from ..weights.detectron2_files import named_classes, number_of_classes
 from ..weights.foreign import ForeignDetector
 from ..weights.keys import WEIGHT_KEYS
 from ..weights.load import load_detector, open_starting_weights
+from ..weights.projects import read_known
 from .detections import Detections
 from .fast import state_of
 from .given import Given, is_several, pixels_of
@@ -133,7 +133,12 @@ class Detector:
 
 
 def load_trained_detector(
-    path: str | Path, device: str | None = None, overrides: Sequence[object] = (), config: str | Path | None = None
+    path: str | Path,
+    device: str | None = None,
+    overrides: Sequence[object] = (),
+    config: str | Path | None = None,
+    *,
+    read: tuple[Any, dict[str, str]] | None = None,
 ) -> Detector:
     """Build the detector of a checkpoint of this project, whose config is in it, or of another project's file.
 
@@ -143,32 +148,31 @@ def load_trained_detector(
         device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
         overrides: KEY, VALUE, ... of the config's TEST section and its like; they are checked as for a training.
         config: for a file that carries none, as of `detection.get_config`.
+        read: see `open_starting_weights`.
 
     Raises:
         WeightsError: no such checkpoint, or it carries no config and classes.
         ConfigError: its config is none of ours, or an override is wrong or not what the weights were trained with.
         RunError: the device is not there.
     """
-    refuse_zoo_name(str(path))
-    content, _ = read_file(path)
-    if isinstance(content, dict) and isinstance(content.get("config"), str):
-        content = checkpoint.checked(content, path)
+    read = read_known(str(path)) if read is None else read
+    content = read[0]
+    carries = isinstance(content, dict) and isinstance(content.get("config"), str)
+    if carries:
+        checkpoint.checked(content, path)
         if config is not None:
             raise ConfigError(f"--config {config}: {path} carries its own config; KEY VALUE pairs change it")
         made, names, ids = _of_checkpoint(content, str(path))
-        weights, wants = str(path), WEIGHT_KEYS.of_checkpoint(content, str(path))
-    else:
-        weights = open_starting_weights(str(path))
+    weights = open_starting_weights(str(path), read=read)
+    if not carries:
         made, names, ids = _of_foreign(weights, config)
-        wants = None
     trained = made.clone()
     made.MODEL.DEVICE = default_config().MODEL.DEVICE
     given = set(merge_overrides(made, overrides))
     if device is not None:
         made.MODEL.DEVICE = device
     check(made, trained, given, "command line")
-    wants = wants if wants is not None else weights.wanted(given)
-    resolved, _ = WEIGHT_KEYS.resolve(made, wants, str(path), given)
+    resolved, _ = WEIGHT_KEYS.resolve(made, weights.wanted(given), str(path), given)
     check_device(resolved.MODEL.DEVICE)
     check_ensemble(resolved)
     resolved.freeze()

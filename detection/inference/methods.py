@@ -16,7 +16,8 @@ from ..config import default_config
 from ..config.methods import methods_on
 from ..modeling.build import build
 from ..modeling.testing import Network, Pipeline, methods_of
-from ..weights.load import load_detector
+from ..weights.load import load_detector, open_starting_weights
+from ..weights.projects import read_known
 from .fast import fast_copy
 
 
@@ -51,7 +52,8 @@ def load_network(path: str, config: CfgNode, classes: Sequence[str], *, compiled
     Raises:
         WeightsError, DataError: as in `as_tested`.
     """
-    content = checkpoint.load(path)
+    read = read_known(path)
+    content = checkpoint.checked(read[0], path)
     named = list(content.get("metadata", {}).get("classes", []))
     if named and named != list(classes):
         raise DataError(f"TEST.ENSEMBLE: {path} was trained on other classes: {', '.join(map(str, named[:4]))}, ...")
@@ -63,6 +65,6 @@ def load_network(path: str, config: CfgNode, classes: Sequence[str], *, compiled
     own.MODEL.DEVICE = config.MODEL.DEVICE
     own.freeze()
     model = build(own)
-    load_detector(model, path)
+    load_detector(model, open_starting_weights(path, read=read))
     fast = fast_copy(model, config.TEST.PRECISION, compile=compiled)
     return Network(fast, reverse_channels=own.INPUT.FORMAT != config.INPUT.FORMAT)

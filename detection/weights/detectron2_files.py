@@ -11,10 +11,8 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.data import MetadataCatalog
 from torch import Tensor
 
-from backbone import ConfigError
 from backbone.engine.config import get, put
 from backbone.engine.starting_weights import classes_in
-from backbone.weights.zoo_list import torchvision_network
 
 from ..config.detectron2_config import from_detectron2, to_detectron2, zoo_config, zoo_names
 from ..config.load import ZOO, load_config
@@ -47,6 +45,10 @@ class Detectron2Layout(DetectorLayout):
 
     project = "detectron2"
     suffixes = (".pkl", ".pth")
+
+    def refuse_name(self, source: str) -> None:
+        if zoo_name(source):
+            load_config(source)
 
     def recognise(self, names: Collection[str]) -> bool:
         return has_detectron2_names(names)
@@ -185,22 +187,6 @@ def named_classes(config: CfgNode, tensors: Mapping[str, Tensor]) -> tuple[list[
         return [], []
     ids = known.get("thing_dataset_id_to_contiguous_id") or {index + 1: index for index in range(len(names))}
     return names, sorted(ids, key=ids.get)
-
-
-def refuse_zoo_name(source: str) -> None:
-    """Raise ConfigError for a name of a zoo whose detector has no counterpart here, before it is fetched."""
-    if zoo_name(source):
-        load_config(source)
-    zoo, _, model = source.partition(":")
-    model = model.partition(":")[0]
-    if zoo == "torchvision" and torchvision_network(model) is None:
-        from torchvision.models import detection, list_models
-
-        if model in list_models(module=detection):
-            raise ConfigError(
-                f"{source}: no detector of this kind here; of torchvision's, Faster and Mask R-CNN and RetinaNet on "
-                "ResNets are read"
-            )
 
 
 def _is_retinanet(tensors: Mapping[str, Tensor]) -> bool:

@@ -122,6 +122,9 @@ class DetectorLayout(ABC):
     project: str
     suffixes: tuple[str, ...] = (".pth",)
 
+    def refuse_name(self, source: str) -> None:  # noqa: B027  (not every project has a zoo)
+        """Raise ConfigError for a name in this project's zoo whose detector has no counterpart here."""
+
     @abstractmethod
     def recognise(self, names: Collection[str]) -> bool:
         """Whether tensors of these names are a detector's of this project, or half of one."""

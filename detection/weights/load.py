@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from detectron2.config import CfgNode
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from ..modeling.backbone import network_of
 from ..modeling.layers import layers_of
 from . import projects
 from .classes import map_classes, map_heads
-from .detectron2_files import number_of_classes, refuse_zoo_name
+from .detectron2_files import number_of_classes
 from .detectron2_names import REGIONS, RETINANET_HEAD, res5_as_in
 from .foreign import ForeignDetector
 from .keys import WEIGHT_KEYS
@@ -37,16 +38,22 @@ def is_detector(tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
-def open_starting_weights(path: str, part: str = "") -> StartingWeights:
+def open_starting_weights(
+    path: str, part: str = "", *, read: tuple[Any, dict[str, str]] | None = None
+) -> StartingWeights:
     """Read a detector's checkpoint, ours or another project's, or a backbone's weights of any kind and layout.
+
+    Args:
+        part: see `starting_weights.open_starting_weights`.
+        read: what `projects.read_known` returned for `path`, where it is read already.
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
         ConfigError: it is a name of detectron2's zoo whose detector has no counterpart here.
     """
-    if not part:
-        refuse_zoo_name(path)
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, projects.interpret)
+    if read is None and not part:
+        read = projects.read_known(path)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, is_detector, part, projects.interpret, read)
 
 
 def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadReport:

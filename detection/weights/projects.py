@@ -7,12 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
+from backbone.weights import read_file
+
 from .detectron2_files import Detectron2Layout
 from .foreign import DetectorLayout, ForeignDetector
 from .mmdetection_files import MMDetectionLayout
 from .torchvision_files import TorchvisionLayout
 
 LAYOUTS: tuple[DetectorLayout, ...] = (Detectron2Layout(), MMDetectionLayout(), TorchvisionLayout())
+
+
+def refuse_name(source: str) -> None:
+    """Raise ConfigError for a name in a zoo whose detector has no counterpart here; nothing is fetched."""
+    for layout in LAYOUTS:
+        layout.refuse_name(source)
+
+
+def read_known(path: str) -> tuple[Any, dict[str, str]]:
+    """Return what `backbone.weights.read_file` does, unless `refuse_name` refuses it."""
+    refuse_name(path)
+    return read_file(path)
 
 
 def layout_of(names: Collection[str]) -> DetectorLayout | None:

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from torch import Tensor
+from torchvision.models import detection as models
+from torchvision.models import list_models
 
 from backbone import ConfigError, WeightsError
 from backbone.common.text import some
 from backbone.engine.config import get
+from backbone.weights.zoo_list import torchvision_network
 
 from . import torchvision_names as names
 from .foreign import DetectorLayout, ForeignDetector, Translation
@@ -32,9 +35,7 @@ ABSENT = -100.0
 
 def coco_labels() -> dict[str, int]:
     """Return the names of COCO's 80 classes with their labels among torchvision's 91."""
-    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
-
-    categories = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+    categories = models.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
     return {name: label for label, name in enumerate(categories) if label and name != "N/A"}
 
 
@@ -42,6 +43,15 @@ class TorchvisionLayout(DetectorLayout):
     """torchvision's Faster and Mask R-CNN and RetinaNet on ResNets with a pyramid, of either version."""
 
     project = "torchvision"
+
+    def refuse_name(self, source: str) -> None:
+        zoo, _, rest = source.partition(":")
+        model = rest.partition(":")[0]
+        if zoo == self.project and torchvision_network(model) is None and model in list_models(module=models):
+            raise ConfigError(
+                f"{source}: no detector of this kind here; of torchvision's, Faster and Mask R-CNN and RetinaNet on "
+                "ResNets are read"
+            )
 
     def recognise(self, found: Collection[str]) -> bool:
         return any(name.startswith((names.BODY, names.PYRAMID, *UNKNOWN)) for name in found)

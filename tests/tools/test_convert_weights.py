@@ -69,7 +69,7 @@ def test_a_backbone_out_of_a_detector(tool, tmp_path):
     assert set(torch.load("r18.pth")) == set(state)
 
 
-def test_a_whole_detector_of_torchvision(tool, tmp_path):
+def test_a_whole_detector_of_torchvision(tool, tmp_path, monkeypatch):
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -77,6 +77,8 @@ def test_a_whole_detector_of_torchvision(tool, tmp_path):
     parts = {"box_head": TwoMLPHead(256 * 49, 4), "box_predictor": FastRCNNPredictor(4, 4)}
     model = FasterRCNN(resnet_fpn_backbone(backbone_name="resnet18", weights=None), **parts)
     torch.save(model.state_dict(), "tv.pth")
+    read, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **keywords: read.append(Path(file).name) or load(file, **keywords))
     done = tool("convert_weights.py", "tv.pth", "again.pth", "--to", "torchvision")
     done.fine(
         "tv.pth: torchvision: Faster R-CNN on resnet18_fpn, 3 classes",
@@ -87,12 +89,16 @@ def test_a_whole_detector_of_torchvision(tool, tmp_path):
         "again.pth: torchvision's detector, ",
         "again.json: the names of its labels, and the call: FasterRCNN(backbone=resnet_fpn_backbone(",
     )
+    assert read.count("tv.pth") == 1
     model.load_state_dict(torch.load("again.pth"))
     convert = ("convert_weights.py", "tv.pth", "b.pth", "--to")
     tool(*convert, "torchvision", "--backbone", "resnet18").mistake("--backbone resnet18: tv.pth is a whole detector")
     tool(*convert, "detectron2").mistake("detectron2 does not know anchors as torchvision's", "--backbone-only")
     assert not Path("b.pth").exists() and not Path("b.yaml").exists()
     tool(*convert, "torchvision", "--backbone-only").fine("network: resnet18", "b.pth: torchvision layout")
+    read.clear()
+    tool("convert_weights.py", "b.pth", "c.pth", "--to", "torchvision").fine("network: resnet18")
+    assert read.count("b.pth") == 1
 
 
 def test_the_network_by_name(tool, source):
