@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.common.errors import DataError
-from backbone.common.images import is_image_name, list_images
+from backbone.common.images import find_images, is_image_name, list_images
 from backbone.common.reading import read_lines
 
 from ..sets import first_difference
@@ -77,7 +77,7 @@ def _images_at(entry: Path, source: Path) -> list[Path]:
     if entry.is_dir():
         if not list_images(entry) and (entry / "images").is_dir():
             entry = entry / "images"
-        return [Path(parent, name) for parent, _, _ in sorted(os.walk(entry)) for name in list_images(parent)]
+        return find_images(entry)
     if not entry.is_file():
         raise DataError(f"{source}: {entry} does not exist; correct its path")
     return [_listed(entry, number, line) for number, line in enumerate(read_lines(entry), 1) if line]

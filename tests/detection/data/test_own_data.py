@@ -50,6 +50,12 @@ def test_polygons_of_yolo_become_masks_and_their_boxes(tmp_path):
     assert first["area"] == 48 * 36 / 2
 
 
+def test_images_in_hidden_folders_are_none_of_a_yolo_set(tmp_path):
+    root = own_forms.label_studio_yolo(tmp_path)
+    own_forms.write_images(root / "images/.ipynb_checkpoints")
+    assert len(read(root)) == 3
+
+
 def test_parts_are_found_in_every_layout(tmp_path):
     for name in ("roboflow_coco", "roboflow_voc", "roboflow_csv", "cvat_voc"):
         assert not has_part(own_forms.WRITERS[name](tmp_path / name), "val")
