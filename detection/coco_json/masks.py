@@ -144,6 +144,12 @@ def drawn(mask: object) -> object:
     return mask or None
 
 
+def polygon_area(polygon: Sequence[float]) -> float:
+    """Return the area of a polygon x, y, x, y, ... by the shoelace formula."""
+    x, y = np.array(polygon, np.float64).reshape(-1, 2).T
+    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+
+
 def check_segmentations(
     records: Records, indices: Sequence[int], sizes: Sequence[Size], values: Sequence[Any] | None = None
 ) -> list[Segmentation]:

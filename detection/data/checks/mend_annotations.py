@@ -10,7 +10,15 @@ from math import isfinite
 import numpy as np
 
 from ...coco_json.columns import four_numbers, number, numbers
-from ...coco_json.masks import areas_and_boxes, mask_faults, polygon_fault, suspects, to_run_lengths, wrong_totals
+from ...coco_json.masks import (
+    areas_and_boxes,
+    mask_faults,
+    polygon_area,
+    polygon_fault,
+    suspects,
+    to_run_lengths,
+    wrong_totals,
+)
 from .annotations import AREA_SLACK, areas_differ, look_like_corners, look_normalised, stand_out
 from .ids import fresh_ids, to_integer
 from .masks import keypoints_fault
@@ -209,15 +217,10 @@ def _mask_area(mask: object, box_area: float) -> float:
     """Return the area of a sound mask; the box's when there is none or it does not fit the box."""
     area = 0.0
     if isinstance(mask, list):
-        area = sum(map(_polygon_area, mask))
+        area = sum(map(polygon_area, mask))
     elif mask and isinstance(mask["counts"], list):
         area = sum(mask["counts"][1::2])
     return area if 0 < area <= box_area + AREA_SLACK else box_area
-
-
-def _polygon_area(polygon: list[float]) -> float:
-    x, y = np.array(polygon, np.float64).reshape(-1, 2).T
-    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
 
 
 def _mend_flag(record: dict, actions: Counter[str]) -> None:

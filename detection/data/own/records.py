@@ -10,6 +10,8 @@ from typing import Any
 from backbone.common.errors import DataError
 from backbone.common.text import nearest, some
 
+from ...coco_json.masks import polygon_area
+
 TURNED = 5  # EXIF orientations from 5 on exchange width and height
 ORIENTATION = 0x0112
 # Decimals of a pixel that are kept of shares of an image: with them, whole pixels come back as they were written.
@@ -76,12 +78,6 @@ class Records:
             "annotations": self.annotations,
             "categories": [{"id": index, "name": name} for name, index in ids.items()],
         }
-
-
-def polygon_area(points: Sequence[float]) -> float:
-    """Return the area of a polygon x, y, x, y, ... by the shoelace formula."""
-    xs, ys = points[::2], points[1::2]
-    return abs(sum(x * ys[i - 1] - xs[i - 1] * y for i, (x, y) in enumerate(zip(xs, ys)))) / 2
 
 
 def image_size(path: Path) -> tuple[int, int]:

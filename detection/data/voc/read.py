@@ -14,6 +14,7 @@ from backbone.common.errors import DataError
 from backbone.common.text import nearest
 from backbone.common.voc_annotation import Annotation, AnnotationFault, read_annotation
 
+from ..checks.files import Folder
 from .faults import Faults
 from .layout import VocSplit, read_ids
 
@@ -92,21 +93,11 @@ def _of_images(objects: VocObjects, rows: np.ndarray) -> VocObjects:
 def _check_images(split: VocSplit, ids: list[str], faults: Faults) -> None:
     if not split.images.is_dir():
         raise DataError(f"{split.images} does not exist; unpack the images of {split.folder.name} again")
-    there: dict[str, set[str]] = {}
+    # One look at a folder is faster than thousands at files.
+    folder = Folder(split.images)
     for name in ids:
-        folder, _, stem = name.rpartition("/")
-        if folder not in there:
-            there[folder] = _files_in(split.images / folder)
-        if f"{stem}{split.suffix}" not in there[folder]:
+        if not folder.has(f"{name}{split.suffix}"):
             faults.add("missing-image", f"{split.images / name}{split.suffix} does not exist")
-
-
-def _files_in(folder: Path) -> set[str]:
-    """Return the names of a folder's files, none where it is not there. One look is faster than thousands at files."""
-    if not folder.is_dir():
-        return set()
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
 
 
 def _read_all(split: VocSplit, ids: list[str], faults: Faults) -> dict[str, Annotation]:
