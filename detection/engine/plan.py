@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from detectron2.config import CfgNode
 from torch import nn
 
@@ -23,12 +24,11 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
     if sets.test:
         rows.append(("", f"tested in {config.TEST.PRECISION} (TEST.PRECISION)"))
     if sets.train is not None:
-        rows += [
-            ("batch", _batch(config)),
-            *_sampling(sets.train, config),
-            ("schedule", schedule_line(config, sets.train)),
-        ]
-        notes = [*page.schedule_notes(config, images_of_an_epoch(sets.train, config), recipe_for(config)), *notes]
+        # Of a large set, it takes seconds.
+        repeats = repeats_of(sets.train, config)
+        number = _images_of_an_epoch(sets.train, config, repeats)
+        rows += [("batch", _batch(config)), *_sampling(repeats, config), ("schedule", schedule_line(config, number))]
+        notes = [*page.schedule_notes(config, number, recipe_for(config)), *notes]
     return page.page(config, rows, notes)
 
 
@@ -81,8 +81,7 @@ def _batch(config: CfgNode) -> str:
     return f"{page.batch(config)}; {size}; {page.loaders(config)}"
 
 
-def _sampling(images: DetectionSet, config: CfgNode) -> list[tuple[str, str]]:
-    repeats = repeats_of(images, config)
+def _sampling(repeats: np.ndarray | None, config: CfgNode) -> list[tuple[str, str]]:
     if repeats is None:
         return []
     more = count(int((repeats > 1).sum()), "image")
@@ -90,10 +89,9 @@ def _sampling(images: DetectionSet, config: CfgNode) -> list[tuple[str, str]]:
     return [("sampling", f"{text} (DATALOADER.REPEAT_THRESHOLD {config.DATALOADER.REPEAT_THRESHOLD:g})")]
 
 
-def schedule_line(config: CfgNode, images: DetectionSet) -> str:
-    """Return iterations, epochs and learning rate in words."""
-    length = page.length(config, images_of_an_epoch(images, config))
-    return f"{length}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
+def schedule_line(config: CfgNode, images: int) -> str:
+    """Return iterations, epochs and learning rate in words; `images` are those of an epoch."""
+    return f"{page.length(config, images)}; lr {config.SOLVER.BASE_LR:.4g}, {page.course(config.SOLVER)}"
 
 
 def recipe_for(config: CfgNode) -> str:
@@ -105,5 +103,8 @@ def recipe_for(config: CfgNode) -> str:
 
 def images_of_an_epoch(images: DetectionSet, config: CfgNode) -> int:
     """Return the images of an epoch."""
-    repeats = repeats_of(images, config)
+    return _images_of_an_epoch(images, config, repeats_of(images, config))
+
+
+def _images_of_an_epoch(images: DetectionSet, config: CfgNode, repeats: np.ndarray | None) -> int:
     return len(used_for_training(images, config)) if repeats is None else round(repeats.sum())

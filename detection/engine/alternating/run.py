@@ -28,7 +28,7 @@ from ...weights.load import StartingWeights, open_starting_weights
 from ..datasets import Sets
 from ..folder import ALL_FREE_KEYS, FREE_KEYS, RUN_FILES
 from ..model import prepare_for_training
-from ..plan import plan, schedule_line
+from ..plan import images_of_an_epoch, plan, schedule_line
 from ..results import report
 from ..scoring import best_of
 from ..task import DetectionTask
@@ -90,7 +90,7 @@ def _overview(config: CfgNode, sets: Sets, todo: list[Step], notes: list[str]) -
     regions = config_of(STEPS[-1], config).MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE
     fast = f"; Fast R-CNN's have {images} images of {regions} regions" if config.SOLVER.FAST_RCNN_IMAGES > 1 else ""
     lines = [
-        f"each step: {schedule_line(config, sets.train)}{fast}",
+        f"each step: {schedule_line(config, images_of_an_epoch(sets.train, config))}{fast}",
         *notes,
         f"output {config.OUTPUT_DIR}, a folder for each",
     ]
