@@ -110,13 +110,16 @@ def fix(args: argparse.Namespace, data: object, facts: dict | None) -> checks.Me
 
 
 def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
-    """Check a set of PASCAL VOC. The first fault of its annotations is the error; those of its images are reported."""
+    """Check a set of PASCAL VOC or ImageNet DET.
+
+    The first fault of its annotations is the error; those of its images are reported.
+    """
     from detection.data import checks
     from detection.data.voc import read_split
     from detection.data.voc.images import check_voc_images
 
     if args.fix:
-        raise DataError(f"--fix {args.fix}: mends JSON files; {args.dataset} is PASCAL VOC, mend its files themselves")
+        raise DataError(f"--fix {args.fix}: mends JSON files; {args.dataset} is {source.voc.title}, mend its files")
     objects = read_split(source.voc, refuse_boxes=True)
     faults = check_voc_images(objects, progress=True) if args.deep else []
     counts = {

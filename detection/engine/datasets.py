@@ -24,7 +24,7 @@ from ..data.proposals import Proposals
 from ..data.registered import is_registered, read_registered
 from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
-from ..data.voc import DetSplit, VocObjects, read_split
+from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
 
@@ -160,8 +160,8 @@ def _load_train(source: Source, config: CfgNode, *, masks: bool, **own: Any) -> 
 def _read_voc(source: Source, config: CfgNode) -> VocObjects:
     for key, what in (("MASK_ON", "masks"), ("KEYPOINT_ON", "keypoints")):
         if config.MODEL[key]:
-            whose = "ImageNet's" if isinstance(source.voc, DetSplit) else "PASCAL VOC's"
-            raise ConfigError(f"{source.name}: {whose} detection sets have no {what}; set MODEL.{key} False")
+            whose = f"the detection sets of {source.voc.title}"
+            raise ConfigError(f"{source.name}: {whose} have no {what}; set MODEL.{key} False")
     return read_split(source.voc, refuse_boxes=config.DATASETS.BAD_BOXES == "refuse")
 
 

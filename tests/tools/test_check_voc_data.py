@@ -61,7 +61,9 @@ def test_images_without_annotations(tool, year):
 
 
 def test_no_copy_is_mended(tool, year):
-    tool("check_data.py", *SET, "--fix", "mended.json").mistake("--fix mended.json", "voc_2012_trainval is PASCAL VOC")
+    tool("check_data.py", *SET, "--fix", "mended.json").mistake(
+        "--fix mended.json", "voc_2012_trainval is PASCAL VOC, mend its"
+    )
 
 
 def test_the_samples_are_fit(tool, shared_data):

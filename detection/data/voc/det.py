@@ -30,6 +30,7 @@ class DetSplit(VocSplit):
     Images of the folders ILSVRC2013_train_extra* are left out: they have no object to learn from.
     """
 
+    title: ClassVar[str] = "ImageNet DET"
     suffix: ClassVar[str] = ".JPEG"
     classes: ClassVar[tuple[str, ...]] = DET_CLASSES
     written: ClassVar[tuple[str, ...]] = DET_WNIDS

@@ -28,6 +28,7 @@ class VocSplit:
         folder: of the year; holds JPEGImages, Annotations and ImageSets.
         split: "trainval", "test", ...: the name of a file in ImageSets/Main.
         annotated: ground truth is expected; False for the test sets of the evaluation server.
+        title: of the data set.
         suffix: of the image files.
         classes: names of the classes, in their order; written: as the annotation files have them.
         first_pixel: what the annotation files count an image's first pixel as.
@@ -37,6 +38,7 @@ class VocSplit:
     folder: Path
     split: str
     annotated: bool = True
+    title: ClassVar[str] = "PASCAL VOC"
     suffix: ClassVar[str] = ".jpg"
     classes: ClassVar[tuple[str, ...]] = VOC_CLASSES
     written: ClassVar[tuple[str, ...]] = VOC_CLASSES
