@@ -92,9 +92,3 @@ def decode(reference: Tensor, deltas: Tensor) -> Tensor:
 
 def _centre(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
-
-
-def clip(boxes: Tensor, width: int, height: int) -> Tensor:
-    """Return boxes cut to an image."""
-    most = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), most)

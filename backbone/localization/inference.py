@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import nms
+from torchvision.ops import clip_boxes_to_image, nms
 
 from ..common.images import resize_image
 from ..engine.solver import device_of
-from .boxes import clip, decode, make_anchors
+from .boxes import decode, make_anchors
 from .networks import STRIDE
 from .samples import warp
 from .weights import Member
@@ -49,17 +49,17 @@ def propose(members: Sequence[Member], image: np.ndarray, classes: Sequence[int]
         scores (k, M) in 0..1 and boxes (k, M, 4) in pixels of the image, cut to it.
     """
     height, width = image.shape[:2]
+    device = device_of(config)
     scores, boxes = [], []
     for member in members:
         model = member.config.MODEL
         for pixels, x, y, across, down in views_of(image, config):
-            device = device_of(config)
             inputs = member.prepare(_to_tensor([pixels], device))
             logits, deltas = _run(member, inputs, torch.tensor([list(classes)], device=device), config)
             anchors = make_anchors(*logits.shape[-2:], STRIDE, model.ANCHOR_SIZES, model.ANCHOR_RATIOS)
             found = decode(torch.from_numpy(anchors).to(device), deltas[0])
             scale = found.new_tensor([across, down] * 2)
-            found = clip((found + found.new_tensor([x, y] * 2)) * scale, width, height)
+            found = clip_boxes_to_image((found + found.new_tensor([x, y] * 2)) * scale, (height, width))
             scores.append(logits[0].sigmoid().flatten(1))
             boxes.append(found.flatten(1, 3))
     return torch.cat(scores, 1), torch.cat(boxes, 1)
@@ -124,7 +124,7 @@ def _rescore(members: Sequence[Member], image: np.ndarray, regions: np.ndarray, 
             deltas[part] += moves.flatten(0, 4) / len(members)
     best = scores.argmax()
     moved = decode(torch.from_numpy(regions).to(device)[best], deltas[best])
-    return clip(moved, image.shape[1], image.shape[0]).cpu().numpy()
+    return clip_boxes_to_image(moved, image.shape[:2]).cpu().numpy()
 
 
 def _run(member: Member, inputs: Tensor, classes: Tensor, config: Any) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -85,7 +86,7 @@ def training_batches(
         yield LocalizationBatch(pixels.permute(0, 3, 1, 2), *targets)
 
 
-class _Samples(Dataset):
+class _Samples(Dataset, ABC):
     """Samples by (position, index); the position seeds the draws."""
 
     def __init__(self, images: BoxedImages, config: Any) -> None:
@@ -110,11 +111,11 @@ class _Samples(Dataset):
         arrays = (references.astype(np.float32), boxes.astype(np.float32))
         return view, int(self.images.labels[index]), places, positive, *arrays
 
+    @abstractmethod
     def view(
         self, image: np.ndarray, index: int, random: np.random.Generator, mirrored: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return the view, not yet mirrored, and the targets of LocalizationBatch, mirrored if asked for."""
-        raise NotImplementedError
 
 
 class Crops(_Samples):

@@ -9,12 +9,10 @@ from typing import Any
 
 from ..classification.networks import PAPER_CLASSES
 from ..classification.optimizer import make_optimizer
-from ..common.errors import ConfigError
 from ..common.files import write_text
 from ..common.text import count, table
 from ..engine import plan as page
 from ..engine.arguments import overrides_of, request_of
-from ..engine.config import put
 from ..engine.processes import Launch
 from ..engine.record import LOGGER
 from ..engine.results import TABLE, say_where, write_results, write_table
@@ -25,7 +23,7 @@ from .data import BoxedImages, open_sets
 from .evaluation import KIND, submission
 from .networks import LocalizationNetwork, build
 from .task import PROPOSALS_FILE, LocalizationTask, open_others
-from .weights import MODEL_KEYS, WEIGHT_KEYS, load_initial, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, as_trained, load_initial, load_whole, open_starting_weights
 
 log = logging.getLogger(LOGGER)
 # Keys of localisation that a resumed run may have otherwise.
@@ -91,20 +89,9 @@ class LocalizationRun(TaskRun):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         config, given = self.config, self.request.given
         config, notes = WEIGHT_KEYS.resolve(config, weights.wants, weights.source, given, assumed=weights.assumed)
-        if not (self.request.eval_only and weights.whole):
-            return config, weights, notes
-        facts = weights.metadata.get("model") or {}
-        if weights.metadata.get("kind", config.MODEL.KIND) != config.MODEL.KIND:
-            raise ConfigError(
-                f"{weights.source}: is a network of MODEL.KIND {weights.metadata['kind']}, the config's is "
-                f"{config.MODEL.KIND}; give the weights of the other run"
-            )
-        fitted = config.clone()
-        fitted.defrost()
-        for key in set(MODEL_KEYS) & set(facts) - set(given):
-            put(fitted, key, tuple(facts[key]) if isinstance(facts[key], list) else facts[key])
-        fitted.freeze()
-        return fitted, weights, notes
+        if self.request.eval_only and weights.whole:
+            config = as_trained(config, weights, config.MODEL.KIND, given)
+        return config, weights, notes
 
     def build(self) -> LocalizationNetwork:
         return build(self.config, len(self.classes))

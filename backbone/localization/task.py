@@ -29,7 +29,7 @@ from .boxes import encode
 from .data import BoxedImages
 from .evaluation import KIND, localization_errors
 from .inference import best_proposals, localize, propose, to_pixels
-from .networks import RCNN, LocalizationNetwork
+from .networks import RCNN, RPN, LocalizationNetwork
 from .samples import LocalizationBatch, training_batches
 from .weights import Member, facts_of, open_classifiers, open_trained, preprocessing_of
 
@@ -217,4 +217,4 @@ def open_others(config: Any, classes: Sequence[str], *, testing: bool) -> tuple[
     """Return the further networks of an ensemble, in a test, and the RPNs whose boxes R-CNN scores."""
     kind, test = config.MODEL.KIND, config.TEST
     others = [open_trained(path, config, classes, kind) for path in (test.ENSEMBLE if testing else ())]
-    return others, [open_trained(path, config, classes, "rpn") for path in (test.PROPOSERS if kind == RCNN else ())]
+    return others, [open_trained(path, config, classes, RPN) for path in (test.PROPOSERS if kind == RCNN else ())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..classification.session import prepare_for
 from ..common.errors import ConfigError, WeightsError
 from ..common.text import count
 from ..engine import starting_weights
-from ..engine.config import get, put
+from ..engine.config import fit, get, put
 from ..engine.starting_weights import StartingWeights, WeightKeys
 from ..networks import Backbone, find_architecture
 from ..networks.plain import load_plain
@@ -112,23 +112,33 @@ def open_trained(path: str, config: Any, classes: Sequence[str], kind: str) -> M
         ConfigError: it is of the other kind.
     """
     weights = open_starting_weights(path)
-    found = weights.metadata.get("kind", kind)
-    if found != kind:
-        raise ConfigError(f"{path}: is a network of MODEL.KIND {found}; one of {kind} belongs there")
-    own = WEIGHT_KEYS.resolve(config, weights.wants, path, ())[0].clone()
-    own.defrost()
-    facts = weights.metadata.get("model") or {}
-    for key in MODEL_KEYS:
-        if key in facts:
-            put(own, key, type(get(own, key))(facts[key]))
-    own.freeze()
+    own = as_trained(WEIGHT_KEYS.resolve(config, weights.wants, path, ())[0], weights, kind)
     network = build(own, len(classes))
     load_whole(network, weights, classes)
     return Member(network.eval(), preprocessing_of(own), own)
 
 
+def as_trained(config: Any, weights: StartingWeights, kind: str, given: Collection[str] = ()) -> Any:
+    """Return the config with the MODEL_KEYS that a whole network was trained with; the command line's, `given`, stay.
+
+    Raises:
+        ConfigError: it is not of this MODEL.KIND, or its file has a value that is none for its key.
+    """
+    found = weights.metadata.get("kind", kind)
+    if found != kind:
+        raise ConfigError(f"{weights.source}: is a network of MODEL.KIND {found}; one of {kind} belongs there")
+    facts = weights.metadata.get("model") or {}
+    own = config.clone()
+    own.defrost()
+    for key in MODEL_KEYS:
+        if key in facts and key not in given:
+            put(own, key, fit(facts[key], get(own, key), key, weights.source))
+    own.freeze()
+    return own
+
+
 def facts_of(config: Any) -> dict[str, Any]:
-    """Return what `open_trained` takes from a checkpoint's metadata."""
+    """Return what `as_trained` takes from a checkpoint's metadata."""
     values = {key: get(config, key) for key in MODEL_KEYS}
     return {"kind": config.MODEL.KIND, "model": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
