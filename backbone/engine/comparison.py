@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ..common.errors import RunError
 from ..common.reading import read_text
 from ..common.text import table
-from .config import read_yaml
+from .config import flat, read_yaml
 from .progress import duration
 from .record import CONFIG, LOSS, METRICS, RESULTS, read_metrics
 
@@ -119,7 +119,7 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     Raises:
         UserError: one of its files cannot be read.
     """
-    config = dict(_flat(read_yaml(folder / CONFIG)))
+    config = dict(flat(read_yaml(folder / CONFIG)))
     return FinishedRun(name, config, read_metrics(folder / METRICS), _read_results(folder / RESULTS))
 
 
@@ -133,15 +133,6 @@ def _read_results(path: Path) -> dict[str, Any]:
     if not isinstance(results, dict):
         raise RunError(f"{path}: no results of a run, but {type(results).__name__}")
     return results
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value)."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def figure_names(runs: Iterable[FinishedRun], most: int = 4) -> list[str]:

@@ -9,7 +9,7 @@ import ast
 import copy
 import os
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +325,15 @@ def brief(value: Any) -> str:
         return _repr.repr(value)
     except ValueError:
         return "a number of thousands of digits"
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values, those of sections."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def get(config: Any, key: str) -> Any:

@@ -8,13 +8,13 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..common.files import write_json
+from .config import flat
 from .record import LOGGER, RunLogger
 
 log = logging.getLogger(LOGGER)
@@ -84,8 +84,7 @@ class MlflowLogger(RunLogger):
     def config(self, values: dict[str, Any]) -> None:
         # A parameter cannot change: of a resumed run it is what the run began with.
         had = self.client.get_run(self.id).data.params
-        flat = {key: str(value)[:500] for key, value in _flat(values) if key not in had}
-        items = [self.Param(_allowed(key), value) for key, value in flat.items()]
+        items = [self.Param(_allowed(key), str(value)[:500]) for key, value in flat(values) if key not in had]
         for start in range(0, len(items), 100):
             self.client.log_batch(self.id, params=items[start : start + 100])
 
@@ -117,11 +116,3 @@ def _keep_id(folder: Path, service: str, number: str) -> None:
 def _allowed(name: str) -> str:
     """Return a name in the letters that MLflow takes."""
     return re.sub(r"[^\w\-. /]", "_", name, flags=re.ASCII)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

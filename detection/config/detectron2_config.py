@@ -10,11 +10,10 @@ from detectron2.config import CfgNode, get_cfg
 
 from backbone import ConfigError
 from backbone.common.text import nearest
-from backbone.engine.config import get, put
+from backbone.engine.config import flat, get, put
 from backbone.networks.architectures import ARCHITECTURES, Architecture
 
 from .defaults import default_config
-from .keys import flat
 from .names import FPN_SUFFIX, NORM_NAMES, P6P7_SUFFIX, architecture_of, is_retinanet
 
 ZOO_CONFIGS = Path(detectron2.__file__).parent / "model_zoo" / "configs"

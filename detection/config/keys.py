@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from detectron2.config import CfgNode
 
 from backbone import ConfigError
-from backbone.engine.config import get
+from backbone.engine.config import flat, get
 
 from .names import RETINANET, is_retinanet
 
@@ -114,15 +114,6 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
     if config.MODEL.KEYPOINT_ON:
         found["MODEL.ROI_KEYPOINT_HEAD.NAME"] = tuple(name for name, _ in ROI_KEYPOINT_HEAD_REGISTRY)
     return found
-
-
-def flat(config: CfgNode, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield dotted keys and values."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def instead_of(key: str, architecture: str = "GeneralizedRCNN") -> str | None:

@@ -12,13 +12,14 @@ from keypoint_set import SIGMAS, write_corners
 import detection
 from backbone import ConfigError
 from backbone.classification.config import default_config as classifiers_config
+from backbone.engine.config import flat
 from backbone.engine.processes import Launch
 from backbone.engine.session import Request
 from backbone.engine.solver import make_settings
 from backbone.segmentation.config import default_config as segmentation_config
 from detection.config import default_config
 from detection.config.checks import DERIVED
-from detection.config.keys import flat, idle_keys, instead_of
+from detection.config.keys import idle_keys, instead_of
 from detection.engine.session import run
 
 MINI = "mini_faster_rcnn_r18.yaml"
