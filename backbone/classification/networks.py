@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..common.errors import ConfigError, WeightsError
 from ..common.text import nearest
+from ..engine.defaults import network_keywords
 from ..engine.solver import device_of
 from ..engine.starting_weights import IMAGE_KEYS, WeightKeys
 from ..networks import Backbone, create, find_architecture, keywords_of
@@ -70,14 +71,9 @@ def build(config: Any) -> Backbone:
     """Build the network of MODEL with its classifier, on its device."""
     model = config.MODEL
     wanted = {
-        "norm": model.NORM,
+        **network_keywords(model),
         "num_classes": model.NUM_CLASSES,
         "out_features": ("logits",),
-        "shortcut": model.SHORTCUT or None,
-        "stride_in_1x1": model.STRIDE_IN_1X1,
-        "stem": model.STEM,
-        "average_down": model.AVERAGE_DOWN,
-        "checkpointing": model.CHECKPOINTING,
         "zero_init_residual": model.ZERO_INIT_RESIDUAL,
         "drop_path_rate": model.DROP_PATH_RATE,
     }

@@ -93,10 +93,10 @@ def _add_model(model: Any) -> None:
 
 
 def add_network_keys(model: Any) -> None:
-    """Add what `backbone.create` takes, in the names that classifiers and segmentation have for it."""
+    """Add what `backbone.create` takes, in the names that the tasks without detectron2 have for it."""
     # A network of `backbone.list_backbones()`.
     model.NAME = "resnet50"
-    # Normalisation: "bn", "sync_bn" or "gn"; for segmentation also "frozen_bn".
+    # Normalisation: "bn", "sync_bn" or "gn"; but for classifiers also "frozen_bn".
     model.NORM = "bn"
     # The stride of a bottleneck stands in its first 1x1 convolution (the paper), else in its 3x3 (torchvision).
     model.STRIDE_IN_1X1 = False
@@ -108,6 +108,18 @@ def add_network_keys(model: Any) -> None:
     model.AVERAGE_DOWN = False
     # Recompute each block in the backward pass: less memory, more time.
     model.CHECKPOINTING = False
+
+
+def network_keywords(model: Any) -> dict[str, Any]:
+    """Return the keywords of `networks.create` that the keys of `add_network_keys` stand for."""
+    return {
+        "norm": model.NORM,
+        "shortcut": model.SHORTCUT or None,
+        "stride_in_1x1": model.STRIDE_IN_1X1,
+        "stem": model.STEM,
+        "average_down": model.AVERAGE_DOWN,
+        "checkpointing": model.CHECKPOINTING,
+    }
 
 
 def add_data_keys(data: Any) -> None:

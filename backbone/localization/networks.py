@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..common.errors import ConfigError
+from ..engine.defaults import network_keywords
 from ..engine.solver import device_of
 from ..networks import Backbone, create, keywords_of
 
@@ -77,16 +78,7 @@ def build(config: Any, classes: int) -> LocalizationNetwork:
     model = config.MODEL
     if "stride_in_1x1" not in keywords_of(model.NAME) or "norm" not in keywords_of(model.NAME):
         raise ConfigError(f"MODEL.NAME {model.NAME}: localisation stands on a ResNet such as resnet101")
-    network = create(
-        model.NAME,
-        out_features=(STAGE,),
-        norm=model.NORM,
-        stride_in_1x1=model.STRIDE_IN_1X1,
-        stem=model.STEM,
-        shortcut=model.SHORTCUT or None,
-        average_down=model.AVERAGE_DOWN,
-        checkpointing=model.CHECKPOINTING,
-    )
+    network = create(model.NAME, out_features=(STAGE,), **network_keywords(model))
     anchors = len(model.ANCHOR_SIZES) * len(model.ANCHOR_RATIOS) if model.KIND == RPN else 1
     whole = LocalizationNetwork(network, classes, anchors, pool=model.KIND == RCNN)
     layout = torch.channels_last if model.CHANNELS_LAST else torch.contiguous_format

@@ -12,6 +12,7 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from ..common.errors import ConfigError
+from ..engine.defaults import network_keywords
 from ..engine.solver import device_of
 from ..networks import Backbone, create, keywords_of
 from ..networks.norm import synchronise_norm
@@ -93,14 +94,9 @@ def _build_backbone(config: Any) -> Backbone:
     return create(
         model.NAME,
         out_features=("res4", "res5") if model.HEAD.AUX_WEIGHT else ("res5",),
-        norm=model.NORM,
         freeze_at=model.FREEZE_AT,
         output_stride=model.OUTPUT_STRIDE,
         dilation_style=model.DILATION_STYLE,
-        stride_in_1x1=model.STRIDE_IN_1X1,
         ceil_pool=model.CEIL_POOL,
-        stem=model.STEM,
-        shortcut=model.SHORTCUT or None,
-        average_down=model.AVERAGE_DOWN,
-        checkpointing=model.CHECKPOINTING,
+        **network_keywords(model),
     )
