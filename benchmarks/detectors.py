@@ -15,10 +15,9 @@ from .scenes import coco_batches, drawn_batches
 from .stock import check_agreement, make_pair
 from .variants import PEER, Batches, Pair, Variant, Way, inference_variants, training_variants
 
-# Shorter side, batches in a round, and regions of the second stage (None: detectron2's own), by kind of device.
+# Shorter side and batches in a round, by kind of device.
 SHORTER = {"cuda": 800, "cpu": 800}
 BATCHES = {"cuda": 4, "cpu": 1}
-REGIONS: dict[str, int | None] = {"cuda": None, "cpu": None}
 HEADER = ("", "network", "precision", "ms an image", "images/s", "times detectron2", "MiB", "of detectron2's")
 
 
@@ -31,6 +30,7 @@ def measure(
     rounds: int,
     device: str,
     compiled: bool,
+    regions: int | None = None,
 ) -> Section:
     """Time one of `suite.DETECTORS`.
 
@@ -38,6 +38,7 @@ def measure(
         data_root: that holds COCO; None for drawn images.
         size: of drawn images, height and width; its smaller one is the shorter side of COCO's.
         compiled: also with torch.compile on the backbone.
+        regions: see `stock.stock_config`.
 
     Raises:
         RunError: detectron2's detector and ours do not agree.
@@ -45,7 +46,7 @@ def measure(
     """
     kind = torch.device(device).type
     batches, images = _batches(data_root, size, batch, kind)
-    pair = make_pair(name, batches[0], device, REGIONS[kind])
+    pair = make_pair(name, batches[0], device, regions)
     apart = check_agreement(pair, batches[0])
     notes = [
         "Same weights (random, frozen BN calibrated): losses and detections in float64 are "
@@ -64,7 +65,7 @@ def measure(
     return Section(
         name=f"detectors-{name}-{kind}",
         title=f"Faster R-CNN {name.replace('_', ' ').upper()}",
-        method=_method(name, images, batch, rounds, kind),
+        method=_method(name, images, batch, rounds, regions),
         header=HEADER,
         rows=rows,
         notes=notes,
@@ -124,11 +125,11 @@ def _rows(figures: dict[Variant, dict[str, float | None]], order: Sequence[Varia
     return rows
 
 
-def _method(name: str, images: str, batch: int, rounds: int, kind: str) -> str:
-    regions = "" if REGIONS[kind] is None else f"; {REGIONS[kind]} regions an image in the second stage"
+def _method(name: str, images: str, batch: int, rounds: int, regions: int | None) -> str:
+    fewer = "" if regions is None else f"; {regions} regions an image in the second stage"
     return (
         f"detectron2's model zoo config of {name.replace('_', ' ').upper()} with its own modules, and ours of the same "
-        f"config{regions}. {images[0].upper()}{images[1:]}. Training: {batch} a step, losses, backward pass and SGD "
+        f"config{fewer}. {images[0].upper()}{images[1:]}. Training: {batch} a step, losses, backward pass and SGD "
         "(at rate 0, so that every step is the same). Inference: one image at a time, boxes at the end. bfloat16: "
         f"under autocast. In one process, in turn, median of {rounds} rounds; times and memory against detectron2 in "
         "the same precision."

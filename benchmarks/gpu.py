@@ -62,7 +62,8 @@ class Finding:
 
 def parts(device: str, *, rehearse: bool, data_root: str | None) -> list[Part]:
     """Return the parts, the most telling first."""
-    small = ("--size", "64", "96", "--rounds", "1", "--batch", "1") if rehearse else ("--rounds", "5")
+    tiny = ("--size", "64", "96", "--rounds", "1", "--batch", "1", "--regions", "16")
+    small = tiny if rehearse else ("--rounds", "5")
     drawn = () if data_root is None else ("--data-root", data_root)
     common = ("tools/benchmark.py", "--device", device, "--json", "{json}", "--write", "{results}", *small)
     found = []

@@ -30,6 +30,7 @@ def run_all(
     compiled: bool | None = None,
     whole: Sequence[str] = (),
     workers: int = -1,
+    regions: int | None = None,
 ) -> Iterator[Section]:
     """Run the benchmarks one after the other, and yield each result as it comes.
 
@@ -38,6 +39,7 @@ def run_all(
         compiled: also time the compiled forms of detectors and classifiers; None: on a GPU alone.
         whole: the detectors, by default DETECTORS of the device.
         workers: loader processes of pretraining from files; -1 for as many as a training takes.
+        regions: of an image in the second stage of detectors; None for detectron2's own number.
     """
     compiled = device == "cuda" if compiled is None else compiled
     for benchmark in benchmarks:
@@ -64,6 +66,7 @@ def run_all(
                     rounds=rounds,
                     device=device,
                     compiled=compiled,
+                    regions=regions,
                 )
             continue
         if benchmark == "pretraining":

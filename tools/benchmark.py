@@ -29,6 +29,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--batch", type=int, metavar="N", help="images in a training step (else 2; pretraining: 256, on a CPU 8)"
     )
+    parser.add_argument(
+        "--regions", type=int, metavar="N", help="of an image in the second stage, for detectors (else detectron2's)"
+    )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     parser.add_argument(
@@ -87,6 +90,7 @@ def main() -> None:
         compiled=arguments.compile,
         whole=arguments.detectors,
         workers=arguments.workers,
+        regions=arguments.regions,
     )
     figures = {}
     for section in sections:

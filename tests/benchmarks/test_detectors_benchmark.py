@@ -68,11 +68,12 @@ def test_a_step_changes_nothing(pair, batch):
 
 @pytest.mark.slow
 def test_section(monkeypatch):
-    monkeypatch.setitem(detectors.REGIONS, "cpu", REGIONS)
     shown = [Variant(PEER), Variant(OURS)]
     monkeypatch.setattr(detectors, "training_variants", lambda compiled: shown)
     monkeypatch.setattr(detectors, "inference_variants", lambda compiled: [*shown, Variant(OURS, fold=True)])
-    section = detectors.measure("r50_fpn", data_root=None, size=SIZE, batch=1, rounds=1, device="cpu", compiled=False)
+    section = detectors.measure(
+        "r50_fpn", data_root=None, size=SIZE, batch=1, rounds=1, device="cpu", compiled=False, regions=REGIONS
+    )
     assert [row[:2] for row in section.rows] == [
         ["training", "detectron2"],
         ["training", "ours"],
