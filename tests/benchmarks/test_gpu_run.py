@@ -43,7 +43,9 @@ def test_each_part_is_a_command(rehearse):
 
 def test_a_part_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path, capfd):
     content = tmp_path / "content.json"
-    content.write_text(json.dumps({"pretraining-cifar-cpu": {"plain": {"times_plain": 1.0}}}))
+    content.write_text(
+        json.dumps({"pretraining-cifar-cpu": {form: {"times_plain": 1.0} for form in ("plain", "compiled")}})
+    )
     copy = "import shutil, sys; shutil.copy(*sys.argv[1:])"
     made = [
         gpu.Part("first", ("-c", "raise SystemExit(3)"), 9.0),
