@@ -199,21 +199,27 @@ def install_from_source(ref: str, constraints: Path | None) -> None:
     pip("install", "--no-build-isolation", "--no-deps", "--force-reinstall", f"git+{REPOSITORY}@{ref}")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--from-source", action="store_true", help="build the official repository, compiled part too")
-    parser.add_argument("--ref", default="main", help="branch, tag or commit for --from-source (default: main)")
-    parser.add_argument("--archive", type=Path, help=f"a {ARCHIVE}-{VERSION}.tar.gz you already have")
-    parser.add_argument("--wheel", type=Path, metavar="DIR", help="write the wheel into DIR and install nothing")
-    parser.add_argument("--force", action="store_true", help="install even if detectron2 is already there")
+def make_parser(description: str, project: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that installs a project, with the flag for its constraints."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--constraint",
         type=Path,
         default=CONSTRAINTS if CONSTRAINTS.is_file() else None,
         metavar="FILE",
-        help="versions of what detectron2 needs",
+        help=f"versions of what {project} needs",
     )
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message} (--help shows the usage)\n")
+    return parser
+
+
+def main() -> int:
+    parser = make_parser(__doc__, "detectron2")
+    parser.add_argument("--from-source", action="store_true", help="build the official repository, compiled part too")
+    parser.add_argument("--ref", default="main", help="branch, tag or commit for --from-source (default: main)")
+    parser.add_argument("--archive", type=Path, help=f"a {ARCHIVE}-{VERSION}.tar.gz you already have")
+    parser.add_argument("--wheel", type=Path, metavar="DIR", help="write the wheel into DIR and install nothing")
+    parser.add_argument("--force", action="store_true", help="install even if detectron2 is already there")
     arguments = parser.parse_args()
 
     kind = installed_kind()

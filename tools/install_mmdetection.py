@@ -11,14 +11,13 @@ Example:
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from install_detectron2 import CONSTRAINTS, InstallError, pinned, pip
+from install_detectron2 import InstallError, make_parser, pinned, pip
 
 # Import name -> name, version and SHA-256 of its source archive.
 ARCHIVES = {
@@ -97,15 +96,7 @@ def write_operators() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--constraint",
-        type=Path,
-        default=CONSTRAINTS if CONSTRAINTS.is_file() else None,
-        metavar="FILE",
-        help="versions of what MMDetection needs",
-    )
-    parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message} (--help shows the usage)\n")
+    parser = make_parser(__doc__, "MMDetection")
     arguments = parser.parse_args()
     try:
         install(arguments.constraint)
