@@ -24,6 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from backbone import ConfigError
 from backbone.common.files import checked_file, write_json
+from backbone.common.preprocessing import IMAGENET
 from backbone.engine.config import get
 
 from ..config.names import architecture_of, is_retinanet
@@ -129,7 +130,7 @@ def _call(config: CfgNode, form: Form, labels: Sequence[int]) -> Call:
     mean, std = ([value / 255 for value in values] for values in (config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD))
     if config.INPUT.FORMAT == "BGR":
         mean, std = mean[::-1], std[::-1]
-    for key, values, usual in (("image_mean", mean, (0.485, 0.456, 0.406)), ("image_std", std, (0.229, 0.224, 0.225))):
+    for key, values, usual in (("image_mean", mean, IMAGENET.mean), ("image_std", std, IMAGENET.std)):
         if any(abs(value - other) > 1e-6 for value, other in zip(values, usual)):
             given[key] = [round(value, 6) for value in values]
     number = labels[-1] + 1

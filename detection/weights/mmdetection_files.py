@@ -60,7 +60,7 @@ class MMDetectionLayout(DetectorLayout):
         if rows != sizes * ratios:
             raise WeightsError(f"{source}: has {rows} anchors at a place, its config has {sizes * ratios}")
         translation = names.to_ours(tensors, names.reordered(ratios, sizes), source)
-        metadata, notes = _metadata(content, tensors, source)
+        metadata, notes = _metadata(content, theirs, tensors, source)
         config = _config(translation.tensors, form, masks, metadata, source)
         for key, value in (values | _shapes(tensors, form)).items():
             put(config, key, value)
@@ -92,8 +92,7 @@ class MMDetectionLayout(DetectorLayout):
         """See `DetectorLayout.write`."""
         anchors = config.MODEL.ANCHOR_GENERATOR
         change = names.reordered(len(anchors.SIZES[0]), len(anchors.ASPECT_RATIOS[0]))
-        body = {_inner(name): value for name, value in tensors.items() if name.startswith(names.BACKBONE)}
-        body = {name: value for name, value in body.items() if _is_of_network(name)}
+        body = _network(tensors)
         with torch.device("meta"):
             network = build_network(config)
         places = {id(value): name for name, value in LAYOUTS["mmdet"].from_ours(body, network).items()}
@@ -136,7 +135,9 @@ def _form(tensors: Mapping[str, Tensor], source: str) -> str:
     return PYRAMID if any(name.startswith("neck.") for name in tensors) else DC5
 
 
-def _metadata(content: Any, tensors: Mapping[str, Tensor], source: str) -> tuple[WeightMetadata, list[str]]:
+def _metadata(
+    content: Any, theirs: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str
+) -> tuple[WeightMetadata, list[str]]:
     """Return what is known of the backbone's weights, and what was assumed, in words."""
     body = {n.removeprefix(names.BACKBONE): value for n, value in tensors.items() if n.startswith(names.BACKBONE)}
     known = openmmlab_weight_metadata(content)
@@ -147,15 +148,14 @@ def _metadata(content: Any, tensors: Mapping[str, Tensor], source: str) -> tuple
     if known.preprocessing is None or known.stride_in_1x1 is None:
         style = "caffe (BGR, stride in 1x1)" if caffe else "pytorch (RGB, stride in 3x3)"
         notes.append(f"no config in it; taken for MMDetection's usual detector of style {style}, as its name says")
-    return usual.updated(known), notes if not config_in(content) else []
+    return usual.updated(known), notes if not theirs else []
 
 
 def _config(tensors: Mapping[str, Tensor], form: str, masks: bool, metadata: WeightMetadata, source: str) -> CfgNode:
     """Return the config, unfrozen, of detectron2's detector of that form on the network of the tensors."""
     name = "COCO-Detection/retinanet_R_50_FPN_1x" if form == RETINANET else f"{COCO[masks]}_R_50_{form}_1x"
     config = from_detectron2(zoo_config(name), f"detectron2's {name}")
-    body = {_inner(name): value for name, value in tensors.items() if name.startswith(names.BACKBONE)}
-    body = {name: value for name, value in body.items() if _is_of_network(name)}
+    body = _network(tensors)
     body |= {f"layer4.{n.removeprefix(names.OWN_RES5)}": v for n, v in tensors.items() if n.startswith(names.OWN_RES5)}
     networks = find_backbones(WeightsFile(source, "torch", "mmdet", body, metadata))
     if not networks or not any(name.endswith("running_var") for name in body):
@@ -197,12 +197,10 @@ def _shapes(tensors: Mapping[str, Tensor], form: str) -> dict[str, Any]:
     return found
 
 
-def _inner(name: str) -> str:
-    return name.removeprefix(names.OWN_BODY).removeprefix(names.BACKBONE)
-
-
-def _is_of_network(name: str) -> bool:
-    return name.startswith(("conv1.", "bn1.", "layer"))
+def _network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the network's tensors of our detector, by the network's own names."""
+    inner = {name.removeprefix(names.OWN_BODY).removeprefix(names.BACKBONE): name for name in tensors}
+    return {own: tensors[name] for own, name in inner.items() if own.startswith(("conv1.", "bn1.", "layer"))}
 
 
 def _section(content: Any, name: str) -> Mapping[str, Any]:

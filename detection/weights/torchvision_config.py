@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models import resnet
 
 from backbone import WeightsError
+from backbone.common.preprocessing import IMAGENET
 from backbone.engine.config import put
 from backbone.weights.content import WeightsFile
 from backbone.weights.identify import find_backbones
@@ -28,11 +29,10 @@ RATIOS = [[0.5, 1.0, 2.0]]
 SIZES = [[32], [64], [128], [256], [512]]
 # Three of each level, in whole pixels.
 ONE_STAGE_SIZES = [[side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))] for (side,) in SIZES]
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Beside what all weights decide: what the same tensors compute otherwise, or do not fit without.
 WANTED = (
     "INPUT.EXACT_RESIZE",
-    *(f"MODEL.BACKBONE.{key}" for key in ("OUTPUT_STRIDE",)),
+    "MODEL.BACKBONE.OUTPUT_STRIDE",
     *(f"MODEL.FPN.{key}" for key in ("NORM", "OUT_CHANNELS", "IN_FEATURES")),
     "MODEL.RESNETS.OUT_FEATURES",
     *(f"MODEL.ANCHOR_GENERATOR.{key}" for key in ("SIZES", "ASPECT_RATIOS", "OFFSET")),
@@ -75,13 +75,14 @@ def config_of(tensors: Mapping[str, Tensor], form: names.Form, classes: int, sou
     networks = find_backbones(WeightsFile(source, "torch", "torchvision", body, WeightMetadata()))
     if not networks or form.levels != ((2, 3, 4, 5) if form.rpn else (3, 4, 5)):
         raise WeightsError(f"{source}: its network or pyramid is none that a detector here has")
+    numbers = IMAGENET.converted(value_range=255)
     counted = any(key.endswith(COUNTER) for key in body)
     values = {
-        "INPUT.FORMAT": "RGB",
+        "INPUT.FORMAT": numbers.channel_order,
         "INPUT.FLOAT_RESIZE": True,
         "INPUT.EXACT_RESIZE": False,
-        "MODEL.PIXEL_MEAN": [255 * value for value in MEAN],
-        "MODEL.PIXEL_STD": [255 * value for value in STD],
+        "MODEL.PIXEL_MEAN": list(numbers.mean),
+        "MODEL.PIXEL_STD": list(numbers.std),
         "MODEL.BACKBONE.NAME": networks[0] + FPN_SUFFIX + ("" if form.rpn else P6P7_SUFFIX),
         "MODEL.BACKBONE.NORM_EPS": USUAL_EPS if counted else 0.0,
         "MODEL.RESNETS.NORM": "BN" if counted else "FrozenBN",
