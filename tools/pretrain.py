@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of
+from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
 
 EXAMPLE = "tools/pretrain.py --config imagenet_resnet50.yaml --data-root /data/imagenet --num-gpus 8"
 PROTOCOLS = ("single", "1crop", "10crop", "dense", "all")
@@ -24,10 +24,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
-    if arguments.seeds:
-        from backbone.engine.seeds import run_seeds
-
-        run_seeds(arguments, "pretrain.py")
+    if ran_seeds(arguments, "pretrain.py"):
         return
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.classification.session import make_request

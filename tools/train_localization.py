@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of
+from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
 
 EXAMPLE = (
     "tools/train_localization.py --config imagenet_loc_rpn_r101.yaml --data-root /data --weights resnet101.pth "
@@ -16,10 +16,7 @@ def main() -> None:
     parser = Parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     arguments = parser.parse_intermixed_args()
-    if arguments.seeds:
-        from backbone.engine.seeds import run_seeds
-
-        run_seeds(arguments, "train_localization.py")
+    if ran_seeds(arguments, "train_localization.py"):
         return
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.localization.session import make_request

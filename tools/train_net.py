@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of
+from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
 
 EXAMPLE = (
     "tools/train_net.py --config coco_faster_rcnn_r101.yaml --data-root /data --weights resnet101.pth --num-gpus 8"
@@ -38,10 +38,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
-    if arguments.seeds:
-        from backbone.engine.seeds import run_seeds
-
-        run_seeds(arguments, "train_net.py")
+    if ran_seeds(arguments, "train_net.py"):
         return
     # Behind the parser: --help and a wrong flag answer at once.
     import detection

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of
+from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
 
 EXAMPLE = (
     "tools/train_segmentation.py --config voc_deeplabv3_r50.yaml --data-root /data --weights resnet50.pth --num-gpus 8"
@@ -23,10 +23,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
-    if arguments.seeds:
-        from backbone.engine.seeds import run_seeds
-
-        run_seeds(arguments, "train_segmentation.py")
+    if ran_seeds(arguments, "train_segmentation.py"):
         return
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.segmentation.session import make_request

@@ -115,6 +115,16 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
     )
 
 
+def ran_seeds(arguments: Namespace, tool: str) -> bool:
+    """Train with each of --seeds (see `seeds.run_seeds`); return whether there are any."""
+    if not arguments.seeds:
+        return False
+    from .seeds import run_seeds
+
+    run_seeds(arguments, tool)
+    return True
+
+
 def launch_of(arguments: Namespace, device: str) -> Launch:
     """Return the processes that the flags ask for, or of which srun has started this one."""
     from . import slurm

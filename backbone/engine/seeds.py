@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..common.commands import command_line
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, ProcessError
 from ..common.files import write_json
 from ..common.text import table
 from .comparison import FinishedRun, read_run, spread
@@ -47,28 +47,37 @@ def run_seeds(arguments: Namespace, tool: str) -> None:
 
     Raises:
         ConfigError: the seeds cannot be used.
-        SystemExit: a training failed; with its status.
+        ProcessError: a training failed, which has said why; with its status.
     """
     seeds = take_seeds(arguments)
     root = Path(arguments.output_dir or default_output(arguments.config, eval_only=False))
     runs: list[FinishedRun] = []
     for seed in seeds:
         folder = root / f"seed{seed}"
-        words = _without_seeds(sys.argv[1:], begun=(folder / CONFIG).is_file())
+        words = without_seeds(sys.argv[1:], begun=(folder / CONFIG).is_file())
         done = subprocess.run([*command_line(tool), *words, "--seed", str(seed), "--output-dir", str(folder)])
         if done.returncode:
-            sys.exit(done.returncode if done.returncode > 0 else 128 - done.returncode)
+            raise _failure(seed, done.returncode)
         runs.append(read_run(folder, folder.name))
     header, rows = spread(runs)
     write_json(root / TABLE, [dict(zip(header, row)) for row in rows])
     sys.stdout.write(f"\n{table(rows, header, digits=4)}\n\nmean and deviation in {root / TABLE}\n")
 
 
-def _without_seeds(words: list[str], *, begun: bool) -> list[str]:
+def _failure(seed: int, status: int) -> ProcessError:
+    """Return the error of a training that ended with `status`, the negative number of the signal that killed it."""
+    error = ProcessError(f"the training with seed {seed} ended with {status}; --resume goes on")
+    error.status = status if status > 0 else 128 - status
+    # A killed one has said nothing.
+    error.quiet = status > 0
+    return error
+
+
+def without_seeds(words: list[str], *, begun: bool) -> list[str]:
     """Return the command line without --seeds and its numbers, and without --resume where no run has begun."""
     found, skipping = [], False
     for word in words:
         skipping = word == "--seeds" or (skipping and word.isdecimal())
-        if not skipping and (begun or word != "--resume"):
+        if not (skipping or word.startswith("--seeds=")) and (begun or word != "--resume"):
             found.append(word)
     return found

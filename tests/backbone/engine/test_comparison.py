@@ -14,7 +14,7 @@ from backbone.common.errors import ConfigError, RunError
 from backbone.engine import comparison
 from backbone.engine.card import CARD, write_card
 from backbone.engine.curves import comparison_page, curves_page
-from backbone.engine.seeds import take_seeds
+from backbone.engine.seeds import take_seeds, without_seeds
 
 ROOT = Path(__file__).resolve().parents[3]
 NAN = float("nan")
@@ -129,6 +129,9 @@ def test_seeds_end_where_keys_begin():
     for wrong in (Flags("x"), Flags("1", "1"), Flags("1", seed=3), Flags("1", eval_only=True)):
         with pytest.raises(ConfigError, match="--seeds"):
             take_seeds(wrong)
+    for given in (["--seeds", "0", "2"], ["--seeds=0"]):
+        words = ["--resume", *given, "--device", "cpu", "A", "1"]
+        assert without_seeds(words, begun=False) == words[1 + len(given) :]
 
 
 @pytest.mark.slow
