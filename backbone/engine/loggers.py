@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ log = logging.getLogger(LOGGER)
 
 
 Maker = Callable[[Path, int], RunLogger]
-# Names of LOGGERS; of those that an extra brings, the module that must be there.
-SERVICES = {"wandb": "wandb", "mlflow": "mlflow"}
+# Names of LOGGERS that need the package of that name, which an extra brings.
+SERVICES = ("wandb", "mlflow")
 _makers: dict[str, Maker] = {"tensorboard": Events, "wandb": WandbLogger, "mlflow": MlflowLogger}
 
 
@@ -36,7 +35,7 @@ def check_loggers(names: Iterable[str]) -> None:
     for name in names:
         if name not in _makers:
             raise ConfigError(f"LOGGERS has {name!r}; it may hold {', '.join(_makers)}{nearest(str(name), _makers)}")
-        if name in SERVICES and importlib.util.find_spec(SERVICES[name]) is None:
+        if name in SERVICES and importlib.util.find_spec(name) is None:
             raise RunError(f"LOGGERS has {name}, which is not installed; run `{pip_line(name)}`")
 
 
@@ -56,19 +55,14 @@ class RunRecord(RunLogger):
             return
         self.loggers["metrics"] = MetricsFile(folder, after=after, **metrics)
         for name in names:
-            with self._opening(name):
+            try:
                 self.loggers[name] = _makers[name](folder, after)
-
-    @contextmanager
-    def _opening(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.close(finished=False)
-            if name == "tensorboard" or isinstance(error, RunError):
-                raise
-            offline = "; WANDB_MODE=offline needs no account" if name == "wandb" else ""
-            raise RunError(f"LOGGERS: {name} cannot be opened: {error}{offline}") from None
+            except Exception as error:
+                self.close(finished=False)
+                if name == "tensorboard" or isinstance(error, RunError):
+                    raise
+                offline = "; WANDB_MODE=offline needs no account" if name == "wandb" else ""
+                raise RunError(f"LOGGERS: {name} cannot be opened: {error}{offline}") from None
 
     def config(self, values: dict[str, Any]) -> None:
         self._tell("config", values)

@@ -1,4 +1,4 @@
-"""The training loop that detectors and pretraining share.
+"""The training loop that all tasks share.
 
 A step is a function of the weights, the optimizer's state, the random generators and the step's number; all four are in
 a checkpoint. So a run that was killed and resumed ends with the weights of one that was not.
