@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from backbone.engine import checkpoint
+
 ROOT = Path(__file__).resolve().parents[1]
 # torchrun numbers them by address: process 0 is on a.
 MACHINES = {"a": "10.77.0.1", "b": "10.77.0.2"}
@@ -140,7 +142,7 @@ def _steps(folder: Path) -> int:
 
 def same_weights(folder: Path, other: Path) -> bool:
     """Whether two runs ended with the same bits."""
-    a, b = (torch.load(path / "model_final.pth", weights_only=False)["model"] for path in (folder, other))
+    a, b = (checkpoint.load(path / "model_final.pth")["model"] for path in (folder, other))
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
