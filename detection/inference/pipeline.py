@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 from detectron2.structures import Instances
-from torch import nn
+from torch import Tensor, nn
 
 from backbone import DataError
 
@@ -127,7 +127,7 @@ def run_model(model: nn.Module, samples: list[Sample]) -> list[Instances]:
     """Return the detections of each sample, on the model's device, in pixels of its file."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        moved = [{**sample, "image": sample["image"].to(device, non_blocking=True)} for sample in samples]
+        moved = [_with_images(sample, lambda image: image.to(device, non_blocking=True)) for sample in samples]
         found = [output["instances"] for output in model(moved)]
     for instances in found:
         if instances.has(HEATMAPS):
@@ -136,5 +136,11 @@ def run_model(model: nn.Module, samples: list[Sample]) -> list[Instances]:
 
 
 def pinned(sample: Sample, device: str) -> Sample:
-    """Return the sample with its image where a GPU copies it from without a wait; on a CPU as it is."""
-    return {**sample, "image": sample["image"].pin_memory()} if device.startswith("cuda") else sample
+    """Return the sample with its images where a GPU copies them from without a wait; on a CPU as it is."""
+    return _with_images(sample, torch.Tensor.pin_memory) if device.startswith("cuda") else sample
+
+
+def _with_images(sample: Sample, change: Callable[[Tensor], Tensor]) -> Sample:
+    """Return the sample with its image, and its views, changed: each network of a test reads them again."""
+    views = {side: change(view) for side, view in sample.get("views", {}).items()}
+    return {**sample, "image": change(sample["image"]), "views": views}
