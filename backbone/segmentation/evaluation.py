@@ -43,7 +43,7 @@ class Confusion:
 
 
 def metrics(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """Return the figures of a confusion matrix in per cent, by detectron2's names.
+    """Return the figures of a confusion matrix as fractions, by detectron2's names.
 
     mIoU is the mean over the classes that occur in truth or prediction, mACC over those in truth; fwIoU weighs by the
     share of true pixels; pACC is the share of right pixels. IoU-<class> and ACC-<class> are NaN where not defined.
@@ -57,11 +57,11 @@ def metrics(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, fl
     shares = _ratio(true, np.full_like(true, true.sum()))
     return {
         "mIoU": _mean(iou),
-        "fwIoU": float(100 * np.nansum(np.where(true > 0, iou * shares, 0))) if true.sum() else float("nan"),
+        "fwIoU": float(np.nansum(np.where(true > 0, iou * shares, 0))) if true.sum() else float("nan"),
         "mACC": _mean(accuracy),
-        "pACC": float(100 * right.sum() / true.sum()) if true.sum() else float("nan"),
-        **{f"IoU-{name}": float(100 * value) for name, value in zip(classes, iou)},
-        **{f"ACC-{name}": float(100 * value) for name, value in zip(classes, accuracy)},
+        "pACC": float(right.sum() / true.sum()) if true.sum() else float("nan"),
+        **{f"IoU-{name}": float(value) for name, value in zip(classes, iou)},
+        **{f"ACC-{name}": float(value) for name, value in zip(classes, accuracy)},
     }
 
 
@@ -71,4 +71,4 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 def _mean(values: np.ndarray) -> float:
     defined = values[~np.isnan(values)]
-    return float(100 * defined.mean()) if len(defined) else float("nan")
+    return float(defined.mean()) if len(defined) else float("nan")

@@ -18,7 +18,7 @@ SUMMARY = {"mIoU": "mean IoU", "mACC": "mean accuracy", "pACC": "pixel accuracy"
 
 def results_table(task: SegmentationTask) -> str:
     """Return the figures of the last evaluation in per cent, over all and by class."""
-    values = task.metrics
+    values = {name: 100 * value for name, value in task.metrics.items()}
     whole = table([(name, values[key]) for key, name in SUMMARY.items()], (task.test.name, "%"))
     pixels = task.confusion.counts.sum(1).tolist()
     rows = [

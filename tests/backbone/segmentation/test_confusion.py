@@ -38,12 +38,12 @@ def slow_metrics(pairs, names):
     defined = [value for value in iou.values() if value == value]
     means = [value for value in accuracy.values() if value == value]
     return {
-        "mIoU": 100 * sum(defined) / len(defined),
-        "mACC": 100 * sum(means) / len(means),
-        "pACC": 100 * right / known,
-        "fwIoU": 100 * sum(iou[name] * weights[name] / known for name in names if weights[name]),
-        **{f"IoU-{name}": 100 * value for name, value in iou.items()},
-        **{f"ACC-{name}": 100 * value for name, value in accuracy.items()},
+        "mIoU": sum(defined) / len(defined),
+        "mACC": sum(means) / len(means),
+        "pACC": right / known,
+        "fwIoU": sum(iou[name] * weights[name] / known for name in names if weights[name]),
+        **{f"IoU-{name}": value for name, value in iou.items()},
+        **{f"ACC-{name}": value for name, value in accuracy.items()},
     }
 
 
@@ -70,7 +70,7 @@ def test_a_class_that_is_only_predicted_counts_as_missed():
     predicted[0] = 1
     found = metrics(confusion_of([(predicted, truth)], 3).counts, NAMES[:3])
     assert found["IoU-b"] == 0 and np.isnan(found["ACC-b"]) and np.isnan(found["IoU-c"])
-    assert found["mIoU"] == pytest.approx(100 * (12 / 16 + 0) / 2)
+    assert found["mIoU"] == pytest.approx((12 / 16 + 0) / 2)
 
 
 def test_counts_stay_exact_where_floats_would_round():

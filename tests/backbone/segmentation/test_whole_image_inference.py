@@ -97,7 +97,7 @@ def test_evaluation_predictions_and_pictures(config, tmp_path):
     config.TEST.PICTURES = 2
     task = task_of(config, predictions=tmp_path / "out")
     results = task.evaluate()
-    assert set(results) == {"sem_seg"} and 0 <= results["sem_seg"]["mIoU"] <= 100
+    assert set(results) == {"sem_seg"} and 0 <= results["sem_seg"]["mIoU"] <= 1
     # Every pixel with a truth was counted once.
     labels = [task.test.read(index)[1] for index in range(3)]
     assert task.confusion.counts.sum().item() == sum(int((label != VOID).sum()) for label in labels)

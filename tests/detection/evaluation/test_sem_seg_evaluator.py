@@ -61,4 +61,4 @@ def test_figures_are_detectron2s(evaluator, tmp_path, absent):
         value = expected[name]
         # A class that is predicted and never true is 0 in detectron2's mean, as in ours, but undefined by itself.
         if not (name == f"IoU-{NAMES[3]}" and absent is not None):
-            assert found[name] == pytest.approx(value, nan_ok=True), name
+            assert 100 * found[name] == pytest.approx(value, nan_ok=True), name
