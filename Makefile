@@ -11,7 +11,7 @@ help:
 	@echo "make quickstart   set up, train a small detector on built-in images, show what it finds"
 	@echo "make test         set up, lint, run the tests"
 	@echo "make test-slow    the tests that take minutes each"
-	@echo "make gpu          on a machine with a GPU: its tests, speed against the peers (nine minutes)"
+	@echo "make gpu          on a machine with a GPU: its tests, speed against the peers (at most nine minutes)"
 	@echo "make doctor       check the environment"
 	@echo "PYTHON=... VENV=... choose interpreter and environment"
 
