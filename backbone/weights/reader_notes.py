@@ -25,8 +25,8 @@ STRIDES = {16: ((1, 2, 2, 1), (1, 1, 1, 2)), 8: ((1, 2, 1, 1), (1, 1, 2, 4))}
 
 def reader_notes(network: nn.Module, layout: str, state: dict[str, Tensor]) -> list[str]:
     """Return what the reader of `layout` has to set or to know, in words."""
-    has, weight_metadata = structure(network, state), options_of(network)
-    dilated = weight_metadata["output_stride"] if weight_metadata["dilation_style"] else None
+    has, options = structure(network, state), options_of(network)
+    dilated = options["output_stride"] if options["dilation_style"] else None
     groups, width = _groups(network, has)
     notes = []
     channels = getattr(network, "in_chans", 3)
@@ -47,7 +47,7 @@ def reader_notes(network: nn.Module, layout: str, state: dict[str, Tensor]) -> l
     if layout == "torchvision" and dilated:
         replaced = [False, dilated == 8, True]
         notes.append(f"build torchvision's network with replace_stride_with_dilation={replaced}")
-    notes += _dilation(layout, has, weight_metadata, dilated)
+    notes += _dilation(layout, has, options, dilated)
     if has["ceil_pool"]:
         notes.append(f"this network pools without padding and rounds up, {layout}'s pads: features differ a little")
     return notes
@@ -85,7 +85,7 @@ def _detectron2(has: dict[str, bool], dilated: int | None, groups: int, width: i
     return ["set MODEL.RESNETS." + ", ".join(f"{key} to {value}" for key, value in options)]
 
 
-def _dilation(layout: str, has: dict[str, bool], weight_metadata: dict[str, Any], dilated: int | None) -> list[str]:
+def _dilation(layout: str, has: dict[str, bool], options: dict[str, Any], dilated: int | None) -> list[str]:
     """Return a note where the project does not dilate as the network does."""
     theirs = "torchvision" if layout in ("torchvision", "timm") else "mmdetection"
     if not dilated:
@@ -93,7 +93,7 @@ def _dilation(layout: str, has: dict[str, bool], weight_metadata: dict[str, Any]
     if layout == "huggingface" or (layout == "detectron2" and dilated == 8):
         return [f"{layout} has no network of output stride {dilated}: features differ"]
     # With the stride in the 1x1 the first 3x3 stands behind it in either style.
-    if weight_metadata["dilation_style"] == theirs or (has["stride_in_1x1"] and not has["average_down"]):
+    if options["dilation_style"] == theirs or (has["stride_in_1x1"] and not has["average_down"]):
         return []
-    own = weight_metadata["dilation_style"]
+    own = options["dilation_style"]
     return [f"{layout} dilates as dilation_style={theirs!r}, this network as {own!r}: features differ"]

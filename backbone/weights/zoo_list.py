@@ -40,7 +40,7 @@ class Entry:
     Attributes:
         network: in `backbone.list_backbones()`; of a detector and a segmentation network, the one inside.
         form: keywords of `backbone.create` that the weights ask for; loading sets or checks them.
-        task: "classifier", "segmentation" or "detector".
+        task: "classifier", "segmentation", "detector" or "backbone".
         accuracy: {data set: {metric: value}}, as published in the library's own table.
         mebibytes: of the file, in 2^20 bytes; for timm, of the network's tensors as float32.
         source: the file's URL, or the repository on the Hugging Face hub.
