@@ -93,6 +93,8 @@ def _open(
 ) -> Detector:
     """Return the detector of a row; its file is written unless it is one of `written`."""
     if not form.file:
+        if form.precision == original.config.TEST.PRECISION:
+            return original
         return load_trained_detector(weights, "cpu", [*overrides, "TEST.PRECISION", form.precision])
     path = folder / form.file
     if form.file not in written:
