@@ -179,21 +179,12 @@ def check_steps(config: Any, source: str) -> None:
     """Raise ConfigError for a schedule that no training can follow."""
     if 0 < config.SOLVER.BASE_LR < 1e-12:
         raise ConfigError(f"{source}: SOLVER.BASE_LR {config.SOLVER.BASE_LR} is too small to change any weight")
-    _check_steps(config, source)
-    check_accumulation(config, source)
-
-
-def check_accumulation(config: Any, source: str) -> None:
-    """Raise ConfigError unless SOLVER.ACCUMULATE divides the batch."""
+    # Where the default of STEPS is empty, it does not say so.
+    if not all(type(step) is int for step in config.SOLVER.STEPS):
+        raise ConfigError(f"{source}: SOLVER.STEPS must hold whole numbers, not {brief(config.SOLVER.STEPS)}")
     parts, images = config.SOLVER.ACCUMULATE, config.SOLVER.IMS_PER_BATCH
     if parts > 0 and images % parts:
         raise ConfigError(f"{source}: SOLVER.ACCUMULATE {parts} must divide SOLVER.IMS_PER_BATCH, which is {images}")
-
-
-def _check_steps(config: Any, source: str) -> None:
-    """Raise ConfigError unless SOLVER.STEPS holds iterations; where its default is empty, that does not say so."""
-    if not all(type(step) is int for step in config.SOLVER.STEPS):
-        raise ConfigError(f"{source}: SOLVER.STEPS must hold whole numbers, not {brief(config.SOLVER.STEPS)}")
 
 
 def check_numbers(

@@ -122,7 +122,7 @@ class LocalizationTask(Task):
             scores, boxes = propose(self.proposers, image, [int(self.train.labels[index])], config)
             best = best_proposals(scores[0], boxes[0], number=number, iou=config.MODEL.PROPOSAL_NMS)
             found[index] = to_pixels(best, image.shape[1], image.shape[0])
-        everyone = distributed.gather(found)
+        everyone = distributed.gather_to_main(found)
         if not distributed.is_main():
             return
         boxes = np.zeros((len(self.train), number, 4), dtype=np.float32)
