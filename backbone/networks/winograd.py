@@ -66,7 +66,7 @@ def transform_weight(weight: Tensor) -> Tensor:
     return places.reshape(PLACES, weight.shape[1], weight.shape[0]).to(weight.dtype)
 
 
-def winograd(x: Tensor, weight: Tensor, bias: Tensor, padding: tuple[int, int], *, relu: bool) -> Tensor:
+def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], *, relu: bool) -> Tensor:
     """Return the convolution of (N, C, H, W) at stride 1 plus the bias, then the ReLU; channels last in memory.
 
     Args:
@@ -111,7 +111,7 @@ def _fill(padded: Tensor, pixels: Tensor, first: int, left: int) -> None:
     padded[:, begin - first : end - first, left : left + width] = pixels[:, begin:end]
 
 
-def _sums(padded: Tensor, weight: Tensor, bias: Tensor, space: Tensor, rows: int, across: int) -> Tensor:
+def _sums(padded: Tensor, weight: Tensor, bias: Tensor | None, space: Tensor, rows: int, across: int) -> Tensor:
     """Return the part's output as (4, 4, images, rows of tiles, tiles across, K)."""
     images, channels, kernels = len(padded), weight.shape[1], weight.shape[2]
     tiles = images * rows * across
@@ -123,7 +123,8 @@ def _sums(padded: Tensor, weight: Tensor, bias: Tensor, space: Tensor, rows: int
     seen = torch.mm(_both_axes(PIXELS), given, out=other[: given.numel()].view(PLACES, -1))
     products = third[: PLACES * tiles * kernels].view(PLACES, tiles, kernels)
     torch.bmm(seen.view(PLACES, tiles, channels), weight, out=products)
-    products[EVERYWHERE] += bias
+    if bias is not None:
+        products[EVERYWHERE] += bias
     result = one[: TILE * TILE * tiles * kernels].view(TILE * TILE, -1)
     torch.mm(_both_axes(SUMS), products.view(PLACES, -1), out=result)
     return result.view(TILE, TILE, images, rows, across, kernels)

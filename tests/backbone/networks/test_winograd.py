@@ -68,6 +68,14 @@ def test_folded_layers_take_it_and_follow_their_weights(layer, monkeypatch):
         torch.testing.assert_close(layer(x).double(), by_definition(layer, x).relu(), atol=1e-4, rtol=0)
 
 
+@torch.inference_mode()
+def test_a_layer_without_bias(layer):
+    layer, x = layer
+    layer.bias = None
+    wanted = F.conv2d(x.double(), layer.weight.double(), padding=1).relu()
+    torch.testing.assert_close(layer(x).double(), wanted, atol=5e-5, rtol=0)
+
+
 def test_copies_and_files_hold_the_weights_once(layer):
     layer, x = layer
     with torch.no_grad():
