@@ -20,7 +20,7 @@ from ..engine.session import Request
 from ..engine.solver import make_schedule
 from ..engine.task_run import RANDOM, TaskRun, start
 from ..networks import Backbone
-from .config import PROTOCOLS, check_tests, load_config
+from .config import PROTOCOLS, check_tests, default_config, load_config
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
 from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, resolve_classes
@@ -80,6 +80,7 @@ class ClassificationRun(TaskRun):
     trained = "a trained classifier"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
+    default_config = staticmethod(default_config)
     files = (TABLE, BACKBONE)
 
     def open(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import ConfigError, DataError, RunError
+from ..common.text import some
 from . import checkpoint, distributed
 from .config import differences, get, read_yaml, to_plain
 from .record import CONFIG
@@ -29,7 +30,7 @@ FREE_KEYS = {
 
 
 def checkpoint_to_resume(
-    request: Request, config: Any, free: Collection[str], classes: Sequence[str]
+    request: Request, config: Any, free: Collection[str], classes: Sequence[str], defaults: Any
 ) -> tuple[Path | None, list[str]]:
     """Return the checkpoint that the run goes on from, if any, and notes for the plan. A collective call.
 
@@ -37,6 +38,7 @@ def checkpoint_to_resume(
         config: as it will run; it may differ from the request's by what follows from data and batch.
         free: keys that may have changed, beside FREE_KEYS.
         classes: of the data, in order.
+        defaults: the config that nobody has set anything in.
 
     Raises:
         ConfigError: the config is not the one that the run began with, and --force was not given.
@@ -46,7 +48,7 @@ def checkpoint_to_resume(
     if not request.resume:
         return None, []
     folder = request.folder
-    notes = check_unchanged(config, folder, FREE_KEYS | set(free), force=request.force)
+    notes = check_unchanged(config, folder, FREE_KEYS | set(free), defaults, force=request.force)
     saved, damaged = distributed.share(_newest_whole(folder) if distributed.is_main() else None)
     if damaged:
         names = ", ".join(path.name for path in damaged)
@@ -71,22 +73,30 @@ def _newest_whole(folder: Path) -> tuple[Path | None, list[Path]]:
     return None, damaged
 
 
-def check_unchanged(config: Any, folder: Path, free: Collection[str], *, force: bool) -> list[str]:
-    """Compare with the config that the run was started with; return a note for the plan if --force lets it pass."""
+def check_unchanged(config: Any, folder: Path, free: Collection[str], defaults: Any, *, force: bool) -> list[str]:
+    """Compare with the config that the run was started with; return notes for the plan on what is let pass.
+
+    Keys that the run's version did not have yet pass at their defaults.
+
+    Raises:
+        ConfigError: another key has changed, and it is not forced.
+    """
     path = folder / CONFIG
     if not path.is_file():
         return []
-    before, now = read_yaml(path), to_plain(config)
+    before, now, defaults = read_yaml(path), to_plain(config), to_plain(defaults)
     changed = [key for key in differences(before, now) if key not in free]
     changed = [key for key in changed if not _same_paths(_value(before, key), _value(now, key))]
+    new = [key for key in changed if _value(before, key) is None and _value(now, key) == _value(defaults, key)]
+    changed = [key for key in changed if key not in new]
+    notes = [f"keys that the run's version did not have, at their defaults: {some(new)}"] if new else []
     if not changed:
-        return []
-    shown = ", ".join(changed[:6]) + (", ..." if len(changed) > 6 else "")
+        return notes
     if not force:
         raise ConfigError(
-            f"{folder}: the config has changed since the run began: {shown}; --force resumes all the same"
+            f"{folder}: the config has changed since the run began: {some(changed)}; --force resumes all the same"
         )
-    return [f"resumed with a changed config (--force): {shown}"]
+    return [*notes, f"resumed with a changed config (--force): {some(changed)}"]
 
 
 def _value(config: dict[str, Any], key: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -40,6 +40,7 @@ class TaskRun(ABC):
         trained: what --weights must be for an evaluation, in words.
         weight_keys: the config's keys that belong to weights.
         free_keys: keys that a resumed run may have otherwise, beside those of `resume.FREE_KEYS`.
+        default_config: returns the task's config that nobody has set anything in.
         files: patterns of what the run writes into its folder, beside `session.RUN_FILES`.
         best: "kind/metric" of the evaluation by which the best weights are chosen.
         config: as it will run; what data, weights and batch ask for is set on the way.
@@ -51,6 +52,7 @@ class TaskRun(ABC):
     trained: ClassVar[str]
     weight_keys: ClassVar[WeightKeys]
     free_keys: ClassVar[Collection[str]] = frozenset()
+    default_config: ClassVar[Callable[[], Any]]
     files: ClassVar[Collection[str]] = ()
     best: str
 
@@ -177,7 +179,8 @@ class TaskRun(ABC):
 
     def train(self) -> None:
         """Train, with the tests on the way, and write the results."""
-        saved, resumed = checkpoint_to_resume(self.request, self.config, self.free_keys, self.classes)
+        defaults = self.default_config()
+        saved, resumed = checkpoint_to_resume(self.request, self.config, self.free_keys, self.classes, defaults)
         network = self.build()
         network.train()
         first = f"resumed from {saved}" if saved else self.load_first(network)

@@ -18,7 +18,7 @@ from ..engine.record import LOGGER
 from ..engine.results import TABLE, say_where, write_results, write_table
 from ..engine.session import Request
 from ..engine.task_run import RANDOM, TaskRun, start
-from .config import check_files, load_config
+from .config import check_files, default_config, load_config
 from .data import BoxedImages, open_sets
 from .evaluation import KIND, submission
 from .networks import LocalizationNetwork, build
@@ -63,6 +63,7 @@ class LocalizationRun(TaskRun):
     trained = "a trained localisation network"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
+    default_config = staticmethod(default_config)
     files = (TABLE, SUBMISSION, PROPOSALS_FILE)
     best = f"{KIND}/accuracy"
 

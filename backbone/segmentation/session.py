@@ -13,7 +13,7 @@ from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
 from ..engine.task_run import RANDOM, TaskRun, start
 from ..weights.zoos import suggestion
-from .config import load_config
+from .config import default_config, load_config
 from .data import open_sets
 from .data.check import check_set
 from .networks import SegmentationNetwork, build
@@ -63,6 +63,7 @@ class SegmentationRun(TaskRun):
     trained = "a trained segmentation network"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
+    default_config = staticmethod(default_config)
     files = (TABLE, BACKBONE, PICTURES, SHEET)
     best = f"{KIND}/mIoU"
 

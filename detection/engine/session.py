@@ -19,7 +19,7 @@ from backbone.engine.session import Request
 from backbone.engine.starting_weights import StartingWeights
 from backbone.engine.task_run import TaskRun, start
 
-from ..config import load_config
+from ..config import default_config, load_config
 from ..config.keys import idle_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
@@ -70,6 +70,7 @@ class DetectionRun(TaskRun):
     trained = "the checkpoint of a trained detector"
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
+    default_config = staticmethod(default_config)
     files = RUN_FILES
 
     def open(self) -> None:

@@ -22,6 +22,7 @@ from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to
 from backbone.engine.session import Request, open_folder, train_task
 from backbone.engine.state import State
 
+from ...config import default_config
 from ...data.proposals import Proposals, load_proposals, save_proposals
 from ...modeling.build import build
 from ...weights.load import StartingWeights, open_starting_weights
@@ -55,7 +56,7 @@ def train_alternating(
     """
     changed = []
     if request.resume:
-        changed = check_unchanged(config, request.folder, ALL_FREE_KEYS, force=request.force)
+        changed = check_unchanged(config, request.folder, ALL_FREE_KEYS, default_config(), force=request.force)
         ended = [path for step in STEPS if (path := request.folder / step.name / checkpoint.FINAL).is_file()]
         if ended:
             changed += check_classes(ended[-1], sets.classes, force=request.force)
@@ -111,7 +112,8 @@ def _run_step(
     model = build(own, StepRCNN)
     saved, notes = None, []
     if request.resume and checkpoint.newest(step_request.folder) is not None:
-        saved, notes = checkpoint_to_resume(step_request, own, FREE_KEYS | {"MODEL.WEIGHTS"}, sets.classes)
+        free = FREE_KEYS | {"MODEL.WEIGHTS"}
+        saved, notes = checkpoint_to_resume(step_request, own, free, sets.classes, default_config())
     first = f"resumed from {saved}" if saved else _start_from(model, own, sets, weights)
     model.begin(step).train()
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])

@@ -43,13 +43,13 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, place):
     first, second = save(tmp_path, 2, 4)
     assert checkpoint.is_whole(second)
     flip(second, int(place * second.stat().st_size))
-    saved, notes = checkpoint_to_resume(request(tmp_path), {}, (), ["cat", "dog"])
+    saved, notes = checkpoint_to_resume(request(tmp_path), {}, (), ["cat", "dog"], {})
     assert saved == first and notes[0].startswith("model_0000004.pth: damaged")
     checkpoint.set_aside(tmp_path, 2)
     assert checkpoint.newest(tmp_path) == first and (tmp_path / "model_0000004.pth.damaged").is_file()
     flip(first, int(place * first.stat().st_size))
     with pytest.raises(RunError, match="every checkpoint are damaged"):
-        checkpoint_to_resume(request(tmp_path), {}, (), ["cat", "dog"])
+        checkpoint_to_resume(request(tmp_path), {}, (), ["cat", "dog"], {})
 
 
 def test_other_classes_are_named(tmp_path):
@@ -69,9 +69,20 @@ def test_another_spelling_of_a_path_is_no_change(tmp_path, monkeypatch):
     (tmp_path / CONFIG).write_text(dump({"WEIGHTS": "a.pth", "FILES": ["a.pth"], "NAME": "a"}))
     for spelling in ("./a.pth", str(tmp_path / "a.pth"), "link.pth", f"../{tmp_path.name}/a.pth"):
         now = {"WEIGHTS": spelling, "FILES": [spelling], "NAME": "a"}
-        assert check_unchanged(now, tmp_path, (), force=False) == []
+        assert check_unchanged(now, tmp_path, (), {}, force=False) == []
     with pytest.raises(ConfigError, match="since the run began: NAME, WEIGHTS;"):
-        check_unchanged({"WEIGHTS": "b.pth", "FILES": ["a.pth"], "NAME": "b"}, tmp_path, (), force=False)
+        check_unchanged({"WEIGHTS": "b.pth", "FILES": ["a.pth"], "NAME": "b"}, tmp_path, (), {}, force=False)
+
+
+def test_keys_of_a_newer_version_pass_at_their_defaults(tmp_path):
+    (tmp_path / CONFIG).write_text(dump({"SOLVER": {"LR": 0.1}}))
+    defaults = {"SOLVER": {"LR": 0.2, "CLIP": 0.0}, "LOGGERS": ["a"]}
+    now = {"SOLVER": {"LR": 0.1, "CLIP": 0.0}, "LOGGERS": ["a"]}
+    (note,) = check_unchanged(now, tmp_path, (), defaults, force=False)
+    assert note == "keys that the run's version did not have, at their defaults: SOLVER.CLIP, LOGGERS"
+    now["SOLVER"]["CLIP"] = 1.0
+    with pytest.raises(ConfigError, match="since the run began: SOLVER.CLIP; --force"):
+        check_unchanged(now, tmp_path, (), defaults, force=False)
 
 
 def test_folders_are_told_apart_by_their_checkpoints(tmp_path):
