@@ -33,15 +33,16 @@ def main() -> None:
 
     detection.register()
     from backbone.common.files import write_json
+    from backbone.common.images.inputs import find_inputs
     from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.export import export_detector
     from detection.inference.detector import load_trained_detector
-    from detection.inference.predict import find_images
+    from detection.inference.predict import PICTURE
 
     start_logging(None)
     import_modules(arguments.imports)
-    images = find_images(arguments.images, arguments.output.parent) if arguments.images else None
+    images = find_inputs(arguments.images, arguments.output.parent, PICTURE) if arguments.images else None
     report = export_detector(
         load_trained_detector(arguments.weights, "cpu"),
         arguments.output,

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from ..common.environment import provenance
-from ..common.files import write_json, write_text, write_whole
+from ..common.files import write_json, write_text
 from ..common.images import montage
+from ..common.images.save import write_jpeg
 from ..networks import Backbone
 from ..weights import save_weights
 from .record import LOGGER, RESULTS
@@ -51,14 +51,9 @@ def write_pictures(folder: Path, pictures: Sequence[tuple[str, np.ndarray]], she
     if not pictures:
         return None
     for name, picture in pictures:
-        _write_jpeg(folder / PICTURES / f"{name}.jpg", picture)
-    _write_jpeg(folder / sheet, montage([picture for _, picture in pictures], columns=2, width=640))
+        write_jpeg(folder / PICTURES / f"{name}.jpg", picture)
+    write_jpeg(folder / sheet, montage([picture for _, picture in pictures], columns=2, width=640))
     return folder / sheet
-
-
-def _write_jpeg(path: Path, picture: np.ndarray) -> None:
-    content = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_backbone(network: Backbone, config: Any, metadata: dict[str, Any], hint: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from backbone.common.confusion import most_confused
 from backbone.common.text import table
 
 from .case import Case
@@ -102,7 +103,7 @@ class Analysis:
             "false_negative_dAP50": self.errors.gain_missed,
             "confusions": [
                 {"truth": names[truth], "detected": names[found], "count": number}
-                for truth, found, number in self.confusion.most(50)
+                for truth, found, number in most_confused(self.confusion.matrix, len(self.case.class_names), 50)
             ],
         }
 

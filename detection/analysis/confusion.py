@@ -25,19 +25,6 @@ class Confusion:
     matrix: np.ndarray
     score: float
 
-    def parts(self) -> np.ndarray:
-        """Return each row over its sum, (K + 1, K + 1) float64; 0 in a row of nothing."""
-        total = self.matrix.sum(axis=1, keepdims=True)
-        return np.divide(self.matrix, total, out=np.zeros(self.matrix.shape), where=total > 0)
-
-    def most(self, number: int) -> list[tuple[int, int, int]]:
-        """Return the most frequent (true class, detected class, how often), no background; equal ones in order."""
-        wrong = self.matrix[:-1, :-1].copy()
-        np.fill_diagonal(wrong, 0)
-        order = np.argsort(-wrong, axis=None, kind="stable")[:number]
-        rows, columns = (index.tolist() for index in np.unravel_index(order, wrong.shape))
-        return [(row, column, int(wrong[row, column])) for row, column in zip(rows, columns) if wrong[row, column]]
-
 
 def confuse(case: Case, pairs: Pairs, figures: Figures, score: float) -> Confusion:
     """Count confusions: each object belongs to the detection of its own class that found it; the objects left go to

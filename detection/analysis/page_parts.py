@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from backbone.common.pages.confusion import MATRIX_STYLE
 from backbone.common.pages.style import BASE_STYLE
+from backbone.common.pages.tables import SORT_SCRIPT, TABLE_STYLE
 
 # Boxes in the colours of their kinds, and images with them.
 SHOT_STYLE = """
-:root { --panel: #f5f6f8; --focus: #0072b2; --kTruth: #18a34a; --kMiss: #18a34a; --kIgnored: #8a8f98;
+:root { --kTruth: #18a34a; --kMiss: #18a34a; --kIgnored: #8a8f98;
   --kRight: #58a6ff; --kCls: #ff851b; --kLoc: #e0b400; --kBoth: #c04df0; --kDupe: #12a5b0; --kBkg: #ff4136;
   --kAll: #8a8f98; }
 .dot { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 7px;
@@ -33,9 +35,10 @@ figcaption strong { color: var(--text); font-weight: 600; }
 
 STYLE = (
     BASE_STYLE
+    + TABLE_STYLE
+    + MATRIX_STYLE
     + SHOT_STYLE
     + """
-@media (prefers-color-scheme: dark) { :root { --panel: #1e2125; --focus: #5ab0f0; } }
 h2 { scroll-margin-top: 12px; }
 h2 a { color: inherit; text-decoration: none; }
 h3 { font-size: 15px; margin: 22px 0 6px; }
@@ -47,35 +50,13 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin
 .tiles div { background: var(--panel); border-radius: 6px; padding: 7px 10px; }
 .tiles dt { color: var(--weak); font-size: 12px; }
 .tiles dd { margin: 0; font-size: 19px; font-variant-numeric: tabular-nums; }
-tbody th { color: inherit; font-weight: 400; white-space: nowrap; }
 .kinds td, .kinds tbody th { vertical-align: middle; }
-.dense { font-size: 13px; }
-.dense th, .dense td { padding: 3px 8px 3px 0; }
-.wide thead th { vertical-align: bottom; }
-th button { all: unset; cursor: pointer; }
-th button:focus-visible { outline: 2px solid var(--focus); }
-th[aria-sort="ascending"] button::after { content: " ▲"; font-size: 9px; }
-th[aria-sort="descending"] button::after { content: " ▼"; font-size: 9px; }
-th.number button { width: 100%; text-align: right; }
-.dense tbody th { position: sticky; left: 0; background: var(--back); }
 .choice { margin: 8px 0; }
 select { font: inherit; padding: 3px 6px; }
 .readout { min-height: 1.5em; margin: 2px 0 0 48px; font-size: 13px; color: var(--weak);
   font-variant-numeric: tabular-nums; }
 svg .bin { fill-opacity: .55; stroke: none; }
 summary { cursor: pointer; margin: 10px 0; }
-.matrix { overflow: auto; width: fit-content; max-width: 100%; max-height: 75vh;
-  border: 1px solid var(--rule); border-radius: 6px; }
-.matrix table { font-size: 11px; border-collapse: separate; border-spacing: 0; }
-.matrix th, .matrix td { padding: 2px 4px; border: 0; text-align: right; white-space: nowrap; }
-.matrix td { min-width: 20px; font-variant-numeric: tabular-nums; border-right: 1px solid var(--panel);
-  border-bottom: 1px solid var(--panel); background: rgb(0 114 178 / var(--v, 0)); }
-.matrix td.strong { color: #fff; }
-.matrix thead th { position: sticky; top: 0; background: var(--back); vertical-align: bottom; z-index: 1; }
-.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); }
-.matrix tbody th { position: sticky; left: 0; background: var(--back); }
-.matrix thead th:first-child { left: 0; z-index: 2; }
-.matrix tbody tr:hover th, .matrix tbody tr:hover td { box-shadow: inset 0 1px var(--weak), inset 0 -1px var(--weak); }
 .switches { border: 0; padding: 0; margin: 8px 0 14px; display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 14px; }
 .switches legend { float: left; margin-right: 16px; color: var(--weak); }
 .shot button { all: unset; cursor: zoom-in; display: block; width: 100%; }
@@ -89,7 +70,8 @@ dialog .box .caption { display: block; }
 """
 )
 
-SCRIPT = """
+SCRIPT = (
+    """
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const [left, top_, right, bottom] = data.area;
@@ -130,24 +112,9 @@ for (const svg of charts) {
     cursor.style.visibility = "visible";
   });
 }
-
-for (const table of document.querySelectorAll("table.sortable")) {
-  const heads = [...table.tHead.rows[0].cells];
-  heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-    const up = head.getAttribute("aria-sort") ? head.getAttribute("aria-sort") === "descending" : column === 0;
-    heads.forEach(other => other.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const value = row => row.cells[column].textContent;
-    const order = (a, b) => {
-      if (column === 0) return value(a).localeCompare(value(b)) * (up ? 1 : -1);
-      const first = parseFloat(value(a)), second = parseFloat(value(b));
-      if (isNaN(first) || isNaN(second)) return isNaN(first) - isNaN(second);
-      return (first - second) * (up ? 1 : -1);
-    };
-    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
-  }));
-}
-
+"""
+    + SORT_SCRIPT
+    + """
 for (const box of document.querySelectorAll("[data-shows]")) {
   const show = () => document.body.classList.toggle("hide" + box.dataset.shows, !box.checked);
   box.addEventListener("change", show);
@@ -164,3 +131,4 @@ for (const button of document.querySelectorAll(".shot button")) {
 if (dialog) dialog.addEventListener("click", () => dialog.close());
 document.documentElement.dataset.ready = "yes";
 """
+)

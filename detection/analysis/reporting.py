@@ -6,6 +6,7 @@ from pathlib import Path
 
 from backbone.common.files import write_text
 from backbone.common.pages.document import document, json_for_script
+from backbone.common.pages.tables import percent
 from backbone.common.text import count
 
 from .analysis import Analysis
@@ -14,7 +15,7 @@ from .errors import MEANING
 from .gallery import gallery
 from .page_parts import SCRIPT, STYLE
 from .scores import sweep
-from .tables import classes_table, confusions_table, kinds_table, matrix_table, percent, scores_table, sizes_table
+from .tables import classes_table, confusions_table, kinds_table, matrix_table, scores_table, sizes_table
 
 
 def write_report(path: str | Path, analysis: Analysis, *, title: str = "Error analysis") -> None:

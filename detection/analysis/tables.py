@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+
+from backbone.common.pages import confusion as pages
+from backbone.common.pages.tables import NONE, html_table, percent
 
 from .analysis import Analysis
 from .errors import MEANING
 from .precision import AREAS, AT_50, AT_75, mean
 from .scores import sweep
-
-NONE = "–"
-MOST_CLASSES = 100
-"""Rows of a confusion matrix: beyond, a page would hold millions of cells."""
-MOST_CONFUSIONS = 15
-
-
-def percent(value: float) -> str:
-    """Return a fraction in per cent, with one decimal; a dash for NaN."""
-    return NONE if value != value else f"{100 * value:.1f}"
-
-
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "", words: int = 1) -> str:
-    """Return a table.
-
-    Args:
-        header, rows: HTML.
-        kind: its class; "sortable" gives its header buttons.
-        words: how many columns, the first ones, are text; numbers stand to the right.
-    """
-    names = [f'<button type="button">{name}</button>' if "sortable" in kind else name for name in header]
-    head = "".join(f'<th scope="col"{_right(i, words)}>{name}</th>' for i, name in enumerate(names))
-    body = "\n".join("<tr>" + "".join(_cell(i, cell, words) for i, cell in enumerate(row)) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide" tabindex="0"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _right(column: int, words: int) -> str:
-    return "" if column < words else ' class="number"'
-
-
-def _cell(column: int, cell: str, words: int) -> str:
-    return f'<th scope="row">{cell}</th>' if column == 0 else f"<td{_right(column, words)}>{cell}</td>"
 
 
 def kinds_table(analysis: Analysis) -> str:
@@ -131,50 +98,15 @@ def scores_table(analysis: Analysis) -> str:
 
 def confusions_table(analysis: Analysis) -> str:
     """Return the most frequent confusions."""
-    names, parts = analysis.case.class_names, analysis.confusion.parts()
-    rows = [
-        [escape(names[truth]), escape(names[found]), str(number), percent(parts[truth, found])]
-        for truth, found, number in analysis.confusion.most(MOST_CONFUSIONS)
-    ]
-    if not rows:
-        return '<p class="note">No object is detected as another class.</p>'
-    return html_table(["object", "detected as", "times", "% of the class"], rows, words=2)
+    header = ["object", "detected as", "times", "% of the class"]
+    shown = pages.confusions_table(analysis.confusion.matrix, analysis.case.class_names, header)
+    return shown or '<p class="note">No object is detected as another class.</p>'
 
 
 def matrix_table(analysis: Analysis) -> str:
     """Return the confusion matrix, each row in per cent of its sum, coloured."""
-    confusion, names = analysis.confusion, analysis.case.class_names
-    chosen = _matrix_classes(confusion.matrix)
-    rows = [*chosen.tolist(), len(names)]
-    titles = [escape(name) for name in names]
-    head = "".join(f'<th scope="col"><span>{name}</span></th>' for name in [*(titles[k] for k in chosen), "not found"])
-    numbers, parts = confusion.matrix[np.ix_(rows, rows)], confusion.parts()[np.ix_(rows, rows)]
     # Background is nobody's object.
-    body = "\n".join(
-        f'<tr><th scope="row">{title}</th>{"".join(map(_matrix_cell, row_parts, row_numbers))}</tr>'
-        for title, row_parts, row_numbers in zip(
-            [*(titles[k] for k in chosen), "background"], parts.tolist(), numbers.tolist()
-        )
+    ends = ("background", "not found")
+    return pages.matrix_table(
+        analysis.confusion.matrix, analysis.case.class_names, "object ↓ detected as →", background=ends
     )
-    left_out = len(names) - len(chosen)
-    note = f'<p class="note">The {len(chosen)} classes with the most confusions.</p>' if left_out else ""
-    return (
-        f'{note}<div class="matrix" tabindex="0" role="region" aria-label="Confusion matrix"><table>\n'
-        f'<thead><tr><th scope="col">object ↓ detected as →</th>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _matrix_cell(part: float, number: int) -> str:
-    if not number:
-        return "<td></td>"
-    shown = f"{100 * part:.0f}" if part >= 0.005 else "·"
-    strong = ' class="strong"' if part > 0.7 else ""
-    return f'<td{strong} style="--v:{max(part, 0.03):.2f}" title="{number:,}">{shown}</td>'
-
-
-def _matrix_classes(matrix: np.ndarray) -> np.ndarray:
-    wrong = matrix[:-1, :-1].copy()
-    np.fill_diagonal(wrong, 0)
-    often = wrong.sum(axis=0) + wrong.sum(axis=1)
-    return np.sort(np.argsort(-often, kind="stable")[:MOST_CLASSES])

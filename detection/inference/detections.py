@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from backbone import DataError
-from backbone.common.files import write_whole
+from backbone.common.images.save import save_picture
 from backbone.common.text import count
 
 from ..visualization import draw_objects
@@ -123,13 +122,7 @@ class Detections:
             DataError: Pillow writes no images of this suffix.
             RunError: the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
-        form = Image.registered_extensions().get(suffix)
-        if form not in Image.SAVE:
-            raise DataError(f"{path}: no kind of image has the suffix {suffix!r}; write .jpg, .png or .webp")
-        picture = self.draw(score)
-        quality = {"quality": 92} if form in ("JPEG", "WEBP") else {}
-        write_whole(path, lambda temporary: picture.save(temporary, format=form, **quality))
+        save_picture(path, self.draw(score))
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
         """Return records in COCO's results form: XYWH boxes, the data's category ids, compressed RLE masks."""

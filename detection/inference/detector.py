@@ -16,6 +16,7 @@ from torch import nn
 
 from backbone import ConfigError, WeightsError
 from backbone.common.images import picture_of
+from backbone.common.images.given import Given, is_several, pixels_of
 from backbone.common.text import some
 from backbone.engine import checkpoint
 from backbone.engine.config import get, merge, merge_overrides, parse_yaml, put
@@ -34,7 +35,6 @@ from ..weights.load import load_detector, open_starting_weights
 from ..weights.projects import read_known
 from .detections import Detections
 from .fast import state_of
-from .given import Given, is_several, pixels_of
 from .methods import as_tested, check_ensemble
 from .pipeline import detect_in_batches
 from .run import detect

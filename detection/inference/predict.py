@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from detectron2.structures import Instances
 from tqdm import tqdm
 
 from backbone import DataError
-from backbone.common.files import write_json, write_whole
-from backbone.common.images import find_images as images_below
+from backbone.common.files import write_json
 from backbone.common.images import picture_of, read_image
+from backbone.common.images.inputs import find_inputs, picture_names, root_of
+from backbone.common.images.save import write_jpeg
 from backbone.engine.loading import resolve_workers
 from backbone.engine.record import LOGGER
 
@@ -37,42 +34,12 @@ PICTURE = "_detections.jpg"
 Row = tuple[Path, int, Path]
 
 
-def find_images(pattern: str, output: Path) -> list[Path]:
-    """Return the image files that `pattern` names: a file, a folder (searched through) or a glob, in order.
-
-    Pictures that an earlier call has put into `output` are left out.
-
-    Raises:
-        DataError: there are none.
-    """
-    path = Path(pattern)
-    if os.path.isdir(path):
-        files = images_below(path)
-    elif os.path.isfile(path):
-        files = [path]
-    else:
-        files = [Path(name) for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
-    if not os.path.isfile(path):
-        output = output.resolve()
-        files = [f for f in files if not (f.name.endswith(PICTURE) and f.resolve().is_relative_to(output))]
-    if not files:
-        raise DataError(f"--input {pattern!r}: no such image, folder with images, or pattern that finds any")
-    return sorted(files)
-
-
 def image_ids(files: list[Path]) -> list[int]:
     """Return COCO image ids: the numbers that the files are named by, as COCO's are, else 1, 2, 3, ..."""
     numbers = [int(file.stem) if file.stem.isdecimal() else None for file in files]
     if None not in numbers and len(set(numbers)) == len(numbers):
         return numbers
     return list(range(1, len(files) + 1))
-
-
-def picture_names(files: list[Path], root: Path) -> list[Path]:
-    """Return each file's picture below the output folder: its own name, with the suffix only where two would be one."""
-    names = [file.relative_to(root) for file in files]
-    often = Counter(name.with_suffix("") for name in names)
-    return [name.with_name((name.stem if often[name.with_suffix("")] == 1 else name.name) + PICTURE) for name in names]
 
 
 @dataclass
@@ -106,8 +73,8 @@ def predict(
     Raises:
         DataError: no image was found, or none could be read; or as in `read_ids`.
     """
-    files = find_images(pattern, output)
-    root = Path(pattern) if os.path.isdir(pattern) else Path(os.path.commonpath([file.parent for file in files]))
+    files = find_inputs(pattern, output, PICTURE)
+    root = root_of(pattern, files)
     records: list[dict[str, Any]] = []
     images, skipped, drawn = [], {}, 0
     numbers, category_ids = image_ids(files), detector.category_ids
@@ -128,14 +95,13 @@ def predict(
         file, image_id, name = row
         shown = instances[instances.scores >= least_score]
         picture = draw(picture_of(sample["original"], order), shown, detector.classes)
-        encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
-        write_whole(output / name, lambda temporary: temporary.write_bytes(encoded))
+        write_jpeg(output / name, picture[:, :, ::-1])
         size = {"width": sample["width"], "height": sample["height"]}
         image = {"id": image_id, "file_name": str(file.relative_to(root)), **size}
         return image, to_coco(instances, image_id, category_ids), len(shown)
 
     threads = resolve_workers(config.DATALOADER.NUM_WORKERS, 1)
-    rows = list(zip(files, numbers, picture_names(files, root)))
+    rows = list(zip(files, numbers, picture_names(files, root, PICTURE)))
     batch_size = batch_size_of(config)
     results = run_pipeline(detector.tested, rows, read, finish, batch_size=batch_size, threads=threads)
     for row, result in tqdm(results, total=len(rows), unit="img", disable=None if len(files) > 1 else True):

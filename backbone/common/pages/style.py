@@ -18,8 +18,10 @@ def _variables(colors: tuple[str, ...]) -> str:
 
 BASE_STYLE = f"""
 :root {{ color-scheme: light dark; --back: #ffffff; --text: #1c1e21; --weak: #666b73; --rule: #dfe2e6;
+  --panel: #f5f6f8; --focus: #0072b2;
   {_variables(LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ --back: #15171a; --text: #e8eaed; --weak: #9aa0a8; --rule: #34383e;
+  --panel: #1e2125; --focus: #5ab0f0;
   {_variables(DARK)} }} }}
 body {{ margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }}

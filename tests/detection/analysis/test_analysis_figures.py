@@ -12,6 +12,7 @@ from hand_made import BESIDE, BOX, FAR, make_case
 sys.path.append(str(Path(__file__).resolve().parents[1] / "evaluation"))
 from coco_cases import random_case
 
+from backbone.common.confusion import most_confused, row_shares
 from detection.analysis import analyze, case_of_coco
 from detection.analysis.scores import best_score, calibrate, sweep
 from detection.evaluation import evaluate_coco, load_ground_truth, load_predictions
@@ -43,8 +44,8 @@ def test_confusion_by_hand():
     ]
     matrix = analyze(make_case(objects, detections), score=0.5).confusion
     np.testing.assert_array_equal(matrix.matrix, [[1, 0, 0], [1, 0, 1], [1, 1, 0]])
-    np.testing.assert_allclose(matrix.parts(), [[1, 0, 0], [0.5, 0, 0.5], [0.5, 0.5, 0]])
-    assert matrix.most(5) == [(1, 0, 1)]
+    np.testing.assert_allclose(row_shares(matrix.matrix), [[1, 0, 0], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    assert most_confused(matrix.matrix, 2, 5) == [(1, 0, 1)]
     with_all = analyze(make_case(objects, detections), score=0.0).confusion
     np.testing.assert_array_equal(with_all.matrix, [[1, 0, 0], [1, 1, 0], [1, 1, 0]])
 

@@ -1,4 +1,4 @@
-"""Images as callers have them: paths, PIL images, arrays and tensors, as the arrays that a detector takes."""
+"""Images as callers have them: paths, PIL images, arrays and tensors, as the arrays that networks are given."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from backbone import DataError
-from backbone.common.images import read_image
+from ..errors import DataError
+from .read import read_image
 
 # One image: a path, a PIL image, an array (H, W, C) or (H, W), or a tensor (C, H, W).
 Given: TypeAlias = "str | Path | Image.Image | np.ndarray | torch.Tensor"
@@ -102,7 +102,7 @@ def _bands(image: np.ndarray, channels: int) -> np.ndarray:
     image = image[:, :, None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[2] != channels or not image.size or image.dtype.kind not in "buif":
         raise DataError(
-            f"this detector takes images of {channels} bands, (height, width, {channels}) for an array and "
+            f"this network takes images of {channels} bands, (height, width, {channels}) for an array and "
             f"({channels}, height, width) for a tensor; this one has the shape {image.shape} and is {image.dtype}"
         )
     return np.ascontiguousarray(image if image.dtype == np.uint8 else image.astype(np.float32))
