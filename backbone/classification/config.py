@@ -59,7 +59,7 @@ AT_MOST = {
     # More than ImageNet has.
     "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
 }
-SHARES = ("MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.EMA_DECAY", "SOLVER.WARMUP_ERROR")
+SHARES = ("MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
 
 
@@ -149,8 +149,6 @@ def _add_solver(solver: CfgNode) -> None:
     solver.WEIGHT_DECAY_NORM = 1e-4
     # Share of the probability that is spread over all classes.
     solver.LABEL_SMOOTHING = 0.0
-    # Of the average of the weights that is evaluated and kept; 0 for none.
-    solver.EMA_DECAY = 0.0
     # "WarmupMultiStepLR", "WarmupCosineLR", or "Plateau".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     # Iterations, for REFERENCE_BATCH_SIZE images a step.

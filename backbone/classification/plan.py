@@ -75,8 +75,5 @@ def _schedule(train: LabelledImages, config: Any) -> str:
     course = page.course(solver)
     if solver.WARMUP_ERROR:
         course += f", x{solver.WARMUP_FACTOR:g} until the training error is below {solver.WARMUP_ERROR:.0%}"
-    average = f", weights averaged ({solver.EMA_DECAY:g})" if solver.EMA_DECAY else ""
-    return (
-        f"{page.length(config, len(train))}; lr {solver.BASE_LR:.4g}, {course}; "
-        f"weight decay {solver.WEIGHT_DECAY:g}{average}"
-    )
+    length = page.length(config, len(train))
+    return f"{length}; lr {solver.BASE_LR:.4g}, {course}; weight decay {solver.WEIGHT_DECAY:g}"

@@ -84,7 +84,7 @@ class ClassificationTask(Task):
         self.mean_image = mean_image
         # Moved once: a copy in every step would make it wait for the device.
         self._mean = config.MODEL.PIXEL_MEAN if mean_image is None else mean_image.to(self.device, torch.float32)
-        self.average = MovingAverage(network, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
+        self.average = MovingAverage.of(network, config)
         self._compiled: nn.Module | None = None
         self._error: Tensor | None = None
         self._precise: dict[str, Any] = {}

@@ -32,7 +32,7 @@ KEYS_OF_TOOLS = {
     ),
     "tools/train_segmentation.py": ("MODEL.OUTPUT_STRIDE", "MODEL.HEAD", "DATA.LABEL_FOLDER", "SOLVER.HEAD_LR_FACTOR"),
     "tools/train_localization.py": ("MODEL.KIND", "MODEL.ANCHOR_SIZES", "TEST.VIEWS", "TEST.CLASSES", "TEST.PROPOSERS"),
-    "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS", "SOLVER.EMA_DECAY"),
+    "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS"),
 }
 CONFIG_FOLDER = CONFIGS
 

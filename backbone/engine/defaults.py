@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
 from ..common.text import nearest
+from .clipping import CLIP_TYPES
 from .config import brief, get, leaves
 from .extensions import add_keys
 
@@ -19,12 +20,13 @@ SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 SHARED_CHOICES = {
     "INPUT.FORMAT": ("RGB", "BGR"),
     "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
 }
 # Of the keys of `add_shared_defaults`, and of those that every task has with a default of its own.
 SHARED_POSITIVE = (
     *("SOLVER.IMS_PER_BATCH", "SOLVER.ACCUMULATE"),
-    *("SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD"),
+    *("SOLVER.REFERENCE_BATCH_SIZE", "SOLVER.BASE_LR", "SOLVER.LOG_PERIOD", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE"),
 )
 SHARED_NOT_NEGATIVE = (
     *("SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.CHECKPOINT_PERIOD", "SOLVER.CHECKPOINTS_TO_KEEP"),
@@ -142,6 +144,19 @@ def _add_solver(solver: Any) -> None:
     solver.EPOCHS = 0.0
     # Parts in which each process takes its share of the batch, one after the other: the same step in less memory.
     solver.ACCUMULATE = 1
+    # Test and keep a moving average of the weights: after each step, this times it plus the rest of 1 times the
+    # weights; 0 for none.
+    solver.EMA_DECAY = 0.0
+    clip = _section(solver, "CLIP_GRADIENTS")
+    # Limit the gradients before each step: of the whole batch, and in true size with mixed precision too.
+    clip.ENABLED = False
+    # "value" limits each number, "norm" the norm of each parameter's gradient (both as detectron2 does), "full_model"
+    # the norm of all gradients together (torch's clip_grad_norm_ over the network).
+    clip.CLIP_TYPE = "value"
+    # Largest size of a number, or largest norm.
+    clip.CLIP_VALUE = 1.0
+    # Of "norm" and "full_model": p of the p-norm.
+    clip.NORM_TYPE = 2.0
     # Momentum of SGD.
     solver.MOMENTUM = 0.9
     # Nesterov's form of the momentum.
@@ -182,6 +197,9 @@ def check_steps(config: Any, source: str) -> None:
     # Where the default of STEPS is empty, it does not say so.
     if not all(type(step) is int for step in config.SOLVER.STEPS):
         raise ConfigError(f"{source}: SOLVER.STEPS must hold whole numbers, not {brief(config.SOLVER.STEPS)}")
+    if not config.SOLVER.CLIP_GRADIENTS.NORM_TYPE > 0:  # infinity too
+        raise ConfigError(f"{source}: SOLVER.CLIP_GRADIENTS.NORM_TYPE must be above 0")
+    check_numbers(config, source, shares=("SOLVER.EMA_DECAY",))
     parts, images = config.SOLVER.ACCUMULATE, config.SOLVER.IMS_PER_BATCH
     if parts > 0 and images % parts:
         raise ConfigError(f"{source}: SOLVER.ACCUMULATE {parts} must divide SOLVER.IMS_PER_BATCH, which is {images}")

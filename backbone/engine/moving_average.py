@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,11 @@ class MovingAverage:
         self.steps = 0
         self.state = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.buffers = [name for name, _ in network.named_buffers() if name in self.state]
+
+    @classmethod
+    def of(cls, network: nn.Module, config: Any) -> MovingAverage | None:
+        """Return the average of SOLVER.EMA_DECAY; None where that is 0."""
+        return cls(network, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from ..common.environment import device_name
 from ..common.text import count
 from . import distributed
+from .clipping import Clipping
 from .loading import resolve_workers
 
 # More passes over the training set than any usual schedule makes: the schedule was chosen for another set.
@@ -105,7 +106,7 @@ def _epochs(config: Any, images: int) -> float:
 
 
 def course(solver: Any) -> str:
-    """Return how the learning rate goes on from BASE_LR."""
+    """Return how the learning rate goes on from BASE_LR, and what else is done to gradients and weights."""
     steps = ", ".join(f"{step:,}" for step in solver.STEPS if step < solver.MAX_ITER)
     name = solver.LR_SCHEDULER_NAME
     if name == "WarmupPolyLR":
@@ -116,4 +117,7 @@ def course(solver: Any) -> str:
         text = "cosine"
     else:
         text = f"x{solver.GAMMA:g} at {steps}" if steps else "constant"
-    return text + (f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else "")
+    text += f", warm-up {solver.WARMUP_ITERS:,}" if solver.WARMUP_ITERS else ""
+    clip = Clipping.of(solver)
+    text += f"; {clip}" if clip else ""
+    return text + (f"; weights averaged ({solver.EMA_DECAY:g})" if solver.EMA_DECAY else "")

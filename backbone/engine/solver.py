@@ -11,6 +11,7 @@ from ..common.environment import relative_path
 from ..common.errors import ConfigError, RunError
 from ..common.text import count
 from .averages import REMEDIES
+from .clipping import Clipping
 from .config import dump
 from .schedule import Cosine, MultiStep, Poly, WarmUp
 from .state import Settings
@@ -73,7 +74,7 @@ def _portable(value: Any) -> Any:
 def make_settings(config: Any, *, best: str) -> Settings:
     """Return the trainer's settings; `best` is "kind/metric" of the evaluation."""
     solver = config.SOLVER
-    clips = "CLIP_GRADIENTS" in solver and not solver.CLIP_GRADIENTS.ENABLED
+    clip = Clipping.of(solver)
     return Settings(
         folder=Path(config.OUTPUT_DIR),
         device=device_of(config),
@@ -84,9 +85,10 @@ def make_settings(config: Any, *, best: str) -> Settings:
         eval_period=config.TEST.EVAL_PERIOD,
         keep=solver.CHECKPOINTS_TO_KEEP,
         accumulate=solver.ACCUMULATE,
+        clip=clip,
         amp=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         best=best,
         config=dump(_portable(config)),
         loggers=tuple(config.LOGGERS),
-        remedies=f"{REMEDIES}, or set SOLVER.CLIP_GRADIENTS.ENABLED True" if clips else REMEDIES,
+        remedies=REMEDIES if clip else f"{REMEDIES}, or set SOLVER.CLIP_GRADIENTS.ENABLED True",
     )

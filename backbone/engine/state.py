@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from .averages import REMEDIES
+from .clipping import Clipping
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Settings:
         batch_size: images a step over all processes.
         amp: None for float32, else "bfloat16" or "float16".
         accumulate: parts of a process's batch whose gradients are summed before a step.
+        clip: what limits the sum of these gradients; None for nothing.
         best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
         config: the whole config as YAML text; it goes into every checkpoint.
         remedies: what may keep a loss finite, for the message where one is not.
@@ -34,6 +36,7 @@ class Settings:
     eval_period: int = 0
     keep: int = 2
     accumulate: int = 1
+    clip: Clipping | None = None
     amp: str | None = None
     best: str = "bbox/AP"
     config: str = ""

@@ -90,10 +90,15 @@ class Task(ABC):
         return self.average.state if self.average is not None else self.model.state_dict()
 
     def averaged(self) -> nn.Module:
-        """Return the model with `weights`, in eval mode: a copy, or itself where there is no average. Collective."""
+        """Return the model that is tested, in eval mode: with the same `weights` in every process. Collective."""
+        if self.average is not None:
+            self.average.share()
+        return self.learned()
+
+    def learned(self) -> nn.Module:
+        """Return the model with `weights`, in eval mode: a copy, or itself where there is no average."""
         if self.average is None:
-            return self.model
-        self.average.share()
+            return self.model.eval()
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.average.state)
         return model.eval()

@@ -294,6 +294,10 @@ class Trainer:
             losses, step_metrics = self._backward(batch)
         else:
             losses, step_metrics = self._accumulate(batch)
+        if self.settings.clip is not None:
+            # The true gradients, of all parts; the scaler divides them once.
+            self.scaler.unscale_(self.optimizer)
+            self.settings.clip(self.optimizer)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.task.stepped(self.state.iteration + 1)

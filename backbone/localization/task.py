@@ -21,6 +21,7 @@ from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import make_loader, resolve_workers, until_error
+from ..engine.moving_average import MovingAverage
 from ..engine.record import LOGGER
 from ..engine.solver import device_of
 from ..engine.task import Task
@@ -66,6 +67,7 @@ class LocalizationTask(Task):
         self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
         self.found: dict[int, tuple[list[int], np.ndarray]] = {}
         self.left_out: dict[int, str] = {}
+        self.average = MovingAverage.of(network, config)
         self._classes: Tensor | None = None
         self._class_figures: dict[str, float] = {}
 
@@ -145,9 +147,9 @@ class LocalizationTask(Task):
         Raises:
             DataError: too many images cannot be read; see `check_left_out`.
         """
-        self.model.eval()
+        tested = self.averaged()
         guesses = self._guessed_classes()
-        members = [Member(self.model, self.prepare, self.config), *self.others]
+        members = [Member(tested, self.prepare, self.config), *self.others]
         found, left_out = {}, {}
         for index, image in self._images(self.test, self.test.name):
             if isinstance(image, str):

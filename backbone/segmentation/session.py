@@ -116,7 +116,7 @@ class SegmentationRun(TaskRun):
         return plan(network, self.train_set, self.test_set, self.config, weights=weights, notes=notes)
 
     def write_weights(self, task: SegmentationTask, results: dict[str, Any]) -> None:
-        network = task.model.backbone
+        network = task.learned().backbone
         network.preprocessing = task.preprocessing
         write_backbone(network, self.config, {"trained_on": task.train.name})
 

@@ -17,6 +17,7 @@ from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch
+from ..engine.moving_average import MovingAverage
 from ..engine.solver import device_of
 from ..engine.task import Task
 from ..weights import Preprocessing
@@ -67,6 +68,7 @@ class SegmentationTask(Task):
         self.drawn: dict[int, np.ndarray] = {}
         self.left_out: dict[int, str] = {}
         self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
+        self.average = MovingAverage.of(network, config)
         self._accuracy: Tensor | None = None
 
     def batches(self, start: int, end: int) -> Iterable[Batch]:
@@ -128,7 +130,7 @@ class SegmentationTask(Task):
         Raises:
             DataError: too many images cannot be read; see `check_left_out`.
         """
-        self.model.eval()
+        tested = self.averaged()
         indices = range(distributed.rank(), len(self.test), distributed.world_size())
         shown = set(self.shown())
         confusion, drawn, left_out = Confusion(len(self.test.classes), self.device), {}, {}
@@ -139,7 +141,7 @@ class SegmentationTask(Task):
                 if isinstance(image, str):
                     left_out[index] = image
                     continue
-                predicted = predict(self.model, image, how)
+                predicted = predict(tested, image, how)
                 if truth is not None:
                     confusion.add(predicted, torch.from_numpy(truth).to(self.device))
                 if index in shown or self.predictions is not None:

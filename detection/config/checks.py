@@ -83,7 +83,7 @@ def check_values(config: CfgNode, source: str) -> None:
     check_steps(config, source)
     check_pixels(config, source)
     _check_channels(config, source)
-    numbers = {"positive": POSITIVE, "not_negative": NOT_NEGATIVE, "shares": ("SOLVER.EMA_DECAY",), "at_most": AT_MOST}
+    numbers = {"positive": POSITIVE, "not_negative": NOT_NEGATIVE, "at_most": AT_MOST}
     check_numbers(config, source, **numbers)
     _check_sizes(config, source)
     _check_scheme(config, source)

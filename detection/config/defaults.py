@@ -94,9 +94,6 @@ def add_defaults(config: CfgNode) -> None:
     solver = config.SOLVER
     # Take the batch that the free memory holds, at most REFERENCE_BATCH_SIZE and a fiftieth of the training images.
     solver.AUTO_BATCH = False
-    # Test and keep a moving average of the weights: after each step, this times it plus the rest of 1 times the
-    # weights; 0 for none.
-    solver.EMA_DECAY = 0.0
     # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.
     solver.REFERENCE_BATCH_SIZE = 16
     # "joint", or "alternating": the four steps of Faster R-CNN, each with this schedule.

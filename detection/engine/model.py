@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.solver import build_optimizer
 from torch import nn
 
 from backbone import ConfigError, DataError
@@ -29,6 +30,14 @@ from ..weights.load import StartingWeights, load_detector, load_initial
 
 log = logging.getLogger(LOGGER)
 CALIBRATION_SIDE = 320  # shorter side of the images that frozen BN is calibrated on
+
+
+def make_optimizer(config: CfgNode, network: nn.Module) -> torch.optim.Optimizer:
+    """Return detectron2's optimizer of SOLVER; gradients are clipped by the trainer, as in all tasks."""
+    unclipped = config.clone()
+    unclipped.defrost()
+    unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
+    return build_optimizer(unclipped, network)
 
 
 def fit_classes(config: CfgNode, classes: list[str], given: set[str]) -> CfgNode:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build_optimizer
 from torch import nn
 
 import detection
@@ -30,7 +29,7 @@ from .alternating.run import train_alternating
 from .datasets import Sets, load_sets
 from .fitting import fit_to_data
 from .folder import FREE_KEYS, RUN_FILES
-from .model import fit_classes, fit_keypoints, load_trained, prepare_for_training
+from .model import fit_classes, fit_keypoints, load_trained, make_optimizer, prepare_for_training
 from .own_sets import SPLIT_FILE, own_data_keys, read_held_out, split_record
 from .plan import images_of_an_epoch, plan
 from .results import report
@@ -148,7 +147,7 @@ class DetectionRun(TaskRun):
         return DetectionTask(network, self.sets, self.config)
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(self.config, network)
+        return make_optimizer(self.config, network)
 
     def plan(self, network: nn.Module, weights: str, notes: list[str]) -> str:
         return plan(network, self.sets, self.config, weights=weights, notes=notes)

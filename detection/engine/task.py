@@ -58,7 +58,7 @@ class DetectionTask(Task):
         self.predictions: dict[str, list[dict[str, Any]]] = {}
         self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
         self.broken = BrokenImages(config.DATASETS.MAX_BAD_IMAGES, "DATASETS.MAX_BAD_IMAGES")
-        self.average = MovingAverage(model, config.SOLVER.EMA_DECAY) if config.SOLVER.EMA_DECAY else None
+        self.average = MovingAverage.of(model, config)
         self._cost_is_known = False
         self._statistics: dict[str, float] = {}
 

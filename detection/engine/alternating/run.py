@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build_optimizer
 
 from backbone.common.environment import provenance
 from backbone.common.files import write_json
@@ -28,7 +27,7 @@ from ...modeling.build import build
 from ...weights.load import StartingWeights, open_starting_weights
 from ..datasets import Sets
 from ..folder import ALL_FREE_KEYS, FREE_KEYS, RUN_FILES
-from ..model import prepare_for_training
+from ..model import make_optimizer, prepare_for_training
 from ..plan import images_of_an_epoch, plan, schedule_line
 from ..results import report
 from ..scoring import best_of
@@ -120,7 +119,7 @@ def _run_step(
     open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
     hooks = request.all_hooks()
-    state = train_task(task, build_optimizer(own, model), own, best=best_of(sets.test), saved=saved, hooks=hooks)
+    state = train_task(task, make_optimizer(own, model), own, best=best_of(sets.test), saved=saved, hooks=hooks)
     if distributed.is_main():
         seconds = round(time.monotonic() - began, 1)
         facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}

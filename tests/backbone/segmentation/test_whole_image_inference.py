@@ -105,6 +105,28 @@ def test_evaluation_predictions_and_pictures(config, tmp_path):
     assert sorted(task.drawn) == [0, 2] and set(task.comparisons()) == {"0", "2"}
 
 
+def test_the_average_of_the_weights_is_tested_and_kept(config):
+    config.SOLVER.EMA_DECAY = 0.5
+    task = task_of(config)
+    average = {name: value.clone() for name, value in task.model.state_dict().items()}
+    for step in range(1, 3):
+        with torch.no_grad():
+            for parameter in task.model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        task.stepped(step)
+        rate = 1 - min(0.5, (1 + step) / (10 + step))
+        for name, value in task.model.state_dict().items():
+            average[name] = average[name] + rate * (value - average[name]) if value.is_floating_point() else value
+    kept = task.weights()
+    assert all(torch.allclose(kept[name], value, atol=1e-6) for name, value in average.items())
+    plain = task_of(config)
+    plain.average = None
+    plain.model.load_state_dict(average)
+    plain.model.eval()
+    assert task.evaluate() == plain.evaluate()
+    assert torch.equal(task.learned().backbone.conv1.weight, kept["backbone.conv1.weight"])
+
+
 def test_a_test_leaves_out_what_cannot_be_read_and_training_replaces_it(config):
     task = task_of(config)
     for images in (task.train, task.test):

@@ -13,6 +13,7 @@ from peers import config as settings_of
 from backbone.engine.averages import Averages
 from backbone.engine.solver import fuse, make_schedule, make_settings
 from backbone.engine.trainer import Trainer
+from detection.engine.model import make_optimizer
 from detection.engine.task import DetectionTask
 from detection.modeling.build import build
 
@@ -73,6 +74,26 @@ def test_parts_of_a_batch_make_the_step_of_the_whole():
     for one, other in zip(whole.task.model.parameters(), summed.task.model.parameters()):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
     assert {"rpn/num_pos_anchors", "fast_rcnn/fg_cls_accuracy", "roi_head/num_fg_samples"} <= shown.keys()
+
+
+@pytest.mark.parametrize("kind", ["value", "norm"])
+def test_gradients_are_clipped_as_by_detectron2(kind):
+    """Its optimizer clips in its own step; ours is that optimizer without it, behind the trainer's clipping."""
+    keys = {f"SOLVER__CLIP_GRADIENTS__{key}": value for key, value in (("CLIP_TYPE", kind), ("CLIP_VALUE", 0.01))}
+    plain = make(**keys)
+    ours = make(**keys, SOLVER__CLIP_GRADIENTS__ENABLED=True)
+    theirs = ours.optimizer
+    assert type(theirs).__name__ == "SGDWithGradientClip" and type(plain.optimizer).__name__ == "SGD"
+    ours.optimizer = make_optimizer(ours.task.config, ours.task.model)
+    assert type(ours.optimizer).__name__ == "SGD"
+    other = make(**keys)
+    other.optimizer = build_optimizer(ours.task.config, other.task.model)
+    for trainer in (plain, ours, other):
+        trainer.step(batch_of(0))
+    parameters = [list(trainer.task.model.parameters()) for trainer in (plain, ours, other)]
+    for one, same in zip(parameters[1], parameters[2]):
+        torch.testing.assert_close(one, same, rtol=1e-6, atol=1e-9)
+    assert any(not torch.equal(one, free) for one, free in zip(parameters[1], parameters[0]))
 
 
 def test_the_average_is_tested_kept_and_resumed():
