@@ -1,22 +1,34 @@
-"""Boxes, masks and names drawn on images, with OpenCV."""
+"""Boxes, masks and names drawn on images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+from backbone.common.images import lettering
+
 LEAST_KEYPOINT = 0.05  # as detectron2 draws them
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+Color = tuple[int, int, int]
+Place = tuple[int, int, int, int]
 
 
-def class_color(label: int) -> tuple[int, int, int]:
+def class_color(label: int) -> Color:
     """Return a BGR colour for a class; neighbouring classes differ clearly (steps of the golden angle in hue)."""
     hue = int(label * 137.508) % 180
     value = 255 if label % 2 == 0 else 205
     pixel = cv2.cvtColor(np.array([[[hue, 200, value]]], dtype=np.uint8), cv2.COLOR_HSV2BGR)[0, 0]
     return tuple(int(channel) for channel in pixel)
+
+
+def text_color(behind: Color) -> Color:
+    """Return black or white, whichever has the higher contrast (WCAG 2) with a BGR colour: 4.58 or more with any."""
+    channels = [value / 255 for value in reversed(behind)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    luminance = float(np.dot((0.2126, 0.7152, 0.0722), linear))
+    return BLACK if (luminance + 0.05) ** 2 > 1.05 * 0.05 else WHITE
 
 
 def draw_objects(
@@ -31,6 +43,9 @@ def draw_objects(
 ) -> np.ndarray:
     """Return a copy of a BGR uint8 image with objects drawn on it, the least certain first.
 
+    Names lie at their boxes, and none hides another: where there is no room, that of the less certain object is left
+    out. A name that no font of the machine has is drawn as "#" with its class index.
+
     Args:
         boxes: (K, 4) XYXY, absolute pixels.
         labels: class indices into `classes`.
@@ -39,7 +54,10 @@ def draw_objects(
     """
     canvas = image.copy()
     line = max(1, round(min(canvas.shape[:2]) / 300))
-    order = np.argsort(scores) if scores is not None else range(len(boxes))
+    order = np.argsort(scores) if scores is not None else np.arange(len(boxes))
+    # Far outside of the image, where a box may end, OpenCV has no pixels.
+    corners = np.clip(np.nan_to_num(boxes), -10 * line, np.array([*canvas.shape[1::-1]] * 2) + 10 * line)
+    corners = np.round(corners).astype(int).reshape(-1, 4).tolist()
     if masks is not None:
         for row in order:
             color = np.array(class_color(labels[row]), dtype=np.float32)
@@ -47,25 +65,59 @@ def draw_objects(
             canvas[inside] = (0.55 * canvas[inside] + 0.45 * color).astype(np.uint8)
     for row in order:
         color = class_color(labels[row])
-        left, top, right, bottom = (round(float(value)) for value in boxes[row])
-        cv2.rectangle(canvas, (left, top), (right, bottom), color, line)
-        name = classes[labels[row]] if labels[row] < len(classes) else str(labels[row])
-        _write(canvas, name if scores is None else f"{name} {scores[row]:.2f}", left, top, color)
+        cv2.rectangle(canvas, corners[row][:2], corners[row][2:], color, line)
         for x, y, sure in keypoints[row].tolist() if keypoints is not None else ():
             if sure > LEAST_KEYPOINT:
-                cv2.circle(canvas, (round(x), round(y)), 2 * line, (255, 255, 255), cv2.FILLED)
+                cv2.circle(canvas, (round(x), round(y)), 2 * line, WHITE, cv2.FILLED)
                 cv2.circle(canvas, (round(x), round(y)), max(1, 2 * line - 1), color, cv2.FILLED)
+    taken: list[Place] = []
+    size = font_size(canvas)
+    for row in reversed(order) if scores is not None else order:
+        label = labels[row]
+        score = "" if scores is None else f" {scores[row]:.2f}"
+        name = classes[label] if label < len(classes) else str(label)
+        words = lettering(name + score, size, otherwise=f"#{label}{score}")[:, : canvas.shape[1]]
+        left, top, right, bottom = corners[row]
+        place = _free_place((left, top, right, bottom + line), words.shape, canvas.shape, taken)
+        if place is not None:
+            taken.append(place)
+            write(canvas, words, place[:2], class_color(label))
     return canvas
 
 
-def _write(canvas: np.ndarray, text: str, left: int, top: int, color: tuple[int, int, int]) -> None:
-    text = text.encode("ascii", "replace").decode()
-    size = max(0.35, min(canvas.shape[:2]) / 1200)
-    (width, height), below = cv2.getTextSize(text, FONT, size, 1)
-    left = int(np.clip(left, 0, max(0, canvas.shape[1] - width - 2)))
-    top = max(top, height + below)
-    cv2.rectangle(canvas, (left, top - height - below), (left + width + 2, top), color, cv2.FILLED)
-    dark = sum(color) > 380
-    cv2.putText(
-        canvas, text, (left + 1, top - below + 1), FONT, size, (0, 0, 0) if dark else (255, 255, 255), 1, cv2.LINE_AA
-    )
+def font_size(image: np.ndarray) -> int:
+    """Return the size of letters, in pixels, for an image."""
+    return max(11, round(min(image.shape[:2]) / 40))
+
+
+def write(canvas: np.ndarray, words: np.ndarray, corner: tuple[int, int], behind: Color) -> None:
+    """Draw letters of `lettering` on a plate of a BGR colour; `corner` is its left upper one, (x, y)."""
+    part = canvas[corner[1] : corner[1] + words.shape[0], corner[0] : corner[0] + words.shape[1]]
+    share = words[: part.shape[0], : part.shape[1], None] / np.float32(255)
+    part[:] = np.round(share * text_color(behind) + (1 - share) * np.array(behind))
+
+
+def _free_place(box: Place, shape: tuple[int, ...], canvas: tuple[int, ...], taken: list[Place]) -> Place | None:
+    """Return where a plate of `shape` lies at a box, XYXY, inside of the canvas and beside all that is taken."""
+    height, width = shape
+    for x, y in _corners_near(box, height, width):
+        left = min(max(x, 0), max(0, canvas[1] - width))
+        top = min(max(y, 0), max(0, canvas[0] - height))
+        place = (left, top, left + width, top + height)
+        if not any(_overlap(place, other) for other in taken):
+            return place
+    return None
+
+
+def _corners_near(box: Place, height: int, width: int) -> Iterator[tuple[int, int]]:
+    """Yield left upper corners of a plate: above the box, below, inside and beside it, then along its sides."""
+    left, top, right, bottom = box
+    for x in (left, right - width):
+        yield from ((x, y) for y in (top - height, bottom, top, bottom - height))
+    yield from ((x, y) for x in (right, left - width) for y in (top, bottom - height))
+    for y in range(top + height, bottom - height, height):
+        yield from ((x, y) for x in (left, right - width))
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -46,13 +46,19 @@ def say_where(config: Any, missing: str = "") -> None:
         log.info("results      %s, %s", folder / RESULTS, folder / TABLE)
 
 
-def write_pictures(folder: Path, pictures: Sequence[tuple[str, np.ndarray]], sheet: str) -> Path | None:
-    """Write pictures, names with (H, W, 3) RGB, below `folder`, and a sheet of all; return it (None of none)."""
+def write_pictures(
+    folder: Path, pictures: Sequence[tuple[str, np.ndarray]], sheet: str, *, width: int = 640
+) -> Path | None:
+    """Write pictures, names with (H, W, 3) RGB, below `folder`, and a sheet of all; return it (None of none).
+
+    Args:
+        width: of each picture on the sheet.
+    """
     if not pictures:
         return None
     for name, picture in pictures:
         write_jpeg(folder / PICTURES / f"{name}.jpg", picture)
-    write_jpeg(folder / sheet, montage([picture for _, picture in pictures], columns=2, width=640))
+    write_jpeg(folder / sheet, montage([picture for _, picture in pictures], columns=2, width=width))
     return folder / sheet
 
 

@@ -12,13 +12,15 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from backbone.common.errors import DataError
-from backbone.common.images import montage, picture_of, read_image
+from backbone.common.images import lettering, montage, picture_of, read_image
 
 from ..data.keypoints import CENTRE
 from ..data.sets import DetectionSet
-from ..visualization import draw_objects
+from ..visualization import WHITE, draw_objects, write
 
 IN_SHEET = 4  # training images in a picture
+SHOWN, GAP = 480, 4  # pixels: the width of each half of a pair, and what parts them
+PAIR = 2 * SHOWN + GAP
 
 
 def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_order: str) -> np.ndarray:
@@ -60,8 +62,10 @@ def _pair(
     images: DetectionSet, index: int, records: list[dict[str, Any]], least_score: float, order: str
 ) -> np.ndarray:
     image = picture_of(read_image(images.path(index), size=images.size(index), channel_order=order), order)
-    larger = max(1.0, 320 / min(image.shape[:2]))
-    image = cv2.resize(image, None, fx=larger, fy=larger, interpolation=cv2.INTER_CUBIC)
+    # As it is shown, so that names can be read there: two halves of SHOWN pixels and the gap between them.
+    larger = SHOWN / image.shape[1]
+    method = cv2.INTER_CUBIC if larger > 1 else cv2.INTER_AREA
+    image = cv2.resize(image, (SHOWN, max(1, round(image.shape[0] * larger))), interpolation=method)
     label_of = {category: label for label, category in enumerate(images.category_ids)}
     records = [record for record in records if record["score"] >= least_score]
     boxes = np.array([record["bbox"] for record in records]).reshape(-1, 4)
@@ -77,7 +81,17 @@ def _pair(
     truth = draw_objects(
         image, images.boxes[rows] * larger, images.labels[rows].tolist(), images.classes, keypoints=points
     )
-    return np.concatenate([found, np.full((image.shape[0], 4, 3), 255, dtype=np.uint8), truth], axis=1)
+    halves = [_titled(found, f"prediction, score >= {least_score:g}"), _titled(truth, "truth")]
+    gap = np.full((halves[0].shape[0], GAP, 3), 255, dtype=np.uint8)
+    return np.concatenate([halves[0], gap, halves[1]], axis=1)
+
+
+def _titled(picture: np.ndarray, title: str) -> np.ndarray:
+    """Return the picture below a white line that says what it is."""
+    words = lettering(title, 16)
+    bar = np.full((words.shape[0] + 6, picture.shape[1], 3), 255, dtype=np.uint8)
+    write(bar, words, (4, 3), WHITE)
+    return np.concatenate([bar, picture])
 
 
 def _enlarged(keypoints: np.ndarray, larger: float) -> np.ndarray:

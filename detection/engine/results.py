@@ -13,7 +13,7 @@ from backbone.common.files import write_json
 from backbone.engine.record import LOGGER
 from backbone.engine.results import PICTURES, say_where, write_pictures, write_results, write_table
 
-from .pictures import evaluation_pictures
+from .pictures import PAIR, evaluation_pictures
 from .scoring import submit
 from .task import DetectionTask
 
@@ -35,10 +35,10 @@ def report(task: DetectionTask, results: dict[str, Any], config: CfgNode, *, ext
     write_table(config, "\n\n".join(tables))
     for name, predictions in task.predictions.items():
         write_json(folder / f"predictions_{name}.json", predictions)
-    sheet = write_pictures(folder, drawn_pictures(task, config), SHEET)
+    sheet = write_pictures(folder, drawn_pictures(task, config), SHEET, width=PAIR)
     say_where(config)
     if sheet is not None:
-        log.info("pictures     %s (detections left, ground truth right; one by one in %s)", sheet, folder / PICTURES)
+        log.info("pictures     %s (predictions left, ground truth right; one by one in %s)", sheet, folder / PICTURES)
 
 
 def write_submissions(task: DetectionTask, folder: Path) -> None:

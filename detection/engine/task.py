@@ -31,7 +31,7 @@ from ..inference.run import run_on_set
 from ..inference.transform import TestMapper, TestTransform
 from ..modeling.testing import Pipeline
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
-from .pictures import evaluation_pictures, training_picture
+from .pictures import PAIR, evaluation_pictures, training_picture
 from .scoring import figures_line, score
 
 log = logging.getLogger(LOGGER)
@@ -157,7 +157,7 @@ class DetectionTask(Task):
             found = self.predictions[test.images.name]
             drawn = [picture for _, picture in evaluation_pictures(test.images, found, self.config)]
             if drawn:
-                sheets[f"detections {test.images.name}"] = montage(drawn, columns=2, width=640)[:, :, ::-1]
+                sheets[f"detections {test.images.name}"] = montage(drawn, columns=2, width=PAIR)[:, :, ::-1]
         return sheets
 
     def metadata(self) -> dict[str, Any]:

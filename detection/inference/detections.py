@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from backbone.common.images.save import save_picture
+from backbone.common.images.save import encode_jpeg, save_picture
 from backbone.common.text import count
 
 from ..visualization import draw_objects
@@ -20,6 +19,7 @@ from .run import coco_records
 
 # Boxes below this score are not drawn, unless the caller asks for another one; as `--score` of tools/predict.py.
 DRAWN = 0.5
+SHOWN = 960  # pixels of the longer side in a notebook
 
 
 def found_line(total: int, above: int, score: float) -> str:
@@ -129,8 +129,8 @@ class Detections:
         of_objects = (self.boxes, self.scores, self.labels, self.masks)
         return coco_records(*of_objects, image_id, self.category_ids, self.keypoints)
 
-    def _repr_png_(self) -> bytes:
-        """Return the picture that a notebook shows."""
-        buffer = io.BytesIO()
-        self.draw().save(buffer, format="PNG")
-        return buffer.getvalue()
+    def _repr_jpeg_(self) -> bytes:
+        """Return the picture that a notebook shows, and keeps: at the size of its column."""
+        picture = self.draw()
+        picture.thumbnail((SHOWN, SHOWN))
+        return encode_jpeg(np.asarray(picture))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backbone.common.images import montage
-from detection.visualization import class_color, draw_objects
+from detection import visualization
+from detection.visualization import class_color, draw_objects, text_color
 
 CLASSES = ["cat", "dog"]
 BOX = np.array([[20.0, 30.0, 60.0, 70.0]])
@@ -28,6 +29,42 @@ def test_neighbouring_classes_have_clearly_different_colours():
     assert np.abs(np.diff(colors, axis=0)).max(axis=1).min() > 60
     assert len({tuple(color) for color in colors.tolist()}) > 60
     assert class_color(3) == class_color(3)
+
+
+def luminance(bgr: tuple[int, int, int]) -> float:
+    """Return the relative luminance of WCAG 2."""
+    linear = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in bgr]
+    return 0.0722 * linear[0] + 0.7152 * linear[1] + 0.2126 * linear[2]
+
+
+def test_names_stand_out_from_the_colour_of_every_class():
+    for label in range(200):
+        behind = class_color(label)
+        low, high = sorted((luminance(behind), luminance(text_color(behind))))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_names_do_not_hide_each_other(monkeypatch):
+    plates = []
+
+    def kept(canvas, words, corner, behind, write=visualization.write):
+        plates.append((*corner, corner[0] + words.shape[1], corner[1] + words.shape[0]))
+        write(canvas, words, corner, behind)
+
+    monkeypatch.setattr(visualization, "write", kept)
+    rng = np.random.default_rng(0)
+    corners = np.concatenate([np.tile([20.0, 30.0], (6, 1)), rng.uniform(0, 200, (30, 2))])
+    boxes = np.concatenate([corners, corners + 60], axis=1)
+    draw_objects(np.zeros((300, 300, 3), np.uint8), boxes, [0] * 36, ["cat"], scores=np.linspace(0.9, 0.5, 36))
+    assert len(plates) > 20
+    # The six objects at one place too.
+    assert sum(abs(left - 20) <= 60 and abs(top - 30) <= 80 for left, top, _, _ in plates) >= 6
+    taken = np.zeros((300, 300), dtype=int)
+    for left, top, right, bottom in plates:
+        taken[top:bottom, left:right] += 1
+        assert 0 <= left < right <= 300
+        assert 0 <= top < bottom <= 300
+    assert taken.max() == 1
 
 
 def test_box_is_drawn_in_its_colour_on_a_copy(image):

@@ -11,12 +11,18 @@ from PIL import Image
 from ..errors import DataError
 from ..files import write_whole
 
-QUALITY = 92  # of JPEG and WebP
+# Of JPEG and WebP. Photos with boxes and names take a fifth less than at 92, and the names are as sharp to the eye.
+QUALITY = 85
+
+
+def encode_jpeg(picture: np.ndarray, quality: int = QUALITY) -> bytes:
+    """Return (H, W, 3) RGB uint8 as a JPEG file."""
+    return cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def write_jpeg(path: Path, picture: np.ndarray) -> None:
     """Write (H, W, 3) RGB uint8; raises RunError where it cannot be written."""
-    content = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+    content = encode_jpeg(picture)
     write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 
 import detection
 from backbone import ConfigError, DataError, WeightsError
+from backbone.common.images.save import encode_jpeg
 from backbone.engine.record import start_logging
 
 detection.register()
@@ -67,9 +68,8 @@ def test_finds_what_the_command_finds(saved, loaded, tmp_path):
     assert outcome.drawn == sum((result.scores >= 0.5).sum() for result in alone)
     together = loaded(saved.paths, batch_size=3)
     assert all(same(a, b, scores=1e-5) for a, b in zip(together, alone, strict=True))
-    own = np.ascontiguousarray(np.asarray(alone[0].draw())[:, :, ::-1])
-    jpeg = cv2.imencode(".jpg", own, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
-    assert (tmp_path / "found" / "a_detections.jpg").read_bytes() == jpeg.tobytes()
+    jpeg = encode_jpeg(np.asarray(alone[0].draw()))
+    assert (tmp_path / "found" / "a_detections.jpg").read_bytes() == jpeg
 
 
 def test_every_kind_of_image_is_the_same_image(saved, loaded):
@@ -147,7 +147,7 @@ def test_pictures_of_a_result(loaded, saved, tmp_path):
         result.save(tmp_path / name, score=0.2)
         assert Image.open(tmp_path / name).size == (120, 90)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out.png")), np.asarray(result.draw(0.2)))
-    assert Image.open(io.BytesIO(result._repr_png_())).format == "PNG"
+    assert Image.open(io.BytesIO(result._repr_jpeg_())).format == "JPEG"
     with pytest.raises(DataError, match=r"out\.xyz: no kind of image has the suffix '\.xyz'"):
         result.save(tmp_path / "out.xyz")
     assert not (tmp_path / "out.xyz").exists()
