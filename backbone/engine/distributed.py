@@ -124,18 +124,18 @@ def barrier() -> None:
         dist.barrier(group=_over_cpus())
 
 
-def greatest(number: int) -> int:
-    """Return the greatest `number` of all processes. Never waits for a GPU."""
+def greatest(*numbers: int) -> list[int]:
+    """Return the greatest of each number over all processes. Never waits for a GPU."""
     if not is_distributed():
-        return number
-    value = torch.tensor([number])
-    dist.all_reduce(value, op=dist.ReduceOp.MAX, group=_over_cpus())
-    return int(value.item())
+        return list(numbers)
+    values = torch.tensor(numbers)
+    dist.all_reduce(values, op=dist.ReduceOp.MAX, group=_over_cpus())
+    return values.tolist()
 
 
 def anyone(flag: bool) -> bool:
     """Return whether `flag` is set in any process. Never waits for a GPU."""
-    return bool(greatest(int(flag)))
+    return bool(greatest(int(flag))[0])
 
 
 _cpu_group: Any = None

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..common.errors import RunError
 from . import checkpoint, distributed
+from .agreement import Agreement
 from .averages import Averages, diverged
 from .config import parse_yaml
 from .hooks import Hook, load_states, states_of
@@ -64,6 +65,7 @@ class Trainer:
         self.dtype = getattr(torch, settings.amp) if settings.amp else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.amp == "float16")
         self._end = EndRequest()
+        self._agreement = Agreement(self.hooks)
         self._in_evaluation = False
 
     # -- checkpoints
@@ -169,7 +171,10 @@ class Trainer:
     # -- for hooks
 
     def stop(self, reason: str) -> None:
-        """Let the step that is under way be the last, or, called elsewhere, the next one. One process is enough."""
+        """Let the step that is under way be the last, or, called elsewhere, the next one. One process is enough.
+
+        In several processes, a call outside of a hook's own step takes effect after a second or so.
+        """
         self._stop = reason or "a hook"
 
     def log(self, values: dict[str, float]) -> None:
@@ -240,8 +245,8 @@ class Trainer:
             averages.add(self.losses, step_metrics)
             state.iteration += 1
             self._call("after_step")
-            # In one call: it waits for all processes.
-            asked = distributed.greatest(2 * self._end.signum + bool(self._stop))
+            saves = self._due(settings.checkpoint_period) or self._due(settings.eval_period)
+            asked = self._agreement.ask(2 * self._end.signum + bool(self._stop), now=saves)
             signum, stops = divmod(asked, 2)
             if stops:
                 self._stopped()
@@ -260,11 +265,12 @@ class Trainer:
             if state.iteration == self.end:
                 self._finish()
             # The checkpoint comes first: a run that is killed in its evaluation begins again with that evaluation.
-            if self._due(settings.checkpoint_period) or self._due(settings.eval_period):
+            if saves or state.iteration == self.end:
                 averages.check(state.iteration)
                 self.save()
             if self._due(settings.eval_period):
                 self._evaluate()
+                self._agreement.ask_next()
 
     def _stopped(self) -> None:
         """End the run with this step, in all processes."""

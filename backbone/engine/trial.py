@@ -41,7 +41,7 @@ def trial_rows(task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule 
         seconds.append(now - began)
         began = now
         # All processes stop at the same step.
-        if len(seconds) > UNTIMED and distributed.greatest(int(seconds[-1] > LONG)):
+        if len(seconds) > UNTIMED and distributed.anyone(seconds[-1] > LONG):
             break
     # Where others use the machine too, the fastest step is nearest to what it takes alone.
     step = min(seconds[UNTIMED:] or seconds)
