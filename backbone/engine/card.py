@@ -76,7 +76,7 @@ def _results(run: FinishedRun) -> str:
     rows = [[name, run.figures[name]] for name in figure_names([run], most=12)]
     if not rows:
         return "Not tested."
-    return "Fractions, of the last evaluation.\n\n" + table(rows, ["figure", "value"], digits=4)
+    return "Of the last evaluation; figures but losses are fractions.\n\n" + table(rows, ["figure", "value"], digits=4)
 
 
 def _sets(config: dict[str, Any]) -> tuple[str, str]:

@@ -57,7 +57,9 @@ def curves_page(run: FinishedRun) -> str:
     if len(losses) == 2:
         # The total is the only loss.
         losses.remove(LOSS)
-    charts = [_chart("losses", {name: run.curve(name) for name in losses}, 0)] if losses else []
+    # Of a test set, beside the one that training shows.
+    tested = sorted({name for line in run.lines if LOSS not in line for name in line if name.endswith(f"/{LOSS}")})
+    charts = [_chart("losses", {name: run.curve(name) for name in (*losses, *tested)}, 0)] if losses else []
     for name in names:
         if name not in (LOSS, *losses, "iteration", "data_share"):
             charts.append(_chart(OTHERS.get(name, name), {name: run.curve(name)}, len(charts)))

@@ -10,6 +10,7 @@ import torch
 
 from .averages import REMEDIES
 from .clipping import Clipping
+from .record import LOSS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Settings:
         amp: None for float32, else "bfloat16" or "float16".
         accumulate: parts of a process's batch whose gradients are summed before a step.
         clip: what limits the sum of these gradients; None for nothing.
-        best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better.
+        best: "kind/metric" of the evaluation by which the best weights are chosen; higher is better, but of a loss.
         config: the whole config as YAML text; it goes into every checkpoint.
         remedies: what may keep a loss finite, for the message where one is not.
         loggers: names of `loggers.RunRecord`.
@@ -49,6 +50,7 @@ class State:
     """Where a run stands.
 
     Attributes:
+        best: the best value so far of `Settings.best`; of a loss, its negative: higher is better.
         stopped: why a hook has ended the run before `max_iter`; "" where none has.
     """
 
@@ -59,3 +61,13 @@ class State:
     evaluation_due: bool = False
     finished: bool = False
     stopped: str = ""
+
+
+def score_of(figure: str, value: float) -> float:
+    """Return a value of "kind/metric" as `State.best` has it, and the other way round."""
+    return -value if figure.endswith(LOSS) else value
+
+
+def best_figure(figure: str, score: float) -> dict[str, float]:
+    """Return {metric: its value} of "kind/metric" and a score of `State.best`."""
+    return {figure.rpartition("/")[2]: score_of(figure, score)}

@@ -25,6 +25,7 @@ from .resume import checkpoint_to_resume
 from .scale import scale_schedule
 from .session import Request, launch, open_folder, train_task
 from .starting_weights import WeightKeys
+from .state import best_figure
 from .task import Schedule, Task
 from .trial import trial_rows
 
@@ -123,8 +124,8 @@ class TaskRun(ABC):
         """Write weights in another form than a checkpoint; in the main process."""
 
     def best_figure(self, value: float) -> dict[str, float]:
-        """Return the best value of `best` by the name that results.json has for it."""
-        return {self.best.rpartition("/")[2]: value}
+        """Return the best value of `best`, as `State` has it, by the name that results.json has for it."""
+        return best_figure(self.best, value)
 
     def has_begun(self) -> bool:
         """Whether the folder holds what --resume goes on from."""

@@ -28,7 +28,7 @@ from .loggers import RunRecord
 from .progress import Progress, Speed
 from .record import LOGGER, LOSS
 from .signals import EndRequest, ending
-from .state import Settings, State
+from .state import Settings, State, score_of
 from .task import Schedule, Task
 
 log = logging.getLogger(LOGGER)
@@ -379,9 +379,10 @@ class Trainer:
         flat = {f"{kind}/{name}": value for kind, values in results.items() for name, value in values.items()}
         flat = {name: value for name, value in flat.items() if isinstance(value, (int, float))}
         value = flat.get(self.settings.best)
-        better = value is not None and value > self.state.best
+        score = None if value is None else score_of(self.settings.best, float(value))
+        better = score is not None and score > self.state.best
         if better:
-            self.state.best, self.state.best_iteration = float(value), self.state.iteration
+            self.state.best, self.state.best_iteration = score, self.state.iteration
         if distributed.is_main():
             self._record.scalars(flat, self.state.iteration)
             for name, picture in self.task.evaluation_pictures().items():

@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
 from backbone.common.preprocessing import CHANNEL_ORDERS
+from backbone.engine.config import get
 from backbone.engine.defaults import (
     IMAGES,
     SCHEDULES,
@@ -19,6 +20,7 @@ from backbone.engine.defaults import (
     check_pixels,
     check_steps,
 )
+from backbone.engine.record import LOSS
 from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 from ..evaluation import ENGINES
@@ -36,6 +38,16 @@ AT_MOST = {
 }
 DERIVED = ("DEPTH", "NUM_GROUPS", "WIDTH_PER_GROUP", "RES2_OUT_CHANNELS")
 
+# What TEST.LOSS gives, as metrics.jsonl has it.
+VALIDATION_LOSS = f"validation/{LOSS}"
+AREAS = ("APs", "APm", "APl")
+# For TEST.BEST: figures, with the key that a run needs to have them.
+FIGURES = {
+    **dict.fromkeys(("bbox/AP", "bbox/AP50", "bbox/AP75", *(f"bbox/{area}" for area in AREAS)), ""),
+    **dict.fromkeys(("segm/AP", "segm/AP50", "segm/AP75", *(f"segm/{area}" for area in AREAS)), "MODEL.MASK_ON"),
+    **dict.fromkeys(("keypoints/AP", "keypoints/AP50", "keypoints/AP75"), "MODEL.KEYPOINT_ON"),
+    VALIDATION_LOSS: "TEST.LOSS",
+}
 CHOICES = {
     **SHARED_CHOICES,
     "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
@@ -53,6 +65,7 @@ CHOICES = {
     "DATASETS.BAD_BOXES": ("auto", "refuse", "skip"),
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
     "TEST.PRECISION": ("float32", "bfloat16", "float16"),
+    "TEST.BEST": ("", *FIGURES),
 }
 POSITIVE = (
     *SHARED_POSITIVE,
@@ -88,6 +101,9 @@ def check_values(config: CfgNode, source: str) -> None:
     _check_sizes(config, source)
     _check_scheme(config, source)
     _check_last_stage(config, source)
+    needed = FIGURES.get(config.TEST.BEST)
+    if needed and not get(config, needed):
+        raise ConfigError(f"{source}: TEST.BEST {config.TEST.BEST} needs {needed} True")
     heads = config.MODEL.ROI_HEADS.NAME
     if config.MODEL.KEYPOINT_ON and heads in ("C4ROIHeads", "Res5ROIHeads") and not is_retinanet(config):
         raise ConfigError(f"{source}: MODEL.KEYPOINT_ON is for heads on a pyramid, not {heads}")

@@ -104,6 +104,12 @@ def add_defaults(config: CfgNode) -> None:
 
     # "auto", "hotcoco", "faster-coco-eval" or "pycocotools".
     config.TEST.EVAL_ENGINE = "auto"
+    # The loss on the test sets too, with each evaluation: "validation" in metrics.jsonl. It takes a further pass.
+    config.TEST.LOSS = False
+    # The figure by which the best weights are chosen, and that TEST.PATIENCE waits for, as it stands in metrics.jsonl:
+    # "bbox/AP50", "segm/AP" or, with TEST.LOSS, "validation/total_loss"; "" for the AP of boxes. Of several test sets,
+    # it is the first one's.
+    config.TEST.BEST = ""
     # Of inference: "float32", "bfloat16" or "float16"; boxes, proposals and scores stay float32.
     config.TEST.PRECISION = "float32"
     # Pass the network through torch.compile where no training runs; the first images of each size take long.

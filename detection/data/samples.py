@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,9 @@ from backbone.engine.loading import Item
 
 from .mapper import Mapper
 from .sets import DetectionSet
+
+# Makes the sample of an image, by its place in the set.
+Reader = Callable[[int], dict[str, Any]]
 
 
 class TrainingSamples(Dataset):
@@ -69,7 +72,7 @@ class EvaluationSamples(Dataset):
         lenient: give what is wrong with an image that cannot be read, in its place.
     """
 
-    def __init__(self, mapper: Mapper, indices: Sequence[int], *, lenient: bool = False) -> None:
+    def __init__(self, mapper: Reader, indices: Sequence[int], *, lenient: bool = False) -> None:
         self.mapper = mapper
         self.indices = indices
         self.lenient = lenient

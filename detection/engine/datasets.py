@@ -38,6 +38,7 @@ class TestSet:
         ground_truth: for each of them, in the main process; in the others {}.
         source: the JSON file, or the list of a VOC split.
         voc: of a VOC set, its objects.
+        targets: the images with the objects that a loss is taken of, where they are others than those of `images`.
     """
 
     images: DetectionSet
@@ -45,6 +46,12 @@ class TestSet:
     kinds: tuple[str, ...] = ()
     ground_truth: dict[str, GroundTruth] = field(default_factory=dict)
     voc: VocObjects | None = None
+    targets: DetectionSet | None = None
+
+    @property
+    def labelled(self) -> DetectionSet:
+        """The images with what a loss is taken of."""
+        return self.targets or self.images
 
     @property
     def has_truth(self) -> bool:
@@ -239,15 +246,20 @@ def _load_test(source: Source, config: CfgNode, **own: Any) -> TestSet:
     up after the training."""
     if source.voc is not None:
         objects = _read_voc(source, config)
-        return TestSet(build_voc_set(objects, name=source.name, difficult=True), source.json_file, voc=objects)
+        with_loss = config.TEST.LOSS and source.voc.annotated
+        targets = build_voc_set(objects, name=source.name, difficult=False) if with_loss else None
+        images = build_voc_set(objects, name=source.name, difficult=True)
+        return TestSet(images, source.json_file, voc=objects, targets=targets)
+    # Evaluation has the masks from the file itself.
+    masks = config.MODEL.MASK_ON and config.TEST.LOSS
     read: list[dict[str, Any]] = []
 
     def build() -> DetectionSet:
-        images, data = _load(source, config, masks=False, unlabelled=True, **own)
+        images, data = _load(source, config, masks=masks, unlabelled=True, **own)
         read.append(data)
         return images
 
-    images = _cached([source], config, False, build)
+    images = _cached([source], config, masks, build)
     truth: dict[str, GroundTruth] = {}
 
     def read_truth() -> tuple[str, ...]:

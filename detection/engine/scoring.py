@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from backbone import ConfigError
 from backbone.common.files import write_json
 from backbone.engine.progress import duration
 
+from ..config.checks import VALIDATION_LOSS
 from ..data.voc import DetSplit
 from ..evaluation import CocoMetrics, VocMetrics, evaluate_coco, evaluate_voc
 from ..evaluation.voc_detections import load_detections, write_det_submission, write_submission
@@ -16,6 +18,8 @@ from .datasets import TestSet
 # Where PASCAL VOC's server looks inside the archive that is sent to it.
 VOC_FOLDER = "results/VOC{year}/Main"
 IMAGE_INFO = "image_info_"
+DEFAULT_BEST = "bbox/AP"
+VOC_FIGURES = ("bbox/AP", "bbox/AP50", "bbox/AP75", VALIDATION_LOSS)
 
 
 def score(test: TestSet, predictions: list[dict[str, Any]], engine: str) -> dict[str, CocoMetrics | VocMetrics]:
@@ -76,7 +80,19 @@ def _server_name(test: TestSet) -> str:
     return stem.removeprefix(IMAGE_INFO) if stem.startswith(IMAGE_INFO) else test.images.name
 
 
-def best_of(tests: list[TestSet]) -> str:
-    """Return the figure by which the best weights are chosen: AP on the first test set with ground truth."""
-    known = [test.images.name for test in tests if test.has_truth]
-    return f"{known[0]}/bbox/AP" if known and len(tests) > 1 else "bbox/AP"
+def best_of(tests: list[TestSet], wanted: str) -> str:
+    """Return the figure by which the best weights are chosen, of the first test set with ground truth.
+
+    Args:
+        wanted: as TEST.BEST.
+
+    Raises:
+        ConfigError: that set has no such figure.
+    """
+    known = next((test for test in tests if test.has_truth), None)
+    figure = wanted or DEFAULT_BEST
+    if wanted and known is None:
+        raise ConfigError(f"TEST.BEST is {wanted}, but no set of DATASETS.TEST has ground truth; leave the key out")
+    if known is not None and known.voc is not None and figure not in VOC_FIGURES:
+        raise ConfigError(f"TEST.BEST is {wanted}; {known.images.name} has {', '.join(VOC_FIGURES)}")
+    return f"{known.images.name}/{figure}" if known and len(tests) > 1 else figure

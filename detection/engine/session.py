@@ -102,10 +102,7 @@ class DetectionRun(TaskRun):
 
     @property
     def best(self) -> str:
-        return best_of(self.sets.test)
-
-    def best_figure(self, value: float) -> dict[str, float]:
-        return {"AP": value}
+        return best_of(self.sets.test, self.config.TEST.BEST)
 
     def has_begun(self) -> bool:
         if self.config.SOLVER.SCHEME == "alternating":

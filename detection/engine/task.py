@@ -33,6 +33,7 @@ from ..modeling.testing import Pipeline
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import PAIR, evaluation_pictures, training_picture
 from .scoring import figures_line, score
+from .validation import KIND, losses_line, validation_losses
 
 log = logging.getLogger(LOGGER)
 # Where RetinaNet keeps the running number of positive anchors that its losses are divided by; no buffer of the model.
@@ -118,11 +119,17 @@ class DetectionTask(Task):
         # Of the weights as they are now, and for this evaluation alone. A training has new ones at each: compiling
         # would take longer than it saves.
         alone = self.sets.train is None
-        tested = as_tested(self.averaged(), self.config, self.sets.classes, may_compile=alone) if wanted else None
+        model = self.averaged() if wanted else None
+        tested = as_tested(model, self.config, self.sets.classes, may_compile=alone) if wanted else None
         for test in wanted:
             prefix = f"{test.images.name}/" if len(self.sets.test) > 1 else ""
             for metrics in self._evaluate_set(tested, test, final).values():
                 results |= {prefix + kind: figures for kind, figures in metrics.to_json().items()}
+            if self.config.TEST.LOSS and test.has_truth:
+                losses = validation_losses(model, test, self.config, workers=self.workers, lenient=not final)
+                results |= {prefix + KIND: losses} if losses else {}
+                if losses:
+                    log.info(losses_line(test.images.name, losses), extra={"file_only": sys.stderr.isatty()})
         return distributed.share(results)
 
     def _evaluate_set(self, tested: nn.Module, test: TestSet, final: bool) -> dict[str, CocoMetrics | VocMetrics]:

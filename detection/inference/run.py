@@ -16,7 +16,7 @@ from backbone.engine.loading import make_loader, until_error
 from backbone.engine.record import LOGGER
 
 from ..data.keypoints import CENTRE
-from ..data.samples import EvaluationSamples
+from ..data.samples import EvaluationSamples, Reader
 from .gathering import gather_records
 from .pipeline import WAITING, detect_in_batches, in_order, run_model
 from .transform import TestMapper
@@ -99,7 +99,7 @@ def run_on_set(
 
     with ImageProgress(len(images), title, visible=True) as progress:
         samples = zip(
-            own, _samples(mapper, own, workers, lenient, pin_memory=next(model.parameters()).device.type == "cuda")
+            own, read_samples(mapper, own, workers, lenient, pin_memory=next(model.parameters()).device.type == "cuda")
         )
         detected = detect_in_batches(model, samples, lambda pair: pair[1], batch_size=batch_size)
         for index, result in in_order(records, detected, threads=min(1, workers), ahead=WAITING):
@@ -111,9 +111,10 @@ def run_on_set(
     return gather_records(found, images.image_ids)
 
 
-def _samples(
-    mapper: TestMapper, indices: list[int], workers: int, lenient: bool, *, pin_memory: bool
+def read_samples(
+    mapper: Reader, indices: list[int], workers: int, lenient: bool, *, pin_memory: bool
 ) -> Iterator[dict[str, Any] | str]:
+    """Yield the samples of some images in order; of one that cannot be read, with `lenient`, what is wrong with it."""
     loader = make_loader(
         EvaluationSamples(mapper, indices, lenient=lenient),
         workers=workers if len(indices) > 8 else 0,

@@ -40,9 +40,12 @@ class StepRCNN(GeneralizedRCNN):
         return self
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Any]]:
-        """Return the losses of the step's part; Fast R-CNN's need `proposals` in each sample. See GeneralizedRCNN."""
+        """Return the losses of the step's part; Fast R-CNN's take `proposals` from each sample, and without them are
+        those of the whole detector (a validation). See GeneralizedRCNN."""
         if not self.training:
             return self.inference(batched_inputs)
+        if self.step.part == "fast_rcnn" and "proposals" not in batched_inputs[0]:
+            return super().forward(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         targets = [sample["instances"].to(self.device) for sample in batched_inputs]
         features = self.backbone(images.tensor)

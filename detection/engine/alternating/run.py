@@ -19,7 +19,7 @@ from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
 from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to_resume
 from backbone.engine.session import Request, open_folder, train_task
-from backbone.engine.state import State
+from backbone.engine.state import State, best_figure
 
 from ...config import default_config
 from ...data.proposals import Proposals, load_proposals, save_proposals
@@ -119,7 +119,8 @@ def _run_step(
     open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
     hooks = request.all_hooks()
-    state = train_task(task, make_optimizer(own, model), own, best=best_of(sets.test), saved=saved, hooks=hooks)
+    best = best_of(sets.test, own.TEST.BEST if sets.test else "")
+    state = train_task(task, make_optimizer(own, model), own, best=best, saved=saved, hooks=hooks)
     if distributed.is_main():
         seconds = round(time.monotonic() - began, 1)
         facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}
@@ -156,7 +157,8 @@ def _finish(task: DetectionTask, state: State, config: CfgNode, folder: Path, se
     for name in (checkpoint.FINAL, checkpoint.BEST):
         if (last / name).is_file():
             checkpoint.save(folder / name, {**checkpoint.load(last / name), "config": dump(config)})
-    best = {"AP": state.best, "iteration": state.best_iteration} if state.best_iteration >= 0 else None
+    figure = best_of(task.sets.test, config.TEST.BEST)
+    best = {**best_figure(figure, state.best), "iteration": state.best_iteration} if state.best_iteration >= 0 else None
     extra: dict[str, Any] = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
     extra["broken_images"] = len(task.broken.messages)
     report(task, state.results, config, extra={**extra, "scheme": "alternating"})

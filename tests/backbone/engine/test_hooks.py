@@ -151,16 +151,21 @@ VALUES = (0, 3, 1, 2, 2, 3, 4, 1, 0, 5)  # of the metric, by iteration
 
 @pytest.mark.parametrize("first", [None, 2])
 @pytest.mark.parametrize(("patience", "last"), [(2, 4), (3, 5), (4, 6), (5, 9)])
-def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch, patience, last, first):
-    """Evaluated after each step; a step more is taken. A run that was interrupted counts on."""
-    value_of = lambda task, final: {"set": {"value": VALUES[round(10 * task.model.weight.item())]}}  # noqa: E731
-    monkeypatch.setattr(Line, "evaluate", value_of)
+@pytest.mark.parametrize("best", ["set/value", "set/total_loss"])
+def test_patience_ends_a_run_that_gets_no_better(tmp_path, monkeypatch, patience, last, first, best):
+    """Evaluated after each step; a step more is taken. A run that was interrupted counts on. A loss is to fall."""
+
+    def evaluate(task, final):
+        value = VALUES[round(10 * task.model.weight.item())]
+        return {"set": {"value": value, "total_loss": 9 - value}}
+
+    monkeypatch.setattr(Line, "evaluate", evaluate)
     if first:
-        train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=first)
-    state, _ = train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=9, resume=bool(first))
+        train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=first, best=best)
+    state, _ = train(tmp_path, EarlyStopping(patience), eval_period=1, max_iter=9, resume=bool(first), best=best)
     assert (state.iteration, bool(state.stopped)) == (last, last < 9)
     if last < 9:
-        assert f"in {patience} evaluations, the best was at iteration 1 " in state.stopped
+        assert f"of {best} in {patience} evaluations, the best was at iteration 1 " in state.stopped
 
 
 # -- modules of one's own
