@@ -8,6 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
+from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import load
 from ..engine.defaults import (
     SHARED_AT_MOST,
@@ -25,6 +26,7 @@ from ..engine.defaults import (
 )
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
+from .losses import LOSSES
 
 CHOICES = {
     **SHARED_CHOICES,
@@ -37,6 +39,7 @@ CHOICES = {
     "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),
     "DATA.NAME": ("voc", "coco", "folders", "mini"),
     "DATA.COCO_CLASSES": ("voc", "all"),
+    "SOLVER.LOSS": LOSSES,
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
 }
 POSITIVE = (*SHARED_POSITIVE, "SOLVER.POLY_POWER", "SOLVER.HEAD_LR_FACTOR", "INPUT.TRAIN_SIZE")
@@ -46,6 +49,7 @@ AT_MOST = {
     "MODEL.HEAD.ATROUS_RATES": SIDE,
     "INPUT.SCALE": 16,
     "TEST.SCALES": 16,
+    "TEST.WINDOW": SIDE,
     "TEST.PICTURES": 1000,
 }
 NOT_NEGATIVE = (
@@ -58,7 +62,8 @@ NOT_NEGATIVE = (
         "DATA.LEAST_AREA",
         "DATA.MAX_BAD_IMAGES",
     ),
-    *("INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE", "TEST.PICTURES"),
+    *("INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE", "TEST.PICTURES", "TEST.WINDOW", "TEST.WINDOW_STRIDE"),
+    *("SOLVER.FOCAL_GAMMA", "SOLVER.DICE_WEIGHT", "SOLVER.CLASS_BALANCE"),
 )
 
 
@@ -128,6 +133,14 @@ def _add_solver(solver: CfgNode) -> None:
     solver.BASE_LR = 0.007
     # The heads' rate is this times the backbone's.
     solver.HEAD_LR_FACTOR = 10.0
+    # Of a pixel: "cross_entropy", or "focal", which is that times (1 - p)^FOCAL_GAMMA, p the probability of its class.
+    solver.LOSS = "cross_entropy"
+    # Of focal loss: how much less pixels count that are nearly right; 0 is cross-entropy.
+    solver.FOCAL_GAMMA = 2.0
+    # Weight of the Dice loss, which is added: 1 - 2 sum(p t) / (sum(p) + sum(t)), the mean over the classes in the
+    # batch; 0 for none. Each process, and each part of SOLVER.ACCUMULATE, sums over its own images.
+    solver.DICE_WEIGHT = 0.0
+    add_class_weights(solver)
     # Of the norms' parameters and of biases.
     solver.WEIGHT_DECAY_NORM = 1e-4
     # "WarmupPolyLR", "WarmupMultiStepLR" or "WarmupCosineLR".
@@ -153,6 +166,11 @@ def _add_test(test: CfgNode) -> None:
     test.SCALES = (1.0,)
     # Average with the mirror image too.
     test.FLIP = False
+    # Test in windows of this side, in pixels of the scaled image, for images that are larger than the training's crops;
+    # 0: whole. Scores are averaged where windows overlap.
+    test.WINDOW = 0
+    # Pixels from one window to the next; 0: two thirds of WINDOW, rounded up.
+    test.WINDOW_STRIDE = 0
     # Test images drawn with what was predicted and what is true.
     test.PICTURES = 12
 
@@ -177,9 +195,15 @@ def check_values(config: CfgNode, source: str) -> None:
     scales = tuple(config.TEST.SCALES)
     if not scales or not all(factor > 0 for factor in scales):
         raise ConfigError(f"{source}: TEST.SCALES must be factors above 0, not {scales}")
+    if config.TEST.WINDOW_STRIDE > config.TEST.WINDOW:
+        raise ConfigError(
+            f"{source}: TEST.WINDOW_STRIDE {config.TEST.WINDOW_STRIDE} is above TEST.WINDOW {config.TEST.WINDOW}: "
+            "pixels between the windows would have no scores"
+        )
     rates = tuple(config.MODEL.HEAD.ATROUS_RATES)
     if not all(isinstance(rate, int) and rate > 0 for rate in rates):
         raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")
+    check_class_weights(config, source)
     check_steps(config, source)
     check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)

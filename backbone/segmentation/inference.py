@@ -1,4 +1,4 @@
-"""Labels of whole images, at one scale or averaged over several and over the mirror image."""
+"""Labels of whole images, also window by window, at one scale or averaged over several and over the mirror image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..common.images import resize_image
 from .networks import OUT
@@ -21,6 +22,9 @@ class Inference:
     Attributes:
         prepare: from (N, 3, H, W) RGB pixels 0..255 to network input.
         shorter_side: length that scale 1 stands for; 0 for the image's own.
+        window: side of the windows that the scaled image is cut into; 0: it is seen whole. The scores of a pixel are
+            averaged over its windows.
+        stride: pixels from one window to the next.
         amp: type of mixed precision, None for float32.
     """
 
@@ -29,6 +33,8 @@ class Inference:
     shorter_side: int = 0
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    window: int = 0
+    stride: int = 0
     amp: torch.dtype | None = None
 
 
@@ -66,5 +72,27 @@ def _scaled(image: np.ndarray, scale: float, how: Inference) -> Tensor:
 def _scores(network: nn.Module, pixels: Tensor, size: tuple[int, int], how: Inference, *, mirrored: bool) -> Tensor:
     images = how.prepare(pixels.flip(-1) if mirrored else pixels)
     with torch.autocast(how.device.type, how.amp) if how.amp else contextlib.nullcontext():
-        scores = network(images, size)[OUT][0]
+        scores = _windows(network, images, size, how) if how.window else network(images, size)[OUT][0]
     return scores.flip(-1) if mirrored else scores
+
+
+def _windows(network: nn.Module, images: Tensor, size: tuple[int, int], how: Inference) -> Tensor:
+    """Return the scores of an image (1, C, H, W) from those of its windows: (classes, *size)."""
+    height, width = images.shape[-2:]
+    total: Tensor | None = None
+    times = torch.zeros(height, width, device=images.device)
+    for top in starts(height, how.window, how.stride):
+        for left in starts(width, how.window, how.stride):
+            place = np.s_[..., top : top + how.window, left : left + how.window]
+            scores = network(images[place])[OUT][0]
+            if total is None:
+                total = scores.new_zeros(len(scores), height, width)
+            total[place] += scores
+            times[place] += 1
+    return F.interpolate((total / times)[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def starts(length: int, window: int, stride: int) -> list[int]:
+    """Return where windows begin along a side: a stride apart, the last one at the end; [0] for a side not longer."""
+    last = max(0, length - window)
+    return [*range(0, last, stride), last]

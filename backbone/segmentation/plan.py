@@ -7,6 +7,7 @@ from typing import Any
 from ..common.text import count
 from ..engine import plan as page
 from .data import SegmentationSet
+from .losses import FOCAL
 from .networks import SegmentationNetwork, atrous_rates
 
 
@@ -29,6 +30,7 @@ def plan(
         rows += [
             ("batch", f"{page.batch(config)}; {page.loaders(config)}"),
             ("images", _view(config)),
+            ("loss", _loss(config)),
             ("schedule", _schedule(train, config)),
         ]
         notes = [*page.schedule_notes(config, len(train)), *notes]
@@ -52,13 +54,22 @@ def _inference(config: Any) -> str:
     test = config.TEST
     size = f"shorter side {test.SHORTER_SIDE}" if test.SHORTER_SIDE else "own size"
     scales = f", scales {', '.join(f'{scale:g}' for scale in test.SCALES)}" if tuple(test.SCALES) != (1.0,) else ""
-    return f"{size}{scales}{', flip' if test.FLIP else ''}"
+    windows = f", windows of {test.WINDOW}" if test.WINDOW else ""
+    return f"{size}{scales}{', flip' if test.FLIP else ''}{windows}"
 
 
 def _view(config: Any) -> str:
     node = config.INPUT
     base = f"of shorter side {node.SHORTER_SIDE}" if node.SHORTER_SIDE else "of the image"
     return f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}, crop {node.TRAIN_SIZE}{', flip' if node.FLIP else ''}"
+
+
+def _loss(config: Any) -> str:
+    solver = config.SOLVER
+    text = f"focal, gamma {solver.FOCAL_GAMMA:g}" if solver.LOSS == FOCAL else "cross-entropy"
+    text += f" + {solver.DICE_WEIGHT:g} Dice" if solver.DICE_WEIGHT else ""
+    text += f"; classes weighted {', '.join(f'{w:g}' for w in solver.CLASS_WEIGHTS)}" if solver.CLASS_WEIGHTS else ""
+    return text + (f"; classes balanced, power {solver.CLASS_BALANCE:g}" if solver.CLASS_BALANCE else "")
 
 
 def _schedule(train: SegmentationSet, config: Any) -> str:

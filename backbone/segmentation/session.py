@@ -8,6 +8,7 @@ from typing import Any
 
 from ..common.errors import ConfigError
 from ..engine.arguments import overrides_of, request_of
+from ..engine.class_weights import check_class_weights
 from ..engine.processes import Launch
 from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
@@ -73,6 +74,7 @@ class SegmentationRun(TaskRun):
         known = self.weights.classes if testing else ()
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
         if not testing:
+            check_class_weights(self.config, "config", self.train_set.classes)
             self.notes += check_set(self.train_set, self.config, training=True)
         self.notes += check_set(self.test_set, self.config, training=False)
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..common.images import montage
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
+from ..engine.class_weights import class_weights
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch
 from ..engine.moving_average import MovingAverage
@@ -27,6 +27,7 @@ from .data.batches import training_batches, whole_images
 from .data.labels import write_label
 from .evaluation import VOID, Confusion, metrics
 from .inference import Inference, predict
+from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
 from .pictures import comparison, overlay
 
@@ -69,27 +70,30 @@ class SegmentationTask(Task):
         self.left_out: dict[int, str] = {}
         self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
         self.average = MovingAverage.of(network, config)
+        numbers = None if train is None else train.pixels
+        weights = class_weights(config.SOLVER, numbers, len(test.classes))
+        self.loss = make_loss(config.SOLVER, weights, self.device)
         self._accuracy: Tensor | None = None
 
     def batches(self, start: int, end: int) -> Iterable[Batch]:
         return training_batches(self.train, self.config, self.device, start, end, self.broken)
 
     def parts(self, batch: Batch, iteration: int, number: int) -> list[tuple[Batch, Tensor]]:
-        # The loss is a mean over the pixels that are not void.
-        known = (batch.labels != VOID).sum().clamp(min=1)
-        cut = super().parts(batch, iteration, number)
-        return [(part, (part.labels != VOID).sum() / known) for part, _ in cut]
+        # The loss is a weighted mean over the pixels that are not void.
+        cut = [part for part, _ in super().parts(batch, iteration, number)]
+        totals = torch.stack([self.loss.total(part.labels) for part in cut])
+        whole = totals.sum()
+        return list(zip(cut, totals / torch.where(whole > 0, whole, 1)))
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         scores = model(self.prepare(batch.images))
         known = batch.labels != VOID
-        # A crop can be void all over.
-        pixels = known.sum().clamp(min=1)
         right = (scores[OUT].detach().argmax(1) == batch.labels) & known
-        self._accuracy = right.sum() / pixels
-        losses = {"loss_seg": _loss(scores[OUT], batch.labels, pixels)}
+        # A crop can be void all over.
+        self._accuracy = right.sum() / known.sum().clamp(min=1)
+        losses = {"loss_seg": self.loss(scores[OUT], batch.labels)}
         if AUX in scores:
-            losses["loss_aux"] = self.config.MODEL.HEAD.AUX_WEIGHT * _loss(scores[AUX], batch.labels, pixels)
+            losses["loss_aux"] = self.config.MODEL.HEAD.AUX_WEIGHT * self.loss(scores[AUX], batch.labels)
         return losses
 
     def prepare(self, images: Tensor) -> Tensor:
@@ -121,6 +125,8 @@ class SegmentationTask(Task):
             shorter_side=test.SHORTER_SIDE,
             scales=tuple(test.SCALES),
             flip=test.FLIP,
+            window=test.WINDOW,
+            stride=test.WINDOW_STRIDE or -(-2 * test.WINDOW // 3),
             amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
         )
 
@@ -180,7 +186,3 @@ class SegmentationTask(Task):
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:
         return {f"segmentation {name}": picture for name, picture in self.comparisons().items()}
-
-
-def _loss(scores: Tensor, labels: Tensor, pixels: Tensor) -> Tensor:
-    return F.cross_entropy(scores, labels, ignore_index=VOID, reduction="sum") / pixels

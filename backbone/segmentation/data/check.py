@@ -114,7 +114,7 @@ def _stored_size(images: SegmentationSet, index: int) -> tuple[int, int]:
 
 
 def check_set(images: SegmentationSet, config: Any, *, training: bool) -> list[str]:
-    """Look at every image of a set, and return what is strange about it, a line each. A collective call.
+    """Look at every image of a set, count its pixels, and return what is strange, a line each. A collective call.
 
     Raises:
         DataError: labels or sizes are wrong, too many images cannot be read, or the labels hold nothing to learn or
@@ -124,6 +124,7 @@ def check_set(images: SegmentationSet, config: Any, *, training: bool) -> list[s
     if found.wrong:
         more = f" ({len(found.wrong):,} of {count(len(images), 'image')} are wrong)" if len(found.wrong) > 1 else ""
         raise DataError(next(iter(found.wrong.values())) + more)
+    images.pixels = found.pixels[: len(images.classes)]
     notes = _unreadable(images, found, config, training=training)
     if images.has_truth:
         notes += _classes(images, found, training=training)

@@ -27,6 +27,7 @@ class SegmentationSet(ABC):
         classes: names by label.
         own_classes: the same, before `renumbered`.
         records: what is known of each image, as the kind of set has it.
+        pixels: (classes,) of each class, once `check_set` has counted them, else None.
         has_truth: whether there are labels; test sets whose labels stay with a server have none.
     """
 
@@ -35,6 +36,7 @@ class SegmentationSet(ABC):
         self.classes = self.own_classes = list(classes)
         self.records = list(records)
         self.has_truth = has_truth
+        self.pixels: np.ndarray | None = None
         self._numbers: np.ndarray | None = None
 
     def __len__(self) -> int:

@@ -93,10 +93,7 @@ def test_gradients_that_overflow_the_scale_leave_the_step_out(monkeypatch):
 def test_every_task_has_the_keys_of_detectron2(task):
     config = task.default_config()
     assert make_settings(config, best="").clip is None
-    keys = ("ENABLED", True, "CLIP_TYPE", "full_model", "CLIP_VALUE", 0.5, "NORM_TYPE", 1.0)
-    config.merge_from_list(
-        [f"SOLVER.CLIP_GRADIENTS.{key}" if index % 2 == 0 else key for index, key in enumerate(keys)]
-    )
+    config.SOLVER.CLIP_GRADIENTS.update(ENABLED=True, CLIP_TYPE="full_model", CLIP_VALUE=0.5, NORM_TYPE=1.0)
     task.check_values(config, "a.yaml")
     assert make_settings(config, best="").clip == Clipping("full_model", 0.5, 1.0)
     for key, value, said in (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +67,48 @@ def test_scales_and_flip_are_averaged(config, scales, flip, shorter_side):
     expected = by_hand(network, image, config, scales, (False, True) if flip else (False,), shorter_side)
     assert found.shape == image.shape[:2] and len(found.unique()) > 1
     assert (found == expected).float().mean() > 0.999
+
+
+def in_windows(network, image, config, window, stride, scale):
+    """Pixel by pixel the mean over the windows that hold it, each computed alone."""
+    height, width = (round(side * scale) for side in image.shape[:2])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD))
+    pixels = torch.from_numpy(resize_image(image, width, height).copy()).permute(2, 0, 1).float()
+    x = ((pixels - mean) / std)[None]
+    seen = {}
+    places = [[], []]
+    for place, side in zip(places, (height, width)):
+        start = 0
+        while True:
+            place.append(max(0, min(start, side - window)))
+            if start + window >= side:
+                break
+            start += stride
+    for top, left in itertools.product(*places):
+        part = x[:, :, top : top + window, left : left + window]
+        with torch.no_grad():
+            scores = network.classifier(network.backbone(part)["res5"])
+        scores = F.interpolate(scores, part.shape[2:], mode="bilinear")[0].permute(1, 2, 0).numpy()
+        for row, column in np.ndindex(*scores.shape[:2]):
+            seen.setdefault((top + row, left + column), []).append(scores[row, column])
+    means = [np.mean(seen[place], axis=0) for place in np.ndindex(height, width)]
+    total = torch.from_numpy(np.stack(means)).view(1, height, width, -1).permute(0, 3, 1, 2)
+    scores = F.interpolate(total, image.shape[:2], mode="bilinear", align_corners=False)
+    return scores[0].argmax(0), max(map(len, seen.values()))
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "scale", "most"), [(32, 0, 1.0, 4), (40, 35, 1.25, 4), (64, 64, 1.0, 2), (500, 7, 0.5, 1)]
+)
+def test_windows_are_averaged(config, window, stride, scale, most):
+    config.TEST.WINDOW, config.TEST.WINDOW_STRIDE, config.TEST.SCALES = window, stride, (scale,)
+    task = task_of(config)
+    network, image = task.model.eval(), np.ascontiguousarray(scene(4)[0][:, :, ::-1])
+    found = predict(network, image, task.inference())
+    expected, times = in_windows(network, image, config, window, stride or 22, scale)
+    assert found.shape == image.shape[:2] and (found == expected).float().mean() > 0.999 and times >= most
+    config.TEST.SCALES, config.TEST.FLIP = (1.0, 1.5), True
+    assert predict(network, image, task.inference()).shape == image.shape[:2]
 
 
 def test_bgr_weights_see_bgr(config):
