@@ -18,6 +18,13 @@ def make_parser() -> Parser:
         "--save-predictions", metavar="DIR", help="write the predicted label images there, PNG with VOC's palette"
     )
     parser.add_argument("--json", metavar="FILE", help="write the results there too")
+    own = parser.add_argument_group(
+        "your own data: a folder with label images, or a COCO JSON file; the form is found out (docs/segmentation.md)"
+    )
+    own.add_argument("--train", metavar="PATH", help="to train on")
+    own.add_argument("--val", metavar="PATH", help="to test on (else the part for it in --train)")
+    for split in ("train", "val"):
+        own.add_argument(f"--{split}-images", metavar="DIR", help="the images' folder of a JSON file")
     return parser
 
 

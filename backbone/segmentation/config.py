@@ -26,6 +26,7 @@ from ..engine.defaults import (
 )
 from ..networks import ARCHITECTURES
 from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
+from .data.form import check_form
 from .losses import LOSSES
 
 CHOICES = {
@@ -37,7 +38,7 @@ CHOICES = {
     "MODEL.OUTPUT_STRIDE": (8, 16, 32),
     "MODEL.DILATION_STYLE": DILATION_STYLES,
     "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),
-    "DATA.NAME": ("voc", "coco", "folders", "mini"),
+    "DATA.NAME": ("voc", "coco", "folders", "cityscapes", "own", "mini"),
     "DATA.COCO_CLASSES": ("voc", "all"),
     "SOLVER.LOSS": LOSSES,
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR"),
@@ -95,22 +96,38 @@ def _add_model(model: CfgNode) -> None:
 
 def _add_data(data: CfgNode) -> None:
     add_data_keys(data)
-    # "voc", "coco", "mini" (drawn here), or "folders": images/ and labels/ with equal names.
+    # "voc", "coco", "cityscapes", "mini" (drawn here), "folders": images/ and labels/ with equal names, or "own":
+    # whatever lies at the paths TRAIN and VAL; `--train` and `--val` set it.
     data.NAME = "voc"
-    # Lists of images ("voc", "folders"), or names of sets ("coco": train2017).
+    # Lists of images ("voc", "folders"), names of sets ("coco": train2017), or a path ("own").
     data.TRAIN = "train"
     # As TRAIN, for the tests.
     data.VAL = "val"
+    # Of "own" in COCO's form: the folder of the training images, where it is not near the JSON file.
+    data.TRAIN_FOLDER = ""
+    # As TRAIN_FOLDER, for the tests.
+    data.VAL_FOLDER = ""
     # Of "voc": the year, and the folder of the label images.
     data.YEAR = "2012"
-    # Of "voc": the folder of the label images.
+    # Of "voc": the folder of the label images. Of "cityscapes": gtCoarse takes the coarse labels.
     data.LABEL_FOLDER = "SegmentationClass"
     # Of "coco": "voc" for the 20 classes that PASCAL VOC has too, "all" for all 80.
     data.COCO_CLASSES = "voc"
     # Of "coco": training images with fewer annotated pixels are left out, as in torchvision's reference training.
     data.LEAST_AREA = 1000
-    # Of "folders": file with the class names in the order of the labels; by default classes.txt below the root.
+    # Of label images: file with the class names in the order of the labels, and with their colours where the images are
+    # in colours; by default classes.txt below the root.
     data.CLASSES = ""
+    # Of label images: which class each number in a file is, "7: 0, 8: sidewalk, 255: void, *: void", or a YAML or JSON
+    # file with that.
+    data.ID_MAP = ""
+    # Of label images: 0 is void and 1 the first class, as in ADE20K.
+    data.REDUCE_ZERO_LABEL = False
+    # Of label images: further numbers in the files that are void, besides 255.
+    data.VOID_LABELS = ()
+    # Of "folders": what a label file has behind the name of its image, such as "_mask"; "" for nothing, or for the one
+    # suffix that all have.
+    data.LABEL_SUFFIX = ""
 
 
 def _add_input(node: CfgNode) -> None:
@@ -204,6 +221,7 @@ def check_values(config: CfgNode, source: str) -> None:
     if not all(isinstance(rate, int) and rate > 0 for rate in rates):
         raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")
     check_class_weights(config, source)
+    check_form(config.DATA, source)
     check_steps(config, source)
     check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)

@@ -34,9 +34,34 @@ def make_request(arguments: Namespace) -> Request:
     Raises:
         ConfigError: config, overrides or flags do not fit together.
     """
-    config = load_config(arguments.config, overrides_of(arguments, root_key="DATA.ROOT"))
+    overrides = [*overrides_of(arguments, root_key="DATA.ROOT"), *own_data(arguments)]
+    config = load_config(arguments.config, overrides)
     files = {"predictions": arguments.save_predictions, "json": arguments.json}
     return request_of(arguments, config, **{name: Path(path) if path else None for name, path in files.items()})
+
+
+def own_data(arguments: Namespace) -> list[object]:
+    """Return KEY, VALUE, ... of the flags that name one's own data.
+
+    Raises:
+        ConfigError: a flag has no set that it belongs to.
+    """
+    train, val = arguments.train, arguments.val
+    for part, path in (("train", train), ("val", val)):
+        if getattr(arguments, f"{part}_images") is not None and path is None:
+            raise ConfigError(f"--{part}-images belongs to --{part}, a COCO JSON file")
+    if train is None and val is None:
+        return []
+    if train is None and not arguments.eval_only:
+        raise ConfigError("--val: a training needs --train too; --eval-only tests --weights alone")
+    pairs = {
+        "DATA.NAME": "own",
+        "DATA.TRAIN": train,
+        "DATA.VAL": val or train,
+        "DATA.TRAIN_FOLDER": arguments.train_images,
+        "DATA.VAL_FOLDER": arguments.val_images,
+    }
+    return [part for key, value in pairs.items() if value is not None for part in (key, value)]
 
 
 def run(request: Request, setup: Launch) -> None:

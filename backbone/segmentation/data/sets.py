@@ -16,6 +16,7 @@ import numpy as np
 from ...common.errors import DataError, RunError
 from ...common.images import read_image
 from ..evaluation import VOID
+from .form import LabelForm
 from .labels import read_label
 
 
@@ -131,7 +132,17 @@ class SegmentationSet(ABC):
 
 
 class LabelledFiles(SegmentationSet):
-    """Records are (image file, label file or None)."""
+    """Records are (image file, label file or None).
+
+    Args:
+        form: what the numbers or colours in the label files stand for.
+    """
+
+    def __init__(
+        self, name: str, form: LabelForm, records: Sequence[tuple[Path, Path | None]], *, has_truth: bool = True
+    ) -> None:
+        super().__init__(name, form.classes, records, has_truth=has_truth)
+        self.form = form
 
     def path(self, index: int) -> Path:
         return self.records[index][0]
@@ -141,7 +152,7 @@ class LabelledFiles(SegmentationSet):
 
     def _own_label(self, index: int) -> np.ndarray | None:
         file = self.records[index][1]
-        return None if file is None else read_label(file, self.own_classes)
+        return None if file is None else read_label(file, self.form)
 
 
 @dataclass(frozen=True)

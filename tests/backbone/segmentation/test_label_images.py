@@ -14,8 +14,11 @@ from backbone.common.class_names import VOC_CLASSES
 from backbone.common.errors import ConfigError, DataError
 from backbone.segmentation import default_config
 from backbone.segmentation.data import open_sets
+from backbone.segmentation.data.form import plain_form
 from backbone.segmentation.data.labels import read_label, voc_palette, write_label
 from backbone.segmentation.evaluation import VOID
+
+FORM = plain_form(CLASSES)
 
 
 def config_of(root, **keys):
@@ -39,9 +42,9 @@ def test_palette_and_gray_images_hold_the_same_labels(tmp_path):
     few = Image.fromarray(np.minimum(label, 2))
     few.putpalette(voc_palette().tobytes())
     few.save(tmp_path / "two_bits.png", bits=2)
-    assert np.array_equal(read_label(tmp_path / "palette.png", CLASSES), label)
-    assert np.array_equal(read_label(tmp_path / "gray.png", CLASSES), label)
-    assert np.array_equal(read_label(tmp_path / "two_bits.png", CLASSES), np.minimum(label, 2))
+    assert np.array_equal(read_label(tmp_path / "palette.png", FORM), label)
+    assert np.array_equal(read_label(tmp_path / "gray.png", FORM), label)
+    assert np.array_equal(read_label(tmp_path / "two_bits.png", FORM), np.minimum(label, 2))
     with Image.open(tmp_path / "palette.png") as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), voc_palette()[label])
 
@@ -62,7 +65,7 @@ def test_wrong_label_images_are_named(tmp_path):
         "nowhere": "does not exist",
     }.items():
         with pytest.raises(DataError, match=message):
-            read_label(tmp_path / f"{name}.png", CLASSES)
+            read_label(tmp_path / f"{name}.png", FORM)
 
 
 def test_folders_and_lists(tmp_path):
