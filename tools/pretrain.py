@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train and test a classifier on ImageNet, CIFAR-10 or a folder of images, from a config."""
+"""Train and test a classifier on ImageNet, CIFAR or images of your own, from a config."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--ensemble", action="append", metavar="FILE", help="with --eval-only: average --weights with these weights too"
     )
+    own = parser.add_argument_group(
+        "your own data; the form is found out (a folder a class, tar shards, CSV), and classes follow from it"
+    )
+    own.add_argument("--train", metavar="PATH", help="a folder, .zip, .tar or .csv")
+    own.add_argument("--val", metavar="PATH", help="the same, to test on (else the part for it in --train)")
+    own.add_argument(
+        "--split", type=float, metavar="SHARE", help="hold out a share of --train in place of --val (else 0.1)"
+    )
+    for split in ("train", "val"):
+        own.add_argument(f"--{split}-images", metavar="DIR", help="the images' folder of a CSV, where it is not found")
     return parser
 
 

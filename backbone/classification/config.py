@@ -9,6 +9,7 @@ from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
 from ..common.text import nearest
+from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import brief, get, load
 from ..engine.defaults import (
     IMAGES,
@@ -29,13 +30,15 @@ from ..engine.defaults import (
 from ..networks import ARCHITECTURES
 from ..networks.resnet import SHORTCUTS, STEMS
 
+# Sets of small images of one size, by DATA.NAME.
+SMALL = ("cifar10", "cifar100")
 CHOICES = {
     **SHARED_CHOICES,
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
     "MODEL.SHORTCUT": ("", *SHORTCUTS),
     "MODEL.COMPILE_MODE": ("default", "reduce-overhead", "max-autotune"),
-    "DATA.NAME": ("imagenet", "cifar10", "folder"),
+    "DATA.NAME": ("imagenet", *SMALL, "folder", "own"),
     "INPUT.CROP": ("shorter_side", "area", "pad"),
     "SOLVER.LR_SCHEDULER_NAME": (*SCHEDULES, "Plateau"),
     "SOLVER.MOMENTUM_FORM": ("caffe", "torch"),
@@ -44,6 +47,7 @@ NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
     *("INPUT.MIXUP", "INPUT.CUTMIX", "INPUT.LIGHTING", "INPUT.PAD", "SOLVER.PLATEAU_PATIENCE"),
+    *("MODEL.FREEZE_AT", "SOLVER.CLASS_BALANCE"),
     "SOLVER.PLATEAU_MIN_EVALUATIONS",
 )
 POSITIVE = (
@@ -56,10 +60,11 @@ AT_MOST = {
     **dict.fromkeys(("INPUT.TRAIN_SIZE", "INPUT.SHORTER_SIDE", "INPUT.PAD"), SIDE),
     **dict.fromkeys(("INPUT.TEST_SIZE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES"), SIDE),
     **dict.fromkeys(("MODEL.NUM_CLASSES", "TEST.BATCH_SIZE"), IMAGES),
+    "MODEL.FREEZE_AT": 5,
     # More than ImageNet has.
     "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
 }
-SHARES = ("MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.WARMUP_ERROR")
+SHARES = ("DATA.SPLIT", "MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
 
 
@@ -76,6 +81,9 @@ def _add_model(model: CfgNode) -> None:
     model.NUM_CLASSES = 0
     # With weights of a classifier of other classes: its last layer begins anew, all else as the weights have it.
     model.NEW_CLASSIFIER = False
+    # Frozen stages: 0 for none, 1 the stem, 2 stem and res2, ..., 5 all but the classifier. Their weights stay, and the
+    # statistics of their BN too.
+    model.FREEZE_AT = 0
     # torch.compile of the training step's network.
     model.COMPILE = False
     # With COMPILE: "default"; "reduce-overhead" replays the step as CUDA graphs, for networks so small that starting
@@ -93,16 +101,25 @@ def _add_model(model: CfgNode) -> None:
 
 def _add_data(data: CfgNode) -> None:
     add_data_keys(data)
-    # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10".
+    # "imagenet" or "folder": TRAIN/<class>/<file> and VAL below the root; "cifar10", "cifar100"; "own": TRAIN and VAL
+    # are places of data in any form, as `--train` and `--val` set them.
     data.NAME = "imagenet"
-    # Folder of the training images below the root.
+    # Folder of the training images below the root; of "own", any place.
     data.TRAIN = "train"
-    # Folder of the validation images below the root.
+    # Folder of the validation images below the root; of "own", any place.
     data.VAL = "val"
+    # Of a CSV in "own": the folder of the training images, where it is not found by itself.
+    data.TRAIN_FOLDER = ""
+    # As TRAIN_FOLDER, of the validation images.
+    data.VAL_FOLDER = ""
+    # Share of the training images, of each class, that is held out to test on in place of VAL; the seed chooses.
+    data.SPLIT = 0.0
     # File with the class of each image of a flat validation folder.
     data.VAL_SYNSETS = ""
     # File with the classes in order; by default synsets.txt, else the names of the training folders.
     data.CLASSES = ""
+    # Show every class equally often: images of rare classes come several times an epoch, of frequent ones not in each.
+    data.BALANCED = False
     # Random images instead of a data set: what the device does without waiting for data.
     data.SYNTHETIC = False
 
@@ -149,6 +166,7 @@ def _add_solver(solver: CfgNode) -> None:
     solver.WEIGHT_DECAY_NORM = 1e-4
     # Share of the probability that is spread over all classes.
     solver.LABEL_SMOOTHING = 0.0
+    add_class_weights(solver)
     # "WarmupMultiStepLR", "WarmupCosineLR", or "Plateau".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     # Iterations, for REFERENCE_BATCH_SIZE images a step.
@@ -217,8 +235,9 @@ def _check_protocols(config: CfgNode, source: str) -> None:
 def check_tests(config: CfgNode, protocols: Sequence[str], source: str) -> None:
     """Raise ConfigError for a protocol that does not fit the data."""
     crops = [name for name in protocols if name != "single"]
-    if config.DATA.NAME == "cifar10" and crops:
-        raise ConfigError(f"{source}: {crops[0]!r} cuts files of many sizes; cifar10 is tested as it is, by 'single'")
+    name = config.DATA.NAME
+    if name in SMALL and crops:
+        raise ConfigError(f"{source}: {crops[0]!r} cuts files of many sizes; {name} is tested as it is, by 'single'")
     if config.MODEL.MEAN_IMAGE and "dense" in protocols:
         raise ConfigError(f"{source}: a mean image fits one size, dense tests many; set MODEL.MEAN_IMAGE False")
 
@@ -226,6 +245,7 @@ def check_tests(config: CfgNode, protocols: Sequence[str], source: str) -> None:
 def _check_model(config: CfgNode, source: str) -> None:
     if not all(isinstance(file, str) for file in config.MODEL.ENSEMBLE):
         raise ConfigError(f"{source}: MODEL.ENSEMBLE holds weights files, not {brief(config.MODEL.ENSEMBLE)}")
+    check_class_weights(config, source)
     mode = config.MODEL.COMPILE_MODE
     if mode != "default" and not config.MODEL.COMPILE:
         raise ConfigError(f"{source}: MODEL.COMPILE_MODE {mode!r} needs MODEL.COMPILE True")
@@ -241,11 +261,14 @@ def _check_paper(config: CfgNode, source: str) -> None:
 
 
 def _check_input(config: CfgNode, source: str) -> None:
-    if config.INPUT.CROP == "pad" and config.DATA.NAME != "cifar10":
-        raise ConfigError(f"{source}: INPUT.CROP 'pad' is for images of one size (cifar10); 'shorter_side' or 'area'")
-    if config.INPUT.CROP != "pad" and config.DATA.NAME == "cifar10":
+    name = config.DATA.NAME
+    if config.INPUT.CROP == "pad" and name not in SMALL:
         raise ConfigError(
-            f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for cifar10 it is 'pad'"
+            f"{source}: INPUT.CROP 'pad' is for images of one size ({', '.join(SMALL)}); 'shorter_side' or 'area'"
+        )
+    if config.INPUT.CROP != "pad" and name in SMALL:
+        raise ConfigError(
+            f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for {name} it is 'pad'"
         )
     low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
     if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:

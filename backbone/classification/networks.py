@@ -76,6 +76,7 @@ def build(config: Any) -> Backbone:
         "out_features": ("logits",),
         "zero_init_residual": model.ZERO_INIT_RESIDUAL,
         "drop_path_rate": model.DROP_PATH_RATE,
+        "freeze_at": model.FREEZE_AT,
     }
     known = keywords_of(model.NAME)
     defaults = (None, False, "conv7")  # 0.0 is False too

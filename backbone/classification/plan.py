@@ -24,7 +24,7 @@ def plan(
     """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder."""
     classes = count(len(test.classes), "class", "classes")
     rows = [
-        ("network", f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {page.trained(network)}"),
+        ("network", f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {page.trained(network)}{_frozen(network)}"),
         *(("paper", paper_row(row)) for row in config.PAPER.ROWS),
         ("weights", weights),
     ]
@@ -34,7 +34,7 @@ def plan(
     if train is not None:
         loaders = "" if isinstance(train, ImagesInMemory) else f"; {page.loaders(config)}"
         rows += [
-            ("batch", f"{page.batch(config)}{loaders}"),
+            ("batch", f"{page.batch(config)}{loaders}{_balance(config)}"),
             ("images", _augmentation(config)),
             ("schedule", _schedule(train, config)),
         ]
@@ -54,6 +54,15 @@ def paper_row(row: Sequence[Any]) -> str:
 def _set(images: LabelledImages) -> str:
     where = "in memory" if isinstance(images, ImagesInMemory) else "read from files"
     return f"{images.name}: {count(len(images), 'image')}, {where}{images.note and f'; {images.note}'}"
+
+
+def _frozen(network: nn.Module) -> str:
+    stages = network.stage_names[: network.freeze_at]
+    return f", {', '.join(stages)} frozen" if stages else ""
+
+
+def _balance(config: Any) -> str:
+    return (", every class equally often" if config.DATA.BALANCED else "") + page.class_weights(config.SOLVER)
 
 
 def _augmentation(config: Any) -> str:

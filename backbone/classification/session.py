@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
-from ..engine.arguments import overrides_of, request_of
+from ..engine.arguments import given_keys, overrides_of, request_of
+from ..engine.held_out import SPLIT_FILE, read_held_out, split_record
 from ..engine.processes import Launch
 from ..engine.record import LOGGER
 from ..engine.results import BACKBONE, TABLE
@@ -23,6 +24,7 @@ from ..networks import Backbone
 from .config import PROTOCOLS, check_tests, default_config, load_config
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
+from .data.own import own_data_keys
 from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, resolve_classes
 from .optimizer import make_optimizer
 from .plan import plan
@@ -30,6 +32,7 @@ from .results import report, write_classifier
 from .task import ClassificationTask, test_networks
 
 log = logging.getLogger(LOGGER)
+OWN_FLAGS = ("train", "val", "split", "train_images", "val_images")
 # Keys of classification that a resumed run may have otherwise.
 FREE_KEYS = {
     "PAPER.ROWS",
@@ -47,13 +50,14 @@ def make_request(arguments: Namespace) -> Request:
     Raises:
         ConfigError: config, overrides or flags do not fit together.
     """
-    overrides = overrides_of(arguments, root_key="DATA.ROOT")
+    own = own_data_keys(*(getattr(arguments, name) for name in OWN_FLAGS))
+    overrides = [*overrides_of(arguments, root_key="DATA.ROOT"), *own]
     if arguments.ensemble:
         if not arguments.eval_only:
             raise ConfigError("--ensemble is for --eval-only: it averages trained networks")
         overrides += ["MODEL.ENSEMBLE", tuple(arguments.ensemble)]
     config = load_config(arguments.config, overrides)
-    if config.MODEL.NEW_CLASSIFIER and arguments.eval_only:
+    if "MODEL.NEW_CLASSIFIER" in given_keys(arguments) and config.MODEL.NEW_CLASSIFIER and arguments.eval_only:
         raise ConfigError("MODEL.NEW_CLASSIFIER begins a training; --eval-only tests a classifier that is trained")
     tests = _protocols(arguments.protocol or [], config)
     # Not after the training, whose results would be lost.
@@ -81,7 +85,7 @@ class ClassificationRun(TaskRun):
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
     default_config = staticmethod(default_config)
-    files = (TABLE, BACKBONE)
+    files = (TABLE, BACKBONE, SPLIT_FILE)
 
     def open(self) -> None:
         if self.config.MODEL.DEVICE == "cuda":
@@ -89,7 +93,9 @@ class ClassificationRun(TaskRun):
             torch.backends.cudnn.benchmark = True
         testing = self.request.eval_only
         known = classes_of(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART) if testing else []
-        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
+        divided = self.request.resume and self.config.DATA.SPLIT
+        held_out = read_held_out(self.request.folder) if divided else None
+        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known, held_out=held_out)
         self.config = resolve_classes(self.config, self.test_set.classes, set(self.request.given))
         if not testing:
             # A test resolves the weights of each of its networks.
@@ -101,6 +107,13 @@ class ClassificationRun(TaskRun):
 
     def best_figure(self, value: float) -> dict[str, float]:
         return {"top1_error": 1 - value}
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        share = self.config.DATA.SPLIT
+        if not share:
+            return {}
+        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
 
     @property
     def images_of_an_epoch(self) -> int:
@@ -117,6 +130,9 @@ class ClassificationRun(TaskRun):
         return build(self.config)
 
     def load_first(self, network: Backbone) -> str:
+        if self.weights is None and self.config.MODEL.FREEZE_AT:
+            frozen = self.config.MODEL.FREEZE_AT
+            raise ConfigError(f"MODEL.FREEZE_AT {frozen} would freeze random weights; --weights gives trained ones")
         if self.weights is None:
             return RANDOM
         anew = self.config.MODEL.NEW_CLASSIFIER

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..common.text import count
 from ..engine import distributed
 from ..engine.broken import BrokenImages
+from ..engine.class_weights import check_class_weights, class_weights
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch, resolve_workers
 from ..engine.moving_average import MovingAverage
@@ -84,6 +85,7 @@ class ClassificationTask(Task):
         self.mean_image = mean_image
         # Moved once: a copy in every step would make it wait for the device.
         self._mean = config.MODEL.PIXEL_MEAN if mean_image is None else mean_image.to(self.device, torch.float32)
+        self.class_weights = self._class_weights(train) if train is not None else None
         self.average = MovingAverage.of(network, config)
         self._compiled: nn.Module | None = None
         self._error: Tensor | None = None
@@ -96,7 +98,19 @@ class ClassificationTask(Task):
 
     def parts(self, batch: Batch, iteration: int, number: int) -> list[tuple[Augmented, float | Tensor]]:
         # Cut after the draws, which are made for the whole batch.
-        return super().parts(self._augmented(batch, iteration), iteration, number)
+        batch = self._augmented(batch, iteration)
+        parts = super().parts(batch, iteration, number)
+        if self.class_weights is None or batch.mixed:
+            return parts
+        # The loss is a mean by the weights of all images of the step, whichever process has them.
+        weight = distributed.mean(self.class_weights[batch.labels].sum()).clamp(min=1e-12)
+        return [(part, self.class_weights[part.labels].sum() / weight) for part, _ in parts]
+
+    def _class_weights(self, train: LabelledImages) -> Tensor | None:
+        check_class_weights(self.config, "config", train.classes)
+        numbers = np.bincount(train.labels, minlength=len(train.classes))
+        weights = class_weights(self.config.SOLVER, numbers, len(train.classes))
+        return None if (weights == 1).all() else torch.from_numpy(weights).float().to(self.device)
 
     def _augmented(self, batch: Batch, iteration: int) -> Augmented:
         return Augmented(*self.augment(batch, iteration, Share.of_this_process()), batch.labels)
@@ -110,8 +124,12 @@ class ClassificationTask(Task):
         wrong = logits.detach().argmax(1) != batch.labels
         # Of mixed images no class is the right one.
         self._error = None if mixed else wrong.float().mean()
-        smoothing = self.config.SOLVER.LABEL_SMOOTHING
-        return {"loss_class": F.cross_entropy(logits, targets, label_smoothing=smoothing)}
+        weights, smoothing = self.class_weights, self.config.SOLVER.LABEL_SMOOTHING
+        if weights is None or mixed:
+            return {"loss_class": F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)}
+        # As with reduction "mean", but 0 where no image has a weight.
+        loss = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
+        return {"loss_class": loss / weights[targets].sum().clamp(min=1e-12)}
 
     def _compile(self, model: nn.Module) -> nn.Module:
         mode = self.config.MODEL.COMPILE_MODE

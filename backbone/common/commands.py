@@ -29,7 +29,7 @@ COMMANDS = {
     "runs": Command("runs", "compare runs: figures, keys that differ, worst classes, curves"),
     "evaluate": Command("evaluate", "evaluate predictions with the figures of COCO or PASCAL VOC"),
     "predict": Command("predict", "run a trained detector on images"),
-    "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR-10 or a folder of images"),
+    "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR or images of your own"),
     "train-segmentation": Command("train_segmentation", "train and test a network for semantic segmentation"),
     "train-localization": Command("train_localization", "train and test a network that localises an image's class"),
     "check-data": Command("check_data", "find every fault of a data set, and write a mended copy"),

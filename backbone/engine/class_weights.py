@@ -1,4 +1,4 @@
-"""Weights of classes in a loss, by the config keys that tasks with one class a pixel or an image share."""
+"""Weights of classes in a loss, by config keys of the tasks with one class a pixel or an image; and their sampling."""
 
 from __future__ import annotations
 
@@ -54,3 +54,16 @@ def balancing(numbers: np.ndarray, power: float) -> np.ndarray:
     """
     present = numbers > 0
     return np.divide(np.median(numbers[present]), numbers, out=np.ones(len(numbers)), where=present) ** power
+
+
+def balanced_repeats(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return how often each image comes in an epoch, so that every class comes equally often; see `EpochSampler`.
+
+    Args:
+        labels: (N,) classes of the images.
+
+    Returns:
+        (N,), N / (k n) for an image of a class of n among k classes that there are; their sum is N.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / ((counts > 0).sum() * counts.clip(min=1)))[labels]

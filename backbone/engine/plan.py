@@ -63,6 +63,13 @@ def loaders(config: Any) -> str:
     return f"{count(resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()), 'loader worker')} each"
 
 
+def class_weights(solver: Any) -> str:
+    """Return how the classes are weighted in the loss, "" where they are not."""
+    weights = ", ".join(f"{weight:g}" for weight in solver.CLASS_WEIGHTS)
+    text = f"; classes weighted {weights}" if weights else ""
+    return text + (f"; classes balanced, power {solver.CLASS_BALANCE:g}" if solver.CLASS_BALANCE else "")
+
+
 def trained(network: nn.Module) -> str:
     """Return the parameters that are trained."""
     parameters = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

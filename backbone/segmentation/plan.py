@@ -68,8 +68,7 @@ def _loss(config: Any) -> str:
     solver = config.SOLVER
     text = f"focal, gamma {solver.FOCAL_GAMMA:g}" if solver.LOSS == FOCAL else "cross-entropy"
     text += f" + {solver.DICE_WEIGHT:g} Dice" if solver.DICE_WEIGHT else ""
-    text += f"; classes weighted {', '.join(f'{w:g}' for w in solver.CLASS_WEIGHTS)}" if solver.CLASS_WEIGHTS else ""
-    return text + (f"; classes balanced, power {solver.CLASS_BALANCE:g}" if solver.CLASS_BALANCE else "")
+    return text + page.class_weights(solver)
 
 
 def _schedule(train: SegmentationSet, config: Any) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from backbone.engine import resume
+from backbone.engine.held_out import SPLIT_FILE
 from backbone.engine.results import PICTURES, TABLE
 
 from ..config.methods import METHOD_KEYS
 from .alternating.steps import STEP_FILES
-from .own_sets import SPLIT_FILE
 from .results import SHEET
 
 # Keys of detection that a resumed run may have otherwise.

@@ -1,17 +1,11 @@
-"""Flags that name data of one's own, as config keys; and the record of what was held out of it."""
+"""Flags that name data of one's own, as config keys."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from backbone import ConfigError
+from backbone.engine.held_out import check_share
 
-from backbone import ConfigError, DataError
-
-from ..coco_json.files import read_json
 from ..data.own import has_part
-from .datasets import Sets
-
-# Of the run folder: the images on either side of DATASETS.CUSTOM.SPLIT.
-SPLIT_FILE = "split.json"
 
 
 def own_data_keys(
@@ -53,34 +47,10 @@ def own_data_keys(
             keys += [f"DATASETS.CUSTOM.{part.upper()}{end}", value] if value is not None else []
     trains, tests = train is not None or train_json is not None, val is not None or val_json is not None
     if split is not None:
-        if not trains or tests:
-            raise ConfigError("--split holds out a share of --train; give --train, and --val or --split")
-        if not 0 < split < 1:
-            raise ConfigError(f"--split {split:g} is no share of the images; give one between 0 and 1, such as 0.1")
+        check_share(split, train=trains, val=tests)
         return [*keys, "DATASETS.CUSTOM.SPLIT", split, "DATASETS.TEST", ("custom_val",)]
     if trains and not tests:
         # The config's own test set has other classes.
         has_own = train is not None and has_part(train, "val")
         keys += ["DATASETS.CUSTOM.VAL", train, "DATASETS.TEST", ("custom_val",)] if has_own else ["DATASETS.TEST", ()]
     return keys
-
-
-def read_held_out(folder: Path) -> list[str] | None:
-    """Return the images that a run in `folder` holds out; None where it has not chosen any.
-
-    Raises:
-        DataError: its record is damaged.
-    """
-    path = folder / SPLIT_FILE
-    if not path.is_file():
-        return None
-    record, _ = read_json(path)
-    names = record.get("val") if isinstance(record, dict) else None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"{path}: is damaged: no list 'val' of file names; --overwrite starts the run anew")
-    return names
-
-
-def split_record(sets: Sets, share: float, seed: int) -> dict[str, float | int | list[str]]:
-    """Return what SPLIT_FILE holds."""
-    return {"share": share, "seed": seed, "train": list(sets.train.files), "val": list(sets.test[0].images.files)}

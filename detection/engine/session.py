@@ -12,6 +12,7 @@ from torch import nn
 
 import detection
 from backbone.engine.arguments import overrides_of, request_of
+from backbone.engine.held_out import SPLIT_FILE, read_held_out, split_record
 from backbone.engine.processes import Launch
 from backbone.engine.record import CONFIG
 from backbone.engine.session import Request
@@ -30,7 +31,7 @@ from .datasets import Sets, load_sets
 from .fitting import fit_to_data
 from .folder import FREE_KEYS, RUN_FILES
 from .model import fit_classes, fit_keypoints, load_trained, make_optimizer, prepare_for_training
-from .own_sets import SPLIT_FILE, own_data_keys, read_held_out, split_record
+from .own_sets import own_data_keys
 from .plan import images_of_an_epoch, plan
 from .results import report
 from .scoring import best_of
@@ -98,7 +99,10 @@ class DetectionRun(TaskRun):
     @property
     def beside(self) -> dict[str, Any]:
         share = self.config.DATASETS.CUSTOM.SPLIT
-        return {SPLIT_FILE: split_record(self.sets, share, self.config.SEED)} if share else {}
+        if not share:
+            return {}
+        train, val = self.sets.train, self.sets.test[0].images
+        return {SPLIT_FILE: split_record(train.files, val.files, share, self.config.SEED)}
 
     @property
     def best(self) -> str:

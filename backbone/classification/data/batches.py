@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
+from ...engine.class_weights import balanced_repeats
 from ...engine.loading import (
     Batch,
     BatchSampler,
@@ -33,8 +34,9 @@ from .sets import ImagesInMemory, LabelledImages
 
 def make_sampler(images: LabelledImages, config: Any, start: int, end: int) -> BatchSampler:
     """Return this process's batches of (position, index), of the steps start..end-1."""
+    repeats = balanced_repeats(images.labels, len(images.classes)) if config.DATA.BALANCED else None
     return BatchSampler(
-        EpochSampler(range(len(images)), config.SEED),
+        EpochSampler(range(len(images)), config.SEED, repeats),
         batch_size=config.SOLVER.IMS_PER_BATCH,
         start=start,
         steps=end,

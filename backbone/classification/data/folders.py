@@ -42,7 +42,9 @@ def open_class_folders(root: Path, split: str, name: str, classes: Sequence[str]
     """
     files = sorted(_images_below(root, split))
     if not files:
-        raise DataError(f"{root}: no images in {split}/<class>/; splits there: {_splits(root)}")
+        raise DataError(
+            f"{root}: no images in {split}/<class>/; splits there: {', '.join(splits_of(root)[:8]) or 'none'}"
+        )
     names = [PurePosixPath(file).parts[-2] for file in files]
     empty = sorted(set(list_folders(root / split)) - set(names)) if root.is_dir() else []
     if empty and classes is None:
@@ -85,12 +87,17 @@ def _entries(archive: Path) -> list[str]:
         raise DataError(f"{archive}: not a readable zip archive: {error}") from None
 
 
-def _splits(root: Path) -> str:
+def splits_of(root: Path) -> list[str]:
+    """Return the names of the folders at the top of a folder or a zip archive, sorted.
+
+    Raises:
+        DataError: the archive cannot be read.
+    """
     if root.is_dir():
         names = [path.name for path in root.iterdir() if path.is_dir()]
     else:
         names = [PurePosixPath(entry).parts[0] for entry in _entries(root) if "/" in entry]
-    return ", ".join(sorted(set(names))[:8]) or "none"
+    return sorted(set(names))
 
 
 def has_flat_images(root: Path, split: str) -> bool:

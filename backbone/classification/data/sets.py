@@ -64,8 +64,16 @@ class LabelledImages(ABC):
         """Return where an image comes from, for messages."""
 
     @abstractmethod
+    def take(self, rows: np.ndarray) -> LabelledImages:
+        """Return the set of some of its images."""
+
     def first(self, number: int) -> LabelledImages:
         """Return the set of its first `number` images."""
+        return self.take(np.arange(min(number, len(self))))
+
+    def names(self) -> list[str]:
+        """Return the images' names, each once, the same wherever the set lies."""
+        return [str(index) for index in range(len(self))]
 
 
 class ImagesInMemory(LabelledImages):
@@ -87,8 +95,8 @@ class ImagesInMemory(LabelledImages):
     def place(self, index: int) -> str:
         return f"{self.name}, image {index}"
 
-    def first(self, number: int) -> ImagesInMemory:
-        return ImagesInMemory(self.name, self.classes, self.labels[:number], self.pixels[:number])
+    def take(self, rows: np.ndarray) -> ImagesInMemory:
+        return ImagesInMemory(self.name, self.classes, self.labels[rows], self.pixels[rows])
 
 
 class ImageFiles(LabelledImages):
@@ -122,8 +130,11 @@ class ImageFiles(LabelledImages):
     def place(self, index: int) -> str:
         return f"{self.root}/{self.files[index]}"
 
-    def first(self, number: int) -> ImageFiles:
-        return ImageFiles(self.name, self.classes, self.labels[:number], self.root, self.files[:number])
+    def take(self, rows: np.ndarray) -> ImageFiles:
+        return ImageFiles(self.name, self.classes, self.labels[rows], self.root, self.files[rows])
+
+    def names(self) -> list[str]:
+        return self.files.tolist()
 
     def _open_archive(self) -> zipfile.ZipFile:
         # Opened where it is used: an open file is not shared between processes.

@@ -74,8 +74,12 @@ class ImageShards(LabelledImages):
     def place(self, index: int) -> str:
         return f"{self.files[self.index.shards[index]]}: {_shown(str(self.index.names[index]))}"
 
-    def first(self, number: int) -> ImageShards:
-        return ImageShards(self.name, self.classes, self.labels[:number], self.files, self.index)
+    def take(self, rows: np.ndarray) -> ImageShards:
+        index = Index(*(getattr(self.index, column)[rows] for column in COLUMNS))
+        return ImageShards(self.name, self.classes, self.labels[rows], self.files, index)
+
+    def names(self) -> list[str]:
+        return [f"{self.files[shard].name}/{name}" for shard, name in zip(self.index.shards, self.index.names)]
 
 
 def find_shards(root: Path, split: str) -> list[Path]:

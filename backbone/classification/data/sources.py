@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ...common.errors import DataError
+from ...common.errors import ConfigError, DataError
 from ...common.reading import read_lines
 from ...engine.roots import data_root
-from .cifar import open_cifar10
+from .cifar import SETS, open_cifar
 from .folders import WNID, has_flat_images, open_class_folders, open_flat
+from .own import hold_out, open_own
 from .sets import ImagesInMemory, LabelledImages
 from .shards import find_shards, open_shards
 
@@ -21,12 +22,13 @@ SYNTHETIC_IMAGES = 1024
 
 
 def open_sets(
-    config: Any, *, training: bool, classes: Sequence[str] = ()
+    config: Any, *, training: bool, classes: Sequence[str] = (), held_out: Sequence[str] | None = None
 ) -> tuple[LabelledImages | None, LabelledImages]:
     """Return the training set (None for an evaluation) and the validation set.
 
     Args:
         classes: what the network under test was trained on; the validation set may lack some.
+        held_out: the images that DATA.SPLIT has held out before.
 
     Raises:
         DataError: they are not there, or broken, or the training set has one class alone.
@@ -34,12 +36,18 @@ def open_sets(
     if config.DATA.SYNTHETIC:
         images = synthetic_images(config)
         return (images if training else None), images.first(max(1, config.SOLVER.IMS_PER_BATCH))
-    root = data_root(config)
-    if config.DATA.NAME == "cifar10":
-        train = open_cifar10(root, "train") if training else None
-        test = open_cifar10(root, "test")
+    data = config.DATA
+    divided = training and data.SPLIT > 0
+    if data.NAME == "own":
+        train, test = _open_own(config, training=training, trained=classes)
+    elif data.NAME in SETS:
+        root = data_root(config)
+        train = open_cifar(root, "train", data.NAME) if training else None
+        test = None if divided else open_cifar(root, "test", data.NAME)
     else:
-        train, test = _open_folders(root, config, training=training, trained=classes)
+        train, test = _open_folders(data_root(config), config, training=training, trained=classes)
+    if divided:
+        train, test = hold_out(train, data.SPLIT, config.SEED, held_out)
     if train is not None and len(train.classes) < 2:
         raise DataError(
             f"{train.name}: has one class alone, {train.classes[0]!r}; a classifier tells apart two or more"
@@ -53,9 +61,25 @@ def open_sets(
     return train, test
 
 
+def _open_own(
+    config: Any, *, training: bool, trained: Sequence[str]
+) -> tuple[LabelledImages | None, LabelledImages | None]:
+    data = config.DATA
+    classes = _class_list(None, data.CLASSES) or list(trained) or None
+    if data.TRAIN and (training or classes is None):
+        train = open_own(data.TRAIN, "train", classes, data.TRAIN_FOLDER)
+        classes = train.classes
+    elif training:
+        raise ConfigError("a training on data of your own needs --train (DATA.TRAIN); --val is for --eval-only alone")
+    if not data.VAL and not (training and data.SPLIT):
+        raise ConfigError("a test on data of your own needs --val (DATA.VAL); in a training --split does too")
+    test = open_own(data.VAL, "val", classes, data.VAL_FOLDER) if data.VAL else None
+    return (train if training else None), test
+
+
 def _open_folders(
     root: Path, config: Any, *, training: bool, trained: Sequence[str]
-) -> tuple[LabelledImages | None, LabelledImages]:
+) -> tuple[LabelledImages | None, LabelledImages | None]:
     data = config.DATA
     name = data.NAME
     train = None
@@ -67,7 +91,9 @@ def _open_folders(
         else:
             train = open_class_folders(root, data.TRAIN, f"{name} {data.TRAIN}", classes)
         classes = train.classes
-    if shards[data.VAL]:
+    if training and data.SPLIT:
+        test = None
+    elif shards[data.VAL]:
         test = open_shards(shards[data.VAL], f"{name} {data.VAL}", classes)
     elif has_flat_images(root, data.VAL):
         if classes is None:
@@ -78,11 +104,11 @@ def _open_folders(
     return (train if training else None), test
 
 
-def _class_list(root: Path, file: str) -> list[str] | None:
+def _class_list(root: Path | None, file: str) -> list[str] | None:
     """Return the classes that a file lists, one a line; by default `synsets.txt` of the root, if there is one."""
-    path = Path(file) if file else root / "synsets.txt"
-    if not file and not os.path.lexists(path):
+    if not file and (root is None or not os.path.lexists(root / "synsets.txt")):
         return None
+    path = Path(file) if file else root / "synsets.txt"
     classes = [_class_of(line) for line in read_lines(path) if line]
     twice = next((name for place, name in enumerate(classes) if name in classes[:place]), None) if classes else ""
     if twice is not None:
@@ -100,7 +126,8 @@ def _class_of(line: str) -> str:
 def synthetic_images(config: Any) -> ImagesInMemory:
     """Return random images and labels, the same for the same seed: they time the device without any reading."""
     random = np.random.default_rng(config.SEED)
-    size, classes = config.INPUT.TRAIN_SIZE, config.MODEL.NUM_CLASSES or (10 if config.DATA.NAME == "cifar10" else 1000)
+    size, kind = config.INPUT.TRAIN_SIZE, SETS.get(config.DATA.NAME)
+    classes = config.MODEL.NUM_CLASSES or (len(kind.classes) if kind else 1000)
     number = max(config.SOLVER.IMS_PER_BATCH, min(SYNTHETIC_IMAGES, 2**28 // (3 * size * size)))
     pixels = random.integers(0, 256, (number, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, classes, number)

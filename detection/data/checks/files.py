@@ -6,6 +6,8 @@ import os
 import posixpath
 from pathlib import Path
 
+from backbone.common.own_data import leaves_folder
+
 from ...coco_json import files
 from .kinds import Fault, Findings
 from .matching import Matcher
@@ -25,12 +27,6 @@ def read_json(path: Path) -> tuple[object, list[Fault]]:
     for problem in problems:
         findings.add_one(*problem)
     return value, findings.faults()
-
-
-def leaves_folder(name: str) -> bool:
-    """Whether a file name is absolute or climbs out of the folder it is relative to, on any system."""
-    name = name.replace("\\", "/")
-    return name.startswith("/") or name[1:2] == ":" or posixpath.normpath(name).split("/")[0] == ".."
 
 
 class Folder:

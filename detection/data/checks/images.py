@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from backbone.common.errors import DataError
 from backbone.common.images import has_image_magic, read_header, with_end
+from backbone.common.own_data import leaves_folder
 from backbone.common.reading import read_bytes
 
 from ...coco_json.columns import whole_number
 from ...coco_json.files import describe_bytes
 from .capture import Complaints, captured_complaints
-from .files import Folder, leaves_folder
+from .files import Folder
 from .kinds import Fault, Findings, name_image, show
 from .structure import is_text
 

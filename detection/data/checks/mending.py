@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backbone.common.errors import DataError
+from backbone.common.own_data import leaves_folder
 
 from .capture import captured_complaints
-from .files import Folder, leaves_folder
+from .files import Folder
 from .ids import Ids, to_integer
 from .images import ImageFacts, check_images, inspect_image, size_fault
 from .kinds import EXAMPLES, Fault, Findings, in_order, show

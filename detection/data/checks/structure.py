@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from backbone.common.own_data import leaves_folder
+
 from ...coco_json.columns import MISSING, Integers, column, repeated, repeated_names
 from .annotations import check_annotations
-from .files import Folder, leaves_folder
+from .files import Folder
 from .kinds import Fault, Findings, name_category, name_image, show
 from .tables import Categories, Images, integer_column
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from backbone.common.errors import DataError
+from backbone.common.own_data import find_folder, leaves_folder
 
 from ..checks import Fault, read_json
-from ..checks.files import leaves_folder
 
 # JSON of other tools, by a key that gives it away -> what to do.
 OTHERS = {
@@ -20,8 +19,6 @@ OTHERS = {
 }
 TASKS = "it is Label Studio's own JSON; export the project as COCO"
 CREATE_ML = "it is CreateML's JSON; export the set as COCO"
-# Images that are looked for to find the folder.
-TRIED = 20
 
 
 def read_coco(source: Path, images: Path | None) -> tuple[object, list[Fault], Path]:
@@ -70,34 +67,6 @@ def _of_another_tool(data: object) -> str | None:
     if "data" in first and ("annotations" in first or "completions" in first):
         return TASKS
     return CREATE_ML if "image" in first and "annotations" in first else None
-
-
-def find_folder(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder that the file names are relative to: beside the annotations, as tools lay them out.
-
-    Raises:
-        DataError: none holds any of them.
-    """
-    stem = source.stem.removeprefix("instances_").removeprefix("lvis_v1_").removeprefix("_annotations.")
-    near = [source.parent, source.parent / "images", source.parent / "data", source.parent / stem]
-    above = source.parent.parent
-    near += [above / stem, above / "images" / stem, above / "images", above, above / "JPEGImages", above / "data"]
-    tried = [name for name in names if not leaves_folder(name)][:TRIED]
-    if not tried:
-        # What is wrong with the names is told by the checks.
-        return source.parent
-    for folder in near:
-        if any(_is_there(folder, name) for name in tried):
-            return folder
-    looked = ", ".join(str(folder) for folder in near[:6])
-    raise DataError(
-        f"{source}: its image {tried[0]!r} is in none of {looked}, ...; give the folder with --train-images or "
-        "--val-images (check_data and convert_data: --images)"
-    )
-
-
-def _is_there(folder: Path, name: str) -> bool:
-    return os.path.isfile(folder / name.replace("\\", "/")) or os.path.isfile(folder / PurePosixPath(name).name)
 
 
 def _below(folder: Path, name: str) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from backbone.common.errors import ConfigError, DataError
+from backbone.common.own_data import PARTS
 from backbone.common.reading import read_lines, read_text
 from backbone.engine.config import parse_yaml
 
-from .place import PARTS, Place
+from .place import Place
 
 NAMES = ("classes.txt", "obj.names", "labels.txt", "predefined_classes.txt")
 # How far above a label file its classes may stand: labels/train/a.txt has them in data.yaml, two folders up.

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backbone.common.errors import DataError
-from backbone.common.images import is_image_name, list_folders, list_images
+from backbone.common.images import is_image_name, list_images
+from backbone.common.own_data import PARTS, files_of_kind, is_of_part, part_folder
 from backbone.common.text import some
 
 from .data_yaml import has_key, is_description
-from .place import FORMS, PARTS, YAML, Place
+from .place import FORMS, YAML, Place
 
 # JSON files that label tools lay beside an export.
 OTHER_JSON = ("notes.json", "package.json", "results.json")
@@ -65,11 +66,11 @@ def has_part(path: str | Path, part: str) -> bool:
         return True
     if any((path / LISTS / f"{name}.txt").is_file() for name in PARTS[part]):
         return True
-    if _part_folder(path, part) or any(_part_folder(path / name, part) for name in ("labels", "images")):
+    if part_folder(path, part) or any(part_folder(path / name, part) for name in ("labels", "images")):
         return True
-    files = [file for suffix in (".json", ".csv", ".tsv") for file in _files(path, suffix)]
-    files += _files(path / "annotations", ".json")
-    return any(_is_of(file.stem, part) for file in files)
+    files = [file for suffix in (".json", ".csv", ".tsv") for file in files_of_kind(path, suffix)]
+    files += files_of_kind(path / "annotations", ".json")
+    return any(is_of_part(file.stem, part) for file in files)
 
 
 def _of_file(path: Path, part: str, images: Path | None) -> Place:
@@ -95,10 +96,10 @@ def _of_file(path: Path, part: str, images: Path | None) -> Place:
 def _in_folder(path: Path, part: str, images: Path | None) -> Iterator[Place]:
     """Yield what a folder holds, one of each form; where it has none itself, what the folder of the part holds."""
     found = [*_coco(path, part), *_voc(path, part), *_yolo(path, part), *_csv(path, part)]
-    inside = _part_folder(path, part)
-    if not found and inside is None and part != "train" and _part_folder(path, "train"):
+    inside = part_folder(path, part)
+    if not found and inside is None and part != "train" and part_folder(path, "train"):
         # Roboflow leaves out a part that has no image.
-        inside = _part_folder(path, "test") if part == "val" else None
+        inside = part_folder(path, "test") if part == "val" else None
     if not found and inside is not None:
         found = list(_in_folder(inside, part, images))
     for place in found:
@@ -107,11 +108,11 @@ def _in_folder(path: Path, part: str, images: Path | None) -> Iterator[Place]:
 
 def _coco(path: Path, part: str) -> list[Place]:
     for folder in (path, path / "annotations"):
-        files = [file for file in _files(folder, ".json") if file.name not in OTHER_JSON]
+        files = [file for file in files_of_kind(folder, ".json") if file.name not in OTHER_JSON]
         # COCO's own folder has captions and key points of the same images.
         files = [file for file in files if file.name.startswith("instances_")] or files
-        named = [file for file in files if _is_of(file.stem, part)]
-        others = [file for file in files if not any(_is_of(file.stem, other) for other in PARTS)]
+        named = [file for file in files if is_of_part(file.stem, part)]
+        others = [file for file in files if not any(is_of_part(file.stem, other) for other in PARTS)]
         if chosen := named or others or (files if len(files) == 1 else []):
             return [Place("coco", file) for file in chosen]
     return []
@@ -126,7 +127,7 @@ def _voc(path: Path, part: str) -> list[Place]:
             if (lists / f"{name}.txt").is_file():
                 return [Place("voc", lists / f"{name}.txt")]
     for folder in (path / "Annotations", path / "annotations", path):
-        if _files(folder, ".xml"):
+        if files_of_kind(folder, ".xml"):
             return [Place("voc", folder)]
     return []
 
@@ -137,55 +138,29 @@ def _yolo(path: Path, part: str) -> list[Place]:
         return [Place("yolo", file, part=part) for file in files]
     labels = path / "labels"
     if labels.is_dir():
-        inside = _part_folder(labels, part)
+        inside = part_folder(labels, part)
         images = path / "images"
-        return [Place("yolo", _part_folder(images, part) or images if inside else images)]
+        return [Place("yolo", part_folder(images, part) or images if inside else images)]
     if path.parent.name == "images" and (path.parents[1] / "labels" / path.name).is_dir():
         return [Place("yolo", path)]
     if (path / "obj.names").is_file():
         return [Place("yolo", path / f"{name}.txt") for name in PARTS[part] if (path / f"{name}.txt").is_file()][:1]
     stems = {os.path.splitext(name)[0] for name in list_images(path)}
-    return [Place("yolo", path)] if any(file.stem in stems for file in _files(path, ".txt")) else []
+    return [Place("yolo", path)] if any(file.stem in stems for file in files_of_kind(path, ".txt")) else []
 
 
 def _csv(path: Path, part: str) -> list[Place]:
-    files = [*_files(path, ".csv"), *_files(path, ".tsv")]
-    named = [file for file in files if _is_of(file.stem, part)]
-    others = [file for file in files if not any(_is_of(file.stem, other) for other in PARTS)]
+    files = [*files_of_kind(path, ".csv"), *files_of_kind(path, ".tsv")]
+    named = [file for file in files if is_of_part(file.stem, part)]
+    others = [file for file in files if not any(is_of_part(file.stem, other) for other in PARTS)]
     return [Place("csv", file) for file in named or others]
 
 
 def _yaml_files(path: Path) -> list[Path]:
     """Return data.yaml, or the YAML files that describe a YOLO set."""
-    files = [file for suffix in YAML for file in _files(path, suffix)]
+    files = [file for suffix in YAML for file in files_of_kind(path, suffix)]
     named = [file for file in files if file.stem in ("data", "dataset")]
     return named or [file for file in files if is_description(file)]
-
-
-def _part_folder(path: Path, part: str) -> Path | None:
-    """Return the folder of a part: train, or train2017."""
-    if not path.is_dir():
-        return None
-    names = list_folders(path)
-    for wanted in PARTS[part]:
-        for name in names:
-            if name.lower().rstrip("0123456789") == wanted:
-                return path / name
-    return None
-
-
-def _is_of(stem: str, part: str) -> bool:
-    """Whether the name of a file says that it is of a part: instances_train2017, train_labels, _annotations.val."""
-    words = "".join(letter if letter.isalpha() else " " for letter in stem.lower()).split()
-    return any(word in PARTS[part] for word in words)
-
-
-def _files(folder: Path, suffix: str) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    return [folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() == suffix]
 
 
 def _nothing_known(path: Path, part: str) -> str:

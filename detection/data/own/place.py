@@ -12,12 +12,6 @@ FORMS = {
     "yolo": ("YOLO txt", "YOLO (data.yaml, labels/*.txt beside images/, a .txt beside each image)"),
     "csv": ("CSV", "CSV (*.csv)"),
 }
-# What the parts of a data set are called, as folders, lists, keys of data.yaml and in the names of files.
-PARTS = {
-    "train": ("train", "training", "trainval", "default"),
-    "val": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
 YAML = (".yaml", ".yml")
 
 

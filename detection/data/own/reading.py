@@ -11,7 +11,7 @@ from backbone.common.errors import DataError
 from ..checks import Fault
 from .coco_file import read_coco
 from .finding import Place
-from .table import read_table
+from .table import read_boxes
 from .voc_xml import read_voc
 from .yolo import read_yolo
 
@@ -51,7 +51,7 @@ def read_place(place: Place, classes: Sequence[str] | None = None) -> OwnData:
         elif place.form == "yolo":
             data, folder = read_yolo(place, classes)
         else:
-            data, folder = read_table(place.source, place.images, classes)
+            data, folder = read_boxes(place.source, place.images, classes)
     except OSError as error:
         raise DataError(f"{error.filename or place.source}: cannot be read: {error.strerror or error}") from None
     records = data.get("images") if isinstance(data, dict) else None

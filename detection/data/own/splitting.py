@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from backbone.common.errors import DataError
+from backbone.common.own_data import by_seed
 
 
 def choose_images(files: Sequence[str], share: float, seed: int) -> list[str]:
@@ -18,11 +18,7 @@ def choose_images(files: Sequence[str], share: float, seed: int) -> list[str]:
     wanted = max(1, round(share * len(files)))
     if not 0 < share < 1 or wanted >= len(files):
         raise DataError(f"--split {share:g} of {len(files)} images leaves none to train on; give a share such as 0.1")
-
-    def rank(name: str) -> bytes:
-        return hashlib.sha256(f"{seed}/{name}".encode("utf-8", "surrogatepass")).digest()
-
-    return sorted(sorted(files, key=rank)[:wanted])
+    return sorted(by_seed(files, seed)[:wanted])
 
 
 def keep_images(data: dict[str, Any], files: Collection[str], *, held_out: bool) -> dict[str, Any]:

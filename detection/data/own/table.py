@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from backbone.common.errors import DataError
-from backbone.common.reading import read_text
+from backbone.common.own_data import IMAGE, LABEL, find_folder, leaves_folder, read_table, words_of
 from backbone.common.text import some
 
-from ..checks.files import leaves_folder
-from .coco_file import find_folder
 from .records import Records, image_size
 
-# What a column is called, in small letters, without blanks, _ and -.
-IMAGE = ("image", "filename", "file", "path", "filepath", "imagepath", "imagename", "img", "imagefile")
-LABEL = ("class", "label", "name", "classname", "category", "labelname", "categoryname", "object")
+# What the columns of corners, or of a corner and sides, are called, in small letters, without blanks, _ and -.
 CORNERS = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
@@ -36,7 +30,7 @@ PLAIN = ("image", "x1", "y1", "x2", "y2", "class")
 WANTED = "image,x1,y1,x2,y2,class"
 
 
-def read_table(source: Path, images: Path | None, classes: Sequence[str] | None) -> tuple[dict[str, Any], Path]:
+def read_boxes(source: Path, images: Path | None, classes: Sequence[str] | None) -> tuple[dict[str, Any], Path]:
     """Read a CSV file (`,`, `;` or tabs), with a header or as image,x1,y1,x2,y2,class; corners are pixels from 0.
 
     A line with an image alone is an image without objects.
@@ -50,7 +44,7 @@ def read_table(source: Path, images: Path | None, classes: Sequence[str] | None)
     Raises:
         DataError: a line is malformed, or an image is missing.
     """
-    lines = _lines(source)
+    lines = read_table(source, WANTED)
     columns, sides, body = _columns(lines, source)
     rows = [_row(fields, columns, sides, f"{source}, line {number}", len(lines[0][1])) for number, fields in body]
     names = list(dict.fromkeys(name for name, *_ in rows))
@@ -68,30 +62,14 @@ def read_table(source: Path, images: Path | None, classes: Sequence[str] | None)
     return records.as_coco(classes or sorted(set(records.names)), source, mend=mend), folder
 
 
-def _lines(source: Path) -> list[tuple[int, list[str]]]:
-    """Return the lines that are not empty, with their numbers."""
-    text = read_text(source)
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        lines = [(reader.line_num, [field.strip() for field in fields]) for fields in reader if any(fields)]
-    except csv.Error as error:
-        raise DataError(f"{source}: no CSV: {error}") from None
-    if not lines:
-        raise DataError(f"{source}: is empty; write lines of {WANTED}")
-    return lines
-
-
 def _columns(
     lines: list[tuple[int, list[str]]], source: Path
 ) -> tuple[dict[str, int], bool, list[tuple[int, list[str]]]]:
     """Return where image, class and the four numbers stand, whether these are corner and sides, and the lines."""
-    header = ["".join(letter for letter in name.lower() if letter.isalnum()) for name in lines[0][1]]
-    at = {name: index for index, name in reversed(list(enumerate(header)))}
+    at = words_of(lines[0][1])
     image = next((at[name] for name in IMAGE if name in at), None)
     if image is None:
-        if len(header) == len(PLAIN) and all(map(_is_number_or_empty, lines[0][1][1:5])):
+        if len(lines[0][1]) == len(PLAIN) and all(map(_is_number_or_empty, lines[0][1][1:5])):
             return {name: index for index, name in enumerate(PLAIN)}, False, lines
         raise DataError(f"{source}: no column of the images in {some(lines[0][1], 8)}; write a header {WANTED}")
     label = next((at[name] for name in LABEL if name in at), None)

@@ -13,10 +13,10 @@ import yaml
 
 from backbone.common.errors import DataError
 from backbone.common.files import writing
+from backbone.common.own_data import PARTS
 
 from ...coco_json.files import write_json
 from ..sets import real_categories
-from .place import PARTS
 from .reading import OwnData
 from .records import DECIMALS
 

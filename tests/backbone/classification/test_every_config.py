@@ -13,7 +13,9 @@ from backbone.classification.networks import build
 from backbone.networks import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parents[3] / "configs"
-CONFIGS = sorted(path.name for kind in ("imagenet_*.yaml", "cifar10_*.yaml") for path in ROOT.glob(kind))
+CONFIGS = sorted(
+    path.name for kind in ("imagenet_*.yaml", "cifar10*.yaml", "finetune_resnet*.yaml") for path in ROOT.glob(kind)
+)
 CONFIGS = [name for name in CONFIGS if not name.startswith(("imagenet_det_", "imagenet_loc_"))]
 
 

@@ -12,7 +12,7 @@ import pytest
 from backbone import DataError
 from backbone.classification import load_config
 from backbone.classification.data import ImageFiles, ImagesInMemory, open_sets
-from backbone.classification.data.cifar import CLASSES, open_cifar10
+from backbone.classification.data.cifar import CLASSES, open_cifar
 from backbone.classification.data.devkit import wnids_by_number
 from backbone.classification.data.folders import open_class_folders, open_flat
 
@@ -40,18 +40,18 @@ def test_official_batches(tmp_path):
         lambda name: as_rows(images.get(name, empty)),
         lambda name: [1, 2, 3] if name in images else [],
     )
-    train = open_cifar10(tmp_path, "train")
+    train = open_cifar(tmp_path, "train")
     assert np.array_equal(train.pixels, np.concatenate([images["data_batch_1"], images["data_batch_2"]]))
     assert train.labels.tolist() == [1, 2, 3, 1, 2, 3] and tuple(train.classes) == CLASSES
-    assert np.array_equal(open_cifar10(tmp_path / "cifar-10-batches-py", "test").pixels, images["test_batch"])
+    assert np.array_equal(open_cifar(tmp_path / "cifar-10-batches-py", "test").pixels, images["test_batch"])
 
 
 def test_the_only_file_of_a_folder_is_taken(tmp_path):
     np.savez(tmp_path / "a.npz", x_train=pixels(2), y_train=[3, 4])
-    assert open_cifar10(tmp_path, "train").labels.tolist() == [3, 4]
+    assert open_cifar(tmp_path, "train").labels.tolist() == [3, 4]
     np.savez(tmp_path / "b.npz", x_train=pixels(2), y_train=[3, 4])
     with pytest.raises(DataError, match=r"holds a\.npz and b\.npz; give one of them as --data-root"):
-        open_cifar10(tmp_path, "train")
+        open_cifar(tmp_path, "train")
 
 
 def test_a_batch_that_would_run_code_is_refused(tmp_path):
@@ -63,7 +63,7 @@ def test_a_batch_that_would_run_code_is_refused(tmp_path):
     write_batches(folder, lambda name: np.zeros((1, 3072), np.uint8), lambda name: [0])
     (folder / "data_batch_1").write_bytes(pickle.dumps({b"data": Evil(), b"labels": [0]}, protocol=2))
     with pytest.raises(DataError, match="data_batch_1"):
-        open_cifar10(tmp_path, "train")
+        open_cifar(tmp_path, "train")
     assert not (tmp_path / "ran").exists()
 
 
@@ -73,15 +73,15 @@ def test_npz(tmp_path, names, form):
     images = pixels(4)
     stored = {"rows": as_rows(images), "hwc": images, "chw": images.transpose(0, 3, 1, 2)}[form]
     np.savez(tmp_path / "c.npz", **{names[0]: stored, names[1]: np.array([0, 9, 3, 4])})
-    found = open_cifar10(tmp_path / "c.npz", "train")
+    found = open_cifar(tmp_path / "c.npz", "train")
     assert np.array_equal(found.pixels, images) and found.labels.tolist() == [0, 9, 3, 4]
     with pytest.raises(DataError, match="no test images"):
-        open_cifar10(tmp_path / "c.npz", "test")
+        open_cifar(tmp_path / "c.npz", "test")
 
 
 def test_the_lossless_sample(shared_data):
     path = shared_data / "cifar10" / "cifar10_lossless_partial.npz"
-    train, test = open_cifar10(path, "train"), open_cifar10(path, "test")
+    train, test = open_cifar(path, "train"), open_cifar(path, "test")
     assert (len(train), len(test)) == (4000 + 4 * 164, 164)
     with np.load(path) as arrays:
         assert train.labels[4000] == arrays["train_labels"][10000]
@@ -93,13 +93,13 @@ def test_zip_of_images_is_read_in_place(tmp_path):
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         for index, name in enumerate(("truck", "airplane")):
             archive.writestr(f"train/{name}/0.png", cv2.imencode(".png", images[index][:, :, ::-1])[1].tobytes())
-    found = open_cifar10(tmp_path / "c.zip", "train")
+    found = open_cifar(tmp_path / "c.zip", "train")
     assert found.labels.tolist() == [0, 9]
     assert np.array_equal(found.pixels, images[::-1])
 
 
 def test_the_whole_jpeg_copy(shared_data):
-    test = open_cifar10(shared_data / "cifar10" / "cifar10_jpeg_60000.zip", "test")
+    test = open_cifar(shared_data / "cifar10" / "cifar10_jpeg_60000.zip", "test")
     assert len(test) == 10000 and np.bincount(test.labels).tolist() == [1000] * 10
 
 
@@ -113,7 +113,7 @@ def test_the_whole_jpeg_copy(shared_data):
 def test_nothing_of_the_kind(tmp_path, make, message):
     make(tmp_path)
     with pytest.raises(DataError, match=message):
-        open_cifar10(tmp_path, "train")
+        open_cifar(tmp_path, "train")
 
 
 def folder_tree(root, classes=("n01440764", "n01443537", "n01484850"), each=2) -> None:
@@ -251,14 +251,14 @@ def test_missing_root():
 def test_batches_of_other_types(tmp_path, rows, labels, message):
     write_batches(tmp_path / "cifar-10-batches-py", lambda name: rows, lambda name: labels)
     with pytest.raises(DataError, match=message):
-        open_cifar10(tmp_path, "test")
+        open_cifar(tmp_path, "test")
 
 
 @pytest.mark.parametrize("content", [None, [1, 2], {"data": 1}])
 def test_a_batch_that_is_none(tmp_path, content):
     (tmp_path / "test_batch").write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(DataError, match="no mapping with data and labels"):
-        open_cifar10(tmp_path, "test")
+        open_cifar(tmp_path, "test")
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -388,10 +388,26 @@ def test_dump_round_trip(tmp_path):
 
 def test_each_shipped_config_is_of_one_tool():
     names = {
-        "pretrain": ("cifar10", "imagenet_modern", "imagenet_plain", "imagenet_resnet", "imagenet_vgg16"),
+        "pretrain": (
+            "cifar10",
+            "finetune_resnet",
+            "imagenet_modern",
+            "imagenet_plain",
+            "imagenet_resnet",
+            "imagenet_vgg16",
+        ),
         "train_localization": ("imagenet_loc",),
         "train_segmentation": ("voc_fcn", "voc_deeplabv3", "mini_fcn"),
-        "train_net": ("coco", "voc_paper", "mini_faster", "imagenet_det", "finetune", "bccd"),
+        "train_net": (
+            "coco",
+            "voc_paper",
+            "mini_faster",
+            "imagenet_det",
+            "finetune_faster",
+            "finetune_mask",
+            "finetune_retinanet",
+            "bccd",
+        ),
     }
     for path in CONFIG_FOLDER.glob("*.yaml"):
         (owner,) = [f"tools/{tool}.py" for tool, starts in names.items() if path.name.startswith(starts)]
