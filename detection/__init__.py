@@ -52,7 +52,8 @@ def _load_set(name: str) -> tuple[DetectionSet, dict[str, Any]]:
 def get_config(
     path_or_name: str | Path, overrides: Sequence[object] = (), extend: Callable[[CfgNode], object] | None = None
 ) -> CfgNode:
-    """Return the frozen detectron2 config of a YAML file.
+    """Return the frozen detectron2 config of a YAML file, with numbers that detectron2's own trainer takes too: the
+    loader workers of each process, and for a SOLVER.CHECKPOINT_PERIOD of 0 the length of the training.
 
     Args:
         path_or_name: a path, or a bare file name that is then looked for in configs/;
@@ -67,20 +68,13 @@ def get_config(
     """
     register()
     from .config import load_config
+    from .config.detectron2_config import for_default_trainer
 
     if extend is not None:
         from backbone.engine.extensions import extend_config
 
         extend_config(extend)
-    config = load_config(path_or_name, overrides)
-    if config.DATALOADER.NUM_WORKERS < 0:
-        # detectron2's own loaders know no number that stands for the machine's.
-        from backbone.engine.loading import resolve_workers
-
-        config.defrost()
-        config.DATALOADER.NUM_WORKERS = resolve_workers(config.DATALOADER.NUM_WORKERS, 1)
-        config.freeze()
-    return config
+    return for_default_trainer(load_config(path_or_name, overrides))
 
 
 def load(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,3 +82,19 @@ def _means(processes: list[dict[str, tuple[float, int]]]) -> dict[str, float]:
 
 def diverged(what: str, iteration: int, remedies: str = REMEDIES) -> RunError:
     return RunError(f"{what} is not finite near iteration {iteration}; {remedies}")
+
+
+def flat_figures(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the numbers of an evaluation as {"kind/metric": value}; of a class, its first figure, as "kind/AP-name".
+
+    A class without ground truth (-1) has none.
+    """
+    found = {}
+    for kind, figures in results.items():
+        found |= {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
+        for name, of in (figures.get("per_class") or {}).items():
+            metric, value = next(iter(of.items()))
+            # Other figures of the same classes, as VOC's two metrics, stand in results.json alone.
+            if metric in figures and value >= 0:
+                found[f"{kind}/{metric}-{name}"] = float(value)
+    return found

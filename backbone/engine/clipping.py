@@ -1,4 +1,4 @@
-"""Gradient clipping before a step, by the keys of detectron2's SOLVER.CLIP_GRADIENTS."""
+"""Gradient clipping before a step and the norm of gradients, by the keys of detectron2's SOLVER.CLIP_GRADIENTS."""
 
 from __future__ import annotations
 
@@ -47,3 +47,25 @@ class Clipping:
         names = {VALUE: "each gradient number", NORM: "each parameter's gradient", FULL_MODEL: "the whole gradient"}
         of = "" if self.kind == VALUE else f"norm {self.norm:g} of "
         return f"{of}{names[self.kind]} at most {self.limit:g}"
+
+
+def finish_gradients(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip: Clipping | None, *, measure: bool
+) -> dict[str, float]:
+    """Clip the gradients of a whole batch; return {"gradient_norm": that of all together before}, where asked for."""
+    if clip is not None:
+        # The true gradients, of all parts; the scaler divides them once.
+        scaler.unscale_(optimizer)
+    found = {}
+    if measure:
+        scale = scaler.get_scale() if clip is None else 1.0
+        found["gradient_norm"] = _norm_of_all(optimizer) / scale
+    if clip is not None:
+        clip(optimizer)
+    return found
+
+
+def _norm_of_all(optimizer: torch.optim.Optimizer) -> float:
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0

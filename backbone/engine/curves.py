@@ -36,18 +36,17 @@ def write_curves(folder: Path) -> None:
 
 
 class CurvesPage(Hook):
-    """Keeps curves.html up to date: after each evaluation, and where the run ends before its last step.
+    """Keeps curves.html up to date: after each evaluation on the way, and where the run ends before its last step.
 
-    A run that has ended gets the page once more, with its results (`TaskRun.finish`).
+    At its end, a run writes the page when it has its results (`TaskRun.finish`).
     """
 
     def after_evaluation(self, trainer: Run) -> None:
-        if distributed.is_main():
+        if distributed.is_main() and not trainer.state.finished:
             write_curves(trainer.settings.folder)
 
     def after_run(self, trainer: Run) -> None:
-        if not trainer.state.finished:
-            self.after_evaluation(trainer)
+        self.after_evaluation(trainer)
 
 
 def curves_page(run: FinishedRun) -> str:

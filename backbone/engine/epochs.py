@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..common.errors import ConfigError
@@ -14,13 +14,13 @@ from .scale import ITERATION_KEYS
 EPOCHS, LENGTH = "SOLVER.EPOCHS", "SOLVER.MAX_ITER"
 
 
-def fit_epochs(config: Any, images: int, given: Collection[str] = ()) -> tuple[Any, list[str]]:
+def fit_epochs(config: Any, count_images: Callable[[], int], given: Collection[str] = ()) -> tuple[Any, list[str]]:
     """Set SOLVER.MAX_ITER to SOLVER.EPOCHS passes over the training set, other counts of iterations in proportion.
 
     Fitting a fitted config again changes nothing. A key on the command line is taken as it stands.
 
     Args:
-        images: of an epoch.
+        count_images: counts them; called where the schedule is in epochs, for it takes seconds of a large set.
         given: keys that the user gave on the command line.
 
     Returns:
@@ -36,6 +36,7 @@ def fit_epochs(config: Any, images: int, given: Collection[str] = ()) -> tuple[A
         if EPOCHS in given:
             raise ConfigError(f"{EPOCHS} and {LENGTH} are two lengths of one training; give one of them")
         return config, [f"{LENGTH} {solver.MAX_ITER:,} was given, {EPOCHS} {solver.EPOCHS:g} of the config is left out"]
+    images = count_images()
     wanted = max(1, math.ceil(solver.EPOCHS * images / solver.IMS_PER_BATCH))
     fitted = config.clone()
     fitted.defrost()

@@ -63,6 +63,16 @@ def gpu_memory() -> float | None:
     return torch.cuda.max_memory_allocated() / 2**30
 
 
+def peak_memory(device: torch.device) -> int:
+    """Return the bytes that this process has had at once: on the GPU, or in all."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    import resource  # not on every system
+
+    # Linux counts in kilobytes, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def shows_bars() -> bool:
     """Whether a bar can be shown: on a terminal, and in a notebook that has widgets."""
     return sys.stderr.isatty() or any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)

@@ -14,9 +14,12 @@ from ..common.environment import provenance
 from ..common.files import write_json, write_text
 from ..common.images import montage
 from ..common.images.save import write_jpeg
+from ..common.text import count
 from ..networks import Backbone
 from ..weights import save_weights
+from .checkpoint import BEST, FINAL, newest
 from .record import LOGGER, RESULTS
+from .state import State, best_figure
 
 log = logging.getLogger(LOGGER)
 # Of every figure in results.json, in all tasks.
@@ -44,6 +47,25 @@ def say_where(config: Any, missing: str = "") -> None:
         log.info("results in %s (%s)", folder / RESULTS, missing)
     else:
         log.info("results      %s, %s", folder / RESULTS, folder / TABLE)
+
+
+def say_weights(folder: Path, state: State, figure: str, ema_decay: float) -> None:
+    """Print which files of weights a training has left, and what each holds.
+
+    Args:
+        figure: "kind/metric", by which the best ones were chosen.
+        ema_decay: of the average of the weights; 0 for none.
+    """
+    average = f", the average over the steps (SOLVER.EMA_DECAY {ema_decay:g})" if ema_decay else ""
+    lines = [f"{folder / FINAL}: the last ones, after {count(state.iteration, 'iteration')}{average}"]
+    if state.best_iteration >= 0:
+        (name, value), kind = next(iter(best_figure(figure, state.best).items())), figure.rpartition("/")[0]
+        lines.append(
+            f"{folder / BEST}: the best ones, {kind}/{name} {value:.4f} at iteration {state.best_iteration}{average}"
+        )
+    if average and (last := newest(folder)) is not None:
+        lines.append(f"{last}: the last ones without the average, and what --resume goes on from")
+    log.info("\n".join(f"{'weights' if number == 0 else '':<12} {line}" for number, line in enumerate(lines)))
 
 
 def write_pictures(

@@ -18,9 +18,11 @@ from .curves import CurvesPage, write_curves
 from .early_stopping import EarlyStopping
 from .epochs import fit_epochs
 from .extensions import import_modules
+from .hooks import Hook
 from .processes import Launch
 from .progress import duration
 from .record import LOGGER, start_logging
+from .results import say_weights
 from .resume import checkpoint_to_resume
 from .scale import scale_schedule
 from .session import Request, launch, open_folder, train_task
@@ -156,7 +158,7 @@ class TaskRun(ABC):
             return
         self.config, scaled = scale_schedule(self.config, self.request.given)
         self.notes += scaled
-        self.config, fitted = fit_epochs(self.config, self.images_of_an_epoch, self.request.given)
+        self.config, fitted = fit_epochs(self.config, lambda: self.images_of_an_epoch, self.request.given)
         self.notes += fitted
         self.train()
 
@@ -194,13 +196,12 @@ class TaskRun(ABC):
             log.info("\n".join(f"  {'expected':<10} {row}" for row in rows))
             return
         open_folder(self.request, self.config, shown, self.files, self.beside)
-        hooks = [*self.request.all_hooks(), CurvesPage()]
-        if self.config.TEST.PATIENCE:
-            hooks.append(EarlyStopping(self.config.TEST.PATIENCE))
+        hooks = run_hooks(self.request, self.config)
         state = train_task(task, optimizer, self.config, best=self.best, saved=saved, schedule=schedule, hooks=hooks)
         results = self.last_tests(task, state.results)
         if distributed.is_main():
             self.write_weights(task, results)
+            say_weights(self.request.folder, state, self.best, self.config.SOLVER.EMA_DECAY)
         best = None
         if state.best_iteration >= 0:
             best = {**self.best_figure(state.best), "iteration": state.best_iteration}
@@ -217,6 +218,12 @@ class TaskRun(ABC):
                 write_curves(self.request.folder)
                 write_card(self.request.folder, self.task_name, self.classes)
             log.info("took %s", duration(seconds))
+
+
+def run_hooks(request: Request, config: Any) -> list[Hook]:
+    """Return the hooks of a training: the request's, and those that every run has."""
+    stopping = [EarlyStopping(config.TEST.PATIENCE)] if config.TEST.PATIENCE else []
+    return [*request.all_hooks(), CurvesPage(), *stopping]
 
 
 def start(kind: type[TaskRun], request: Request, setup: Launch) -> None:

@@ -21,11 +21,12 @@ from torch import Tensor
 from ..common.errors import RunError
 from . import checkpoint, distributed
 from .agreement import Agreement
-from .averages import Averages, diverged
+from .averages import Averages, diverged, flat_figures
+from .clipping import finish_gradients
 from .config import parse_yaml
 from .hooks import Hook, load_states, states_of
 from .loggers import RunRecord
-from .progress import Progress, Speed
+from .progress import Progress, Speed, peak_memory
 from .record import LOGGER, LOSS
 from .signals import EndRequest, ending
 from .state import Settings, State, score_of
@@ -274,16 +275,16 @@ class Trainer:
 
     def _stopped(self) -> None:
         """End the run with this step, in all processes."""
-        reasons = [reason for reason in distributed.gather(self._stop) if reason]
-        self.state.stopped = reasons[0]
-        log.info("stopped after %d of %d iterations: %s", self.state.iteration, self.settings.max_iter, reasons[0])
+        state, length = self.state, self.settings.max_iter
+        state.stopped = next(filter(None, distributed.gather(self._stop)))
+        log.info("stopped after %d of %d iterations: %s", state.iteration, length, state.stopped)
 
     def _finish(self) -> None:
         self.task.finish()
         self.state.finished = True
 
-    def _due(self, period: int) -> bool:
-        done = self.state.iteration
+    def _due(self, period: int, done: int | None = None) -> bool:
+        done = self.state.iteration if done is None else done
         return done == self.end or (period > 0 and done % period == 0)
 
     def _set_rates(self) -> float:
@@ -296,14 +297,10 @@ class Trainer:
         """Take one step; return its losses and metrics, on the device."""
         # Before the forward pass, whose peak of memory the last step's gradients would lift.
         self.optimizer.zero_grad(set_to_none=True)
-        if self.settings.accumulate == 1:
-            losses, step_metrics = self._backward(batch)
-        else:
-            losses, step_metrics = self._accumulate(batch)
-        if self.settings.clip is not None:
-            # The true gradients, of all parts; the scaler divides them once.
-            self.scaler.unscale_(self.optimizer)
-            self.settings.clip(self.optimizer)
+        take = self._backward if self.settings.accumulate == 1 else self._accumulate
+        losses, step_metrics = take(batch)
+        measure = self._due(self.settings.log_period, self.state.iteration + 1)
+        step_metrics |= finish_gradients(self.optimizer, self.scaler, self.settings.clip, measure=measure)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.task.stepped(self.state.iteration + 1)
@@ -353,6 +350,7 @@ class Trainer:
             "lr": rate,
             "images_per_second": speed.images_per_second,
             "data_share": speed.data_share,
+            "memory_gib": peak_memory(self.settings.device) / 2**30,
         }
         self._record.scalars({f"train/{name}": float(value) for name, value in scalars.items()}, self.state.iteration)
 
@@ -376,8 +374,7 @@ class Trainer:
             self.schedule.evaluated(results)
         if not results:
             return
-        flat = {f"{kind}/{name}": value for kind, values in results.items() for name, value in values.items()}
-        flat = {name: value for name, value in flat.items() if isinstance(value, (int, float))}
+        flat = flat_figures(results)
         value = flat.get(self.settings.best)
         score = None if value is None else score_of(self.settings.best, float(value))
         better = score is not None and score > self.state.best

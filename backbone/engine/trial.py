@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import torch
 
 from . import distributed
-from .progress import duration
+from .progress import duration, peak_memory
 from .solver import device_of, fuse, make_schedule, make_settings
 from .task import Schedule, Task
 from .trainer import Trainer
@@ -47,14 +46,4 @@ def trial_rows(task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule 
     step = min(seconds[UNTIMED:] or seconds)
     of = f"{length:,} steps of {step:.3g} s, evaluations apart (timed on {len(seconds)})"
     what = "GPU memory" if device.type == "cuda" else "memory"
-    return [f"{duration(step * length)} for {of}", f"{_peak(device) / 2**30:.1f} GiB of {what} at the peak"]
-
-
-def _peak(device: torch.device) -> int:
-    """Return the bytes that this process has had at once: on the GPU, or in all."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    import resource  # not on every system
-
-    # Linux counts in kilobytes, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return [f"{duration(step * length)} for {of}", f"{peak_memory(device) / 2**30:.1f} GiB of {what} at the peak"]

@@ -6,11 +6,14 @@ import logging
 from pathlib import Path
 
 import detectron2
+import torch
 from detectron2.config import CfgNode, get_cfg
 
 from backbone import ConfigError
 from backbone.common.text import nearest
+from backbone.engine import distributed
 from backbone.engine.config import flat, get, put
+from backbone.engine.loading import resolve_workers
 from backbone.networks.architectures import ARCHITECTURES, Architecture
 
 from .defaults import default_config
@@ -163,3 +166,20 @@ def _tail(config: CfgNode, name: str) -> str:
 def _heads(config: CfgNode) -> str:
     own = {ours: theirs for theirs, ours in HEADS.items()} | {"RegionROIHeads": "StandardROIHeads"}
     return own.get(config.MODEL.ROI_HEADS.NAME, config.MODEL.ROI_HEADS.NAME)
+
+
+def for_default_trainer(config: CfgNode) -> CfgNode:
+    """Return a frozen config without the numbers that stand for others here, and that detectron2's own trainer fails
+    on: DATALOADER.NUM_WORKERS -1 and SOLVER.CHECKPOINT_PERIOD 0.
+
+    The cores are shared out to the processes that run, or will: detectron2 starts one for each GPU.
+    """
+    config.defrost()
+    if config.DATALOADER.NUM_WORKERS < 0:
+        gpus = torch.cuda.device_count() if config.MODEL.DEVICE == "cuda" else 1
+        processes = distributed.world_size() if distributed.is_distributed() else gpus
+        config.DATALOADER.NUM_WORKERS = resolve_workers(config.DATALOADER.NUM_WORKERS, processes)
+    # The last checkpoint alone, in both trainers.
+    config.SOLVER.CHECKPOINT_PERIOD = config.SOLVER.CHECKPOINT_PERIOD or max(1, config.SOLVER.MAX_ITER)
+    config.freeze()
+    return config

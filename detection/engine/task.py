@@ -101,11 +101,12 @@ class DetectionTask(Task):
         # detectron2's heads write their counts into the storage that is current.
         with EventStorage(iteration) as storage:
             losses = model(batch)
-        self._statistics = {name: float(value) for name, (value, _) in storage.latest().items()}
+        counts = {name: float(value) for name, (value, _) in storage.latest().items()}
+        self._statistics = {**counts, **foreground_shares(counts)}
         return losses
 
     def step_metrics(self) -> dict[str, float]:
-        """Return detectron2's own counts of the last step, such as fast_rcnn/fg_cls_accuracy."""
+        """Return detectron2's own counts of the last step, such as fast_rcnn/fg_cls_accuracy, and what follows."""
         return self._statistics
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
@@ -170,3 +171,14 @@ class DetectionTask(Task):
     def metadata(self) -> dict[str, Any]:
         images = self.sets.any
         return {"classes": list(images.classes), "category_ids": list(images.category_ids)}
+
+
+def foreground_shares(counts: dict[str, float]) -> dict[str, float]:
+    """Return the share of the foreground among the anchors and regions that were drawn, by detectron2's counts."""
+    found = {}
+    for name, number in counts.items():
+        for what, other in (("num_fg_samples", "num_bg_samples"), ("num_pos_anchors", "num_neg_anchors")):
+            rest = counts.get(name.replace(what, other)) if name.endswith(what) else None
+            if rest is not None and number + rest > 0:
+                found[name.replace(what, "foreground_share")] = number / (number + rest)
+    return found

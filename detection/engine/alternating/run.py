@@ -15,11 +15,14 @@ from backbone.common.environment import provenance
 from backbone.common.files import write_json
 from backbone.engine import checkpoint, distributed
 from backbone.engine.config import dump
+from backbone.engine.curves import write_curves
 from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
+from backbone.engine.results import say_weights
 from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to_resume
 from backbone.engine.session import Request, open_folder, train_task
 from backbone.engine.state import State, best_figure
+from backbone.engine.task_run import run_hooks
 
 from ...config import default_config
 from ...data.proposals import Proposals, load_proposals, save_proposals
@@ -118,13 +121,13 @@ def _run_step(
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])
     open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
     task = DetectionTask(model, sets, own, proposals)
-    hooks = request.all_hooks()
-    best = best_of(sets.test, own.TEST.BEST if sets.test else "")
+    hooks, best = run_hooks(request, own), best_of(sets.test, own.TEST.BEST if sets.test else "")
     state = train_task(task, make_optimizer(own, model), own, best=best, saved=saved, hooks=hooks)
     if distributed.is_main():
         seconds = round(time.monotonic() - began, 1)
         facts = {"iteration": state.iteration, "seconds": seconds, **provenance(torch.device(own.MODEL.DEVICE))}
         write_json(step_request.folder / RESULTS, {**state.results, **facts})
+        write_curves(step_request.folder)
         log.info("%s done, took %s", step.name, duration(seconds))
     return task, state
 
@@ -161,5 +164,8 @@ def _finish(task: DetectionTask, state: State, config: CfgNode, folder: Path, se
     best = {**best_figure(figure, state.best), "iteration": state.best_iteration} if state.best_iteration >= 0 else None
     extra: dict[str, Any] = {"iteration": state.iteration, "best": best, "seconds": round(seconds, 1)}
     extra["broken_images"] = len(task.broken.messages)
+    if state.stopped:
+        extra["stopped"] = state.stopped
     report(task, state.results, config, extra={**extra, "scheme": "alternating"})
+    say_weights(folder, state, figure, config.SOLVER.EMA_DECAY)
     log.info("took %s", duration(seconds))

@@ -51,14 +51,18 @@ class Squares(Task):
         return {"loss": loss_of(model, batch)}
 
 
-def step(clip: Clipping | None, *, scaled: bool = False, **settings: object) -> list[Tensor]:
+def train_a_step(clip: Clipping | None, *, scaled: bool = False, **settings: object) -> tuple[Trainer, dict]:
     task = Squares()
-    settings = Settings(Path(), torch.device("cpu"), 1, 4, clip=clip, loggers=(), **settings)
+    length = settings.pop("max_iter", 1)
+    settings = Settings(Path(), torch.device("cpu"), length, 4, clip=clip, loggers=(), **settings)
     trainer = Trainer(task, torch.optim.SGD(task.model.parameters(), lr=1.0), MultiStep(()), settings)
     if scaled:
         trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    trainer.step(BATCH)
-    return list(task.model.parameters())
+    return trainer, trainer.step(BATCH)[1]
+
+
+def step(clip: Clipping | None, **changes: object) -> list[Tensor]:
+    return list(train_a_step(clip, **changes)[0].task.model.parameters())
 
 
 def expected(clip: Clipping) -> list[Tensor]:
@@ -80,6 +84,17 @@ def test_a_step_is_that_of_torchs_functions(clip):
         torch.testing.assert_close(step(clip, **changes), expected(clip), rtol=1e-5, atol=1e-6)
     differs = any(not torch.allclose(a, b) for a, b in zip(expected(clip), step(None)))
     assert differs == (clip.limit < 1e5)
+
+
+@pytest.mark.parametrize("clip", [None, Clipping("full_model", 0.2), Clipping("value", 0.03)])
+def test_the_norm_of_all_gradients_is_that_before_clipping_and_of_no_scale(clip):
+    model = network()
+    loss_of(model, BATCH).backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf).item()
+    for changes in ({}, {"accumulate": 2}, {"scaled": True}):
+        assert train_a_step(clip, **changes)[1]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+    # Only where a line of the log follows.
+    assert "gradient_norm" not in train_a_step(clip, log_period=20, max_iter=9)[1]
 
 
 def test_gradients_that_overflow_the_scale_leave_the_step_out(monkeypatch):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from backbone.classification.config import default_config, load_config
 from backbone.common.errors import ConfigError
-from backbone.engine import checkpoint, extensions, hooks
+from backbone.engine import checkpoint, curves, extensions, hooks
 from backbone.engine.arguments import overrides_of
+from backbone.engine.curves import CurvesPage
 from backbone.engine.early_stopping import EarlyStopping
 from backbone.engine.hooks import Hook, register_hook, registered_hooks
 from backbone.engine.record import read_metrics
@@ -144,6 +145,25 @@ def test_after_run_is_called_however_a_run_ends(tmp_path):
     with pytest.raises(KeyError, match="mine"):
         train(tmp_path, diary, Fails())
     assert diary.lines[-1] == "after_run 1"
+
+
+def test_the_page_of_curves_is_written_on_the_way_and_where_a_run_breaks_off(tmp_path, monkeypatch):
+    """The last one is written when the run has its results."""
+    pages: list[int] = []
+    monkeypatch.setattr(
+        curves, "write_curves", lambda folder: pages.append(len(read_metrics(folder / "metrics.jsonl")))
+    )
+    train(tmp_path / "whole", CurvesPage(), log_period=9, eval_period=2)
+    assert pages == [1, 2]
+
+    class Fails(Hook):
+        def after_step(self, trainer: Trainer) -> None:
+            if trainer.state.iteration == 3:
+                raise KeyError
+
+    with pytest.raises(KeyError):
+        train(tmp_path / "broken", CurvesPage(), Fails(), log_period=1, eval_period=2)
+    assert pages[2:] == [3, 3]
 
 
 VALUES = (0, 3, 1, 2, 2, 3, 4, 1, 0, 5)  # of the metric, by iteration

@@ -26,6 +26,8 @@ CHANGES = {
     "DATALOADER.NUM_WORKERS": 0,
     "DATASETS.TEST": ("mini_val",),
     "TEST.PICTURES": 2,
+    "TEST.LOSS": True,
+    "TEST.BEST": "validation/total_loss",
 }
 
 
@@ -65,6 +67,8 @@ def test_the_run_folder_holds_the_whole_detector_and_its_results(whole):
     assert "AP50" in (folder / "results.md").read_text()
     assert (folder / "detections.jpg").is_file()
     assert (folder / "predictions_mini_val.json").is_file()
+    assert all((folder / name / "curves.html").is_file() for name in STEPS)
+    assert f"{folder}/model_best.pth: the best ones, validation/total_loss" in text
     positions = [text.index(f"Step {number} of 4") for number in (1, 2, 3, 4)]
     assert positions == sorted(positions)
     assert text.count("recall") == 2
@@ -73,7 +77,10 @@ def test_the_run_folder_holds_the_whole_detector_and_its_results(whole):
 def test_the_final_checkpoint_evaluates_to_the_same_figures(whole, tmp_path):
     folder, _ = whole
     train(tmp_path, "--eval-only", "--weights", str(folder / "model_final.pth"), changes=CHANGES)
-    again, before = (json.loads((place / "results.json").read_text())["bbox"] for place in (tmp_path, folder))
+    again, before = (json.loads((place / "results.json").read_text()) for place in (tmp_path, folder))
+    assert again["validation"] == before["validation"] and before["validation"]["loss_rpn_cls"] > 0
+    assert before["best"] == {"total_loss": before["validation"]["total_loss"], "iteration": 4}
+    again, before = again["bbox"], before["bbox"]
     assert again == before
     assert max(before["AR100"], before["AP50"]) > 0
 

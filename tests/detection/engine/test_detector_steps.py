@@ -69,11 +69,13 @@ def after_steps(trainer: Trainer, number: int = 2) -> dict[str, float]:
 def test_parts_of_a_batch_make_the_step_of_the_whole():
     whole, summed = make(), make(SOLVER__ACCUMULATE=2)
     shown, shown_too = after_steps(whole), after_steps(summed)
-    counts = {name: value for name, value in shown.items() if "accuracy" not in name}
+    counts = {name: value for name, value in shown.items() if not name.endswith(("accuracy", "share"))}
+    drawn = [counts[f"roi_head/num_{kind}_samples"] for kind in ("fg", "bg")]
+    assert 0 < shown["roi_head/foreground_share"] == pytest.approx(drawn[0] / sum(drawn), rel=0.05)
     assert {name: shown_too[name] for name in counts} == pytest.approx(counts, rel=2e-4, abs=1e-6)
     for one, other in zip(whole.task.model.parameters(), summed.task.model.parameters()):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
-    assert {"rpn/num_pos_anchors", "fast_rcnn/fg_cls_accuracy", "roi_head/num_fg_samples"} <= shown.keys()
+    assert {"rpn/num_pos_anchors", "fast_rcnn/fg_cls_accuracy", "rpn/foreground_share"} <= shown.keys()
 
 
 @pytest.mark.parametrize("kind", ["value", "norm"])

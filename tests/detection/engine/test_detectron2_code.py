@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 import detection
 from backbone import ConfigError, DataError, WeightsError
 from backbone.common.mini_set import mini_set_root
+from backbone.engine import distributed
 
 detection.register()
 
@@ -137,9 +139,8 @@ def test_default_trainer_with_our_config_and_our_sets(tmp_path):
         def build_evaluator(cls, cfg, dataset_name):
             return COCOEvaluator(dataset_name, output_dir=str(tmp_path / "found"))
 
-    here = ("MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "SOLVER.CHECKPOINT_PERIOD", 5)
+    here = ("MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(tmp_path), "SOLVER.CHECKPOINT_PERIOD", 0)
     config = detection.get_config(CONFIG, [*QUICK, *here])
-    assert detection.get_config(CONFIG).DATALOADER.NUM_WORKERS >= 0  # which torch's loader takes
     assert config.DATASETS.TRAIN == ("mini_train",)
     trainer = Trainer(config)
     trainer.resume_or_load(resume=False)
@@ -147,6 +148,24 @@ def test_default_trainer_with_our_config_and_our_sets(tmp_path):
     assert trainer.iter == 1 and (tmp_path / "model_final.pth").is_file()
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert lines == [] or lines[-1]["total_loss"] > 0
+
+
+def test_numbers_that_stand_for_others_are_resolved_for_its_trainer(monkeypatch):
+    """The cores are shared out to the processes of the GPUs, or to those that run."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    own = ("SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.MAX_ITER", 40, "MODEL.DEVICE")
+
+    def numbers(device: str) -> tuple[int, int]:
+        config = detection.get_config(CONFIG, [*own, device])
+        return config.DATALOADER.NUM_WORKERS, config.SOLVER.CHECKPOINT_PERIOD
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert numbers("cpu") == (8, 40) and numbers("cuda") == (3, 40)
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    assert numbers("cpu") == numbers("cuda") == (6, 40)
+    config = detection.get_config(CONFIG, ["DATALOADER.NUM_WORKERS", 5, "SOLVER.CHECKPOINT_PERIOD", 7])
+    assert (config.DATALOADER.NUM_WORKERS, config.SOLVER.CHECKPOINT_PERIOD) == (5, 7)
 
 
 def test_our_networks_in_a_lazy_config():
