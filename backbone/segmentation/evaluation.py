@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.confusion import row_shares
 from ..engine import distributed
 
 VOID = 255  # label of pixels that count neither in training nor in testing
@@ -26,14 +27,20 @@ class Confusion:
     def __init__(self, classes: int, device: torch.device | str = "cpu") -> None:
         self.counts = torch.zeros(classes, classes, dtype=torch.int64, device=device)
 
-    def add(self, predicted: Tensor, truth: Tensor) -> None:
-        """Add an image: two (H, W) tensors of class numbers; pixels whose truth is VOID do not count."""
+    def add(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """Add an image: two (H, W) tensors of class numbers; pixels whose truth is VOID do not count.
+
+        Returns:
+            (classes, classes) int64: the counts of this image alone.
+        """
         classes = len(self.counts)
         # Pixels of VOID go to a place behind the table: to pick the others out would wait for their number.
         places = torch.where(truth == VOID, classes**2, truth.long() * classes + predicted.long())
         counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=places.device)
         counts.scatter_add_(0, places.flatten(), torch.ones_like(places).flatten())
-        self.counts += counts[:-1].view(classes, classes)
+        counts = counts[:-1].view(classes, classes)
+        self.counts += counts
+        return counts
 
     def gather(self) -> Confusion:
         """Return the sum over all processes."""
@@ -43,25 +50,52 @@ class Confusion:
 
 
 def metrics(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """Return the figures of a confusion matrix as fractions, by detectron2's names.
+    """Return the figures of a confusion matrix as fractions, by detectron2's names where it has them.
 
-    mIoU is the mean over the classes that occur in truth or prediction, mACC over those in truth; fwIoU weighs by the
-    share of true pixels; pACC is the share of right pixels. IoU-<class> and ACC-<class> are NaN where not defined.
+    mIoU and mDice are means over the classes that occur in truth or prediction, mACC (the recall) over those in truth,
+    mPrecision over those that are predicted; fwIoU weighs by the share of true pixels; pACC is the share of right
+    pixels. IoU-, ACC-, Precision- and Dice-<class> are NaN where not defined.
 
     Args:
-        counts: (classes, classes), rows by truth, columns by prediction.
+        counts: (classes, classes or more), rows by truth, columns by prediction; pixels in columns behind the classes
+            are missed, and found as no class.
     """
     counts = np.asarray(counts)
-    right, true, found = counts.diagonal().astype(np.float64), counts.sum(1), counts.sum(0)
-    iou, accuracy = _ratio(right, true + found - right), _ratio(right, true)
+    right, true, found = counts.diagonal().astype(np.float64), counts.sum(1), counts[:, : len(counts)].sum(0)
+    figures = {
+        "IoU": _ratio(right, true + found - right),
+        "ACC": _ratio(right, true),
+        "Precision": _ratio(right, found),
+        "Dice": _ratio(2 * right, true + found),
+    }
     shares = _ratio(true, np.full_like(true, true.sum()))
     return {
-        "mIoU": _mean(iou),
-        "fwIoU": float(np.nansum(np.where(true > 0, iou * shares, 0))) if true.sum() else float("nan"),
-        "mACC": _mean(accuracy),
+        "mIoU": _mean(figures["IoU"]),
+        "fwIoU": float(np.nansum(np.where(true > 0, figures["IoU"] * shares, 0))) if true.sum() else float("nan"),
+        "mACC": _mean(figures["ACC"]),
         "pACC": float(right.sum() / true.sum()) if true.sum() else float("nan"),
-        **{f"IoU-{name}": float(value) for name, value in zip(classes, iou)},
-        **{f"ACC-{name}": float(value) for name, value in zip(classes, accuracy)},
+        "mPrecision": _mean(figures["Precision"]),
+        "mDice": _mean(figures["Dice"]),
+        **{f"{kind}-{name}": float(value) for kind in figures for name, value in zip(classes, figures[kind])},
+    }
+
+
+def mean_iou(counts: Tensor) -> Tensor:
+    """Return the mIoU of a confusion matrix as a tensor where the matrix is, so that nothing waits for the device."""
+    right = counts.diagonal().double()
+    union = counts.sum(1) + counts.sum(0) - right
+    return torch.where(union > 0, right / union, 0).sum() / (union > 0).sum()
+
+
+def confusion_record(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, object]:
+    """Return a confusion matrix for results.json: pixels, and their share of the pixels of the true class."""
+    counts = np.asarray(counts)
+    return {
+        "rows": "truth",
+        "columns": "prediction",
+        "classes": list(classes),
+        "pixels": counts.tolist(),
+        "share_of_truth": row_shares(counts).tolist(),
     }
 
 

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from ..common.images import lettering
 from .data.labels import voc_palette
 from .evaluation import VOID
 
 SHARE = 0.6  # of the label's colour
 BACKGROUND = ("background", "bg", "unlabeled", "unlabelled", "other", "others", "none")  # shown as the image is
 LEAST_SIDE = 320
-LINE = 18  # pixels of a line of the legend
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+LINE, LETTERS, GAP = 20, 14, 4  # pixels of a line of text, of its letters, and between two panels
+WRONG = (214, 39, 40)
+PALE = 90  # gray that black is shown as, where errors are
 
 
 def background_of(classes: Sequence[str]) -> int:
@@ -38,35 +40,82 @@ def overlay(image: np.ndarray, label: np.ndarray, classes: Sequence[str]) -> np.
     return np.where(kept[:, :, None], image, mixed.round().astype(np.uint8))
 
 
+def errors(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return an image in pale gray, wrong pixels in red and void ones white, (H, W, 3) RGB uint8."""
+    gray = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    shown = (PALE + (1 - PALE / 255) * gray).round().astype(np.uint8)
+    shown[predicted != truth] = WRONG
+    shown[truth == VOID] = 255
+    return shown
+
+
 def comparison(
-    image: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None, classes: Sequence[str]
+    image: np.ndarray, predicted: np.ndarray, truth: np.ndarray | None, classes: Sequence[str], caption: str = ""
 ) -> np.ndarray:
-    """Return prediction (left) and truth (right) over an image, with a legend of the classes that occur; RGB."""
+    """Return prediction, and where it is known truth and errors, over an image, side by side; RGB.
+
+    A caption stands above, the name of each panel over it, and a legend of the classes that occur below.
+    """
     factor = max(1.0, LEAST_SIDE / min(image.shape[:2]))
-    shown = [predicted] if truth is None else [predicted, truth]
-    panels = []
-    for label in shown:
-        drawn = overlay(image, label, classes)
-        panels.append(cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
-    gap = np.full((panels[0].shape[0], 4, 3), 255, dtype=np.uint8)
-    picture = np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1)
-    present = sorted({int(value) for label in shown for value in np.unique(label)} - {VOID, background_of(classes)})
-    return np.concatenate([picture, _legend(picture.shape[1], present, classes)])
+    panels = {"prediction": overlay(image, predicted, classes)}
+    if truth is not None:
+        panels |= {"truth": overlay(image, truth, classes), "errors": errors(image, predicted, truth)}
+    parts = []
+    for name, panel in panels.items():
+        drawn = cv2.resize(panel, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+        drawn = np.concatenate([_line(name, drawn.shape[1]), drawn])
+        parts += [drawn, np.full((drawn.shape[0], GAP, 3), 255, dtype=np.uint8)]
+    picture = np.concatenate(parts[:-1], axis=1)
+    width = picture.shape[1]
+    labels = {int(value) for label in (predicted, truth) if label is not None for value in np.unique(label)}
+    entries = [
+        (classes[label], colours_of(classes)[label]) for label in sorted(labels - {VOID, background_of(classes)})
+    ]
+    if truth is not None and (truth != predicted)[truth != VOID].any():
+        entries.append(("wrong", np.array(WRONG)))
+    if VOID in labels:
+        entries.append(("void", np.full(3, 255)))
+    head = [_line(caption, width)] if caption else []
+    return np.concatenate([*head, picture, _legend(width, entries)])
 
 
-def _legend(width: int, labels: Sequence[int], classes: Sequence[str]) -> np.ndarray:
+def caption_of(name: str, miou: float | None = None) -> str:
+    """Return what stands over a picture: the image's name, and its mIoU where it is known."""
+    return name if miou is None or miou != miou else f"{name}   mIoU {100 * miou:.1f} %"
+
+
+def _line(words: str, width: int) -> np.ndarray:
+    """Return a white line with words in black, (LINE, width, 3); a name that is too long loses its beginning."""
+    line = np.full((LINE, width, 3), 255, dtype=np.uint8)
+    letters = lettering(words, LETTERS)
+    while letters.shape[1] > width - 8 and len(words) > 1:
+        words = words[1:]
+        letters = lettering(f"…{words}", LETTERS)
+    _put(line, letters, 4, 0)
+    return line
+
+
+def _put(canvas: np.ndarray, letters: np.ndarray, left: int, top: int) -> None:
+    """Draw letters of `lettering` in black; what does not fit is cut off."""
+    part = canvas[top : top + letters.shape[0], left : left + letters.shape[1]]
+    ink = letters[: part.shape[0], : part.shape[1], None] / np.float32(255)
+    part[:] = np.round(part * (1 - ink))
+
+
+def _legend(width: int, entries: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """Return lines of coloured squares with names, (H, width, 3)."""
     places, left, row = [], 4, 0
-    for label in labels:
-        needed = LINE + cv2.getTextSize(classes[label], FONT, 0.4, 1)[0][0] + 12
+    for name, colour in entries:
+        letters = lettering(name, LETTERS)
+        needed = LINE + letters.shape[1] + 12
         if left + needed > width and left > 4:
             left, row = 4, row + 1
-        places.append((label, left, row))
+        places.append((letters, colour, left, row))
         left += needed
     strip = np.full(((row + 1) * LINE + 4, width, 3), 255, dtype=np.uint8)
-    for label, left, row in places:
-        top = 4 + row * LINE
-        colour = tuple(int(value) for value in colours_of(classes)[label])
-        cv2.rectangle(strip, (left, top), (left + 11, top + 11), colour, cv2.FILLED)
-        cv2.putText(strip, classes[label], (left + 16, top + 10), FONT, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    for letters, colour, left, row in places:
+        top = 3 + row * LINE
+        cv2.rectangle(strip, (left, top), (left + 12, top + 12), colour.tolist(), cv2.FILLED)
+        cv2.rectangle(strip, (left, top), (left + 12, top + 12), (128, 128, 128), 1)
+        _put(strip, letters, left + 18, row * LINE + 1)
     return strip

@@ -25,11 +25,11 @@ from ..weights.weight_metadata import options_of
 from .data import SegmentationSet
 from .data.batches import training_batches, whole_images
 from .data.labels import write_label
-from .evaluation import VOID, Confusion, metrics
+from .evaluation import VOID, Confusion, mean_iou, metrics
 from .inference import Inference, predict
 from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
-from .pictures import comparison, overlay
+from .pictures import caption_of, comparison, overlay
 
 KIND = "sem_seg"
 PICTURED = 8  # training images in a TensorBoard picture
@@ -41,6 +41,7 @@ class SegmentationTask(Task):
     Attributes:
         metrics: of the last evaluation, NaN among them; see `evaluation.metrics`.
         confusion: of the last evaluation, over all processes.
+        ious: {index: mIoU} of the test images with truth.
         drawn: {index: predicted labels} of the test images that are shown.
         left_out: {index: what is wrong} of the test images that the last evaluation could not read.
         broken: the training images of this process that were replaced.
@@ -66,6 +67,7 @@ class SegmentationTask(Task):
         self.preprocessing = Preprocessing(config.INPUT.FORMAT, 255, *numbers)
         self.metrics: dict[str, float] = {}
         self.confusion = Confusion(len(test.classes))
+        self.ious: dict[int, float] = {}
         self.drawn: dict[int, np.ndarray] = {}
         self.left_out: dict[int, str] = {}
         self.broken = BrokenImages(config.DATA.MAX_BAD_IMAGES)
@@ -139,7 +141,7 @@ class SegmentationTask(Task):
         tested = self.averaged()
         indices = range(distributed.rank(), len(self.test), distributed.world_size())
         shown = set(self.shown())
-        confusion, drawn, left_out = Confusion(len(self.test.classes), self.device), {}, {}
+        confusion, ious, drawn, left_out = Confusion(len(self.test.classes), self.device), {}, {}, {}
         how, names = self.inference(), self.test.names()
         with ImageProgress(len(self.test), self.test.name, visible=True) as progress:
             for index, image, truth in whole_images(self.test, indices, self.config):
@@ -149,13 +151,15 @@ class SegmentationTask(Task):
                     continue
                 predicted = predict(tested, image, how)
                 if truth is not None:
-                    confusion.add(predicted, torch.from_numpy(truth).to(self.device))
+                    ious[index] = mean_iou(confusion.add(predicted, torch.from_numpy(truth).to(self.device)))
                 if index in shown or self.predictions is not None:
                     label = predicted.byte().cpu().numpy()
                     if index in shown:
                         drawn[index] = label
                     if self.predictions is not None:
                         write_label(self.predictions / f"{names[index]}.png", label)
+        ious = {index: float(value) for index, value in ious.items()}
+        self.ious = {index: value for part in distributed.gather(ious) for index, value in part.items()}
         self.drawn = {index: label for part in distributed.gather(drawn) for index, label in part.items()}
         self.left_out = {index: text for part in distributed.gather(left_out) for index, text in part.items()}
         check_left_out(self.test.name, len(self.test), self.left_out)
@@ -177,11 +181,12 @@ class SegmentationTask(Task):
         }
 
     def comparisons(self) -> dict[str, np.ndarray]:
-        """Return {name: prediction left, truth right, RGB} of the test images that are shown."""
+        """Return {name: prediction, truth and errors, RGB} of the test images that are shown, the worst first."""
         found, names = {}, self.test.names()
-        for index, label in sorted(self.drawn.items()):
+        for index in sorted(self.drawn, key=lambda index: (self.ious.get(index, 0.0), index)):
             image, truth = self.test.read(index)
-            found[names[index]] = comparison(image, label, truth, self.test.classes)
+            caption = caption_of(self.test.path(index).name, self.ious.get(index))
+            found[names[index]] = comparison(image, self.drawn[index], truth, self.test.classes, caption)
         return found
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:

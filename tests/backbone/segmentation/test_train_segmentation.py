@@ -36,7 +36,12 @@ def test_a_run_leaves_what_a_run_leaves(trained):
     for line in ("Plan", "resnet18, bn, output stride 16; fcn", "9 classes", "poly 0.9", "mini val: 3 images"):
         assert line in printed
     results = json.loads((folder / "results.json").read_text())
-    assert {"mIoU", "fwIoU", "mACC", "pACC", "IoU-background", "ACC-mug"} <= set(results["sem_seg"])
+    assert {"mIoU", "fwIoU", "mACC", "pACC", "mDice", "IoU-background", "ACC-mug"} <= set(results["sem_seg"])
+    confusion = results["confusion"]
+    pixels = np.array(confusion["pixels"])
+    assert pixels.trace() / pixels.sum() == pytest.approx(results["sem_seg"]["pACC"])
+    mug = confusion["classes"].index("mug")
+    assert confusion["share_of_truth"][mug][mug] == pytest.approx(results["sem_seg"]["ACC-mug"])
     assert json.loads((folder / "copy.json").read_text()) == results and results["images"] == 3
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["iteration"] for line in lines if "train_accuracy" in line] == [1, 2, 3, 4]
