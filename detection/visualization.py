@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from backbone.common.images import lettering
+from backbone.common.images.placing import Place, free_place
 
 LEAST_KEYPOINT = 0.05  # as detectron2 draws them
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 Color = tuple[int, int, int]
-Place = tuple[int, int, int, int]
 
 
 def class_color(label: int) -> Color:
@@ -78,7 +78,7 @@ def draw_objects(
         name = classes[label] if label < len(classes) else str(label)
         words = lettering(name + score, size, otherwise=f"#{label}{score}")[:, : canvas.shape[1]]
         left, top, right, bottom = corners[row]
-        place = _free_place((left, top, right, bottom + line), words.shape, canvas.shape, taken)
+        place = free_place((left, top, right, bottom + line), words.shape, canvas.shape, taken)
         if place is not None:
             taken.append(place)
             write(canvas, words, place[:2], class_color(label))
@@ -95,29 +95,3 @@ def write(canvas: np.ndarray, words: np.ndarray, corner: tuple[int, int], behind
     part = canvas[corner[1] : corner[1] + words.shape[0], corner[0] : corner[0] + words.shape[1]]
     share = words[: part.shape[0], : part.shape[1], None] / np.float32(255)
     part[:] = np.round(share * text_color(behind) + (1 - share) * np.array(behind))
-
-
-def _free_place(box: Place, shape: tuple[int, ...], canvas: tuple[int, ...], taken: list[Place]) -> Place | None:
-    """Return where a plate of `shape` lies at a box, XYXY, inside of the canvas and beside all that is taken."""
-    height, width = shape
-    for x, y in _corners_near(box, height, width):
-        left = min(max(x, 0), max(0, canvas[1] - width))
-        top = min(max(y, 0), max(0, canvas[0] - height))
-        place = (left, top, left + width, top + height)
-        if not any(_overlap(place, other) for other in taken):
-            return place
-    return None
-
-
-def _corners_near(box: Place, height: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield left upper corners of a plate: above the box, below, inside and beside it, then along its sides."""
-    left, top, right, bottom = box
-    for x in (left, right - width):
-        yield from ((x, y) for y in (top - height, bottom, top, bottom - height))
-    yield from ((x, y) for x in (right, left - width) for y in (top, bottom - height))
-    for y in range(top + height, bottom - height, height):
-        yield from ((x, y) for x in (left, right - width))
-
-
-def _overlap(one: Place, other: Place) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -12,7 +12,7 @@ from detection.analysis import Analysis, analyze
 from detection.analysis.charts import curve_chart, curve_data
 from detection.analysis.errors import MEANING
 from detection.analysis.gallery import best_images, shots, worst_images
-from detection.analysis.page_parts import SHOT_STYLE
+from detection.analysis.page_style import SHOT_STYLE
 
 from .cases import prediction_files, read_case
 from .classes import PAPER, classes_table
@@ -27,7 +27,7 @@ CHARTS = ((0, "IoU .5"), (1, "IoU .75"))
 STYLE = (
     SHOT_STYLE
     + """.shots { grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)); }
-.shot .box .caption { display: block; font-size: 14px; }
+.shot .box.caption { display: inline; }
 """
 )
 Curves = dict[str, dict[str, list[list[int | None]]]]

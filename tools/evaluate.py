@@ -26,8 +26,8 @@ from backbone.common.errors import DataError, UserError
 from backbone.common.files import write_json
 
 if TYPE_CHECKING:
-    from detection.analysis import Case
-    from detection.evaluation import CocoMetrics, GroundTruth, Predictions
+    from detection.analysis import Case, OwnFigures
+    from detection.evaluation import CocoMetrics, GroundTruth, Predictions, VocMetrics
 
     Boxes = tuple[GroundTruth, Predictions]
 
@@ -171,12 +171,13 @@ def check_output(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace, boxes: Boxes | None) -> list[CocoMetrics]:
-    """Evaluate the predictions once for each kind; `boxes` are those of the report, read already."""
+    """Evaluate the predictions once for each kind; `boxes` are those of the report, read already for one of them."""
     from detection.evaluation import evaluate_coco
 
+    read = {} if boxes is None else {boxes[0].iou_type: boxes}
     return [
         evaluate_coco(
-            *(boxes if boxes is not None and kind == "bbox" else (args.truth, _of_kind(args.predictions, kind))),
+            *(read.get(kind) or (args.truth, _of_kind(args.predictions, kind))),
             kind,
             engine=args.engine,
             max_detections=args.max_detections,
@@ -224,7 +225,7 @@ def evaluate_split(args: argparse.Namespace) -> None:
     print(f"{args.predictions} on {split.list_file}: {len(ids):,} images\n\n{metrics.table()}\n")
     figures = metrics.to_json()
     if case is not None:
-        figures |= report(args, case, f"{args.voc_root.resolve().name} {args.split}")
+        figures |= report(args, case, f"{args.voc_root.resolve().name} {args.split}", own_figures(metrics))
     if args.json is not None:
         write_json(args.json, figures)
         print(f"figures: {args.json}")
@@ -264,8 +265,10 @@ def read_boxes(args: argparse.Namespace) -> Boxes:
     """Read the boxes of the ground truth and of the predictions."""
     from detection.evaluation import load_ground_truth, load_predictions
 
-    ground_truth = load_ground_truth(args.truth)
-    return ground_truth, load_predictions(args.predictions, ground_truth)
+    # With keypoints, which the page then shows, where they are evaluated.
+    kind = "keypoints" if "keypoints" in args.iou_type else "bbox"
+    ground_truth = load_ground_truth(args.truth, kind, args.keypoint_sigmas)
+    return ground_truth, load_predictions(args.predictions, ground_truth, kind)
 
 
 def with_folder(case: Case, images: Path | None) -> Case:
@@ -275,13 +278,23 @@ def with_folder(case: Case, images: Path | None) -> Case:
     return case if images is None else with_images(case, images)
 
 
-def report(args: argparse.Namespace, case: Case, truth: str) -> dict[str, Any]:
+def own_figures(metrics: VocMetrics) -> OwnFigures:
+    """Return PASCAL VOC's figures for the page, the metric of the split's year first."""
+    from detection.analysis import OwnFigures
+
+    first = metrics.metric
+    figures = {f"mAP, {name}": metrics.figures(name)["AP50"] for name in sorted(METRICS, key=lambda one: one != first)}
+    classes = [of["AP50"] if of["AP50"] >= 0 else math.nan for of in metrics.of_classes(first).values()]
+    return OwnFigures(first, figures, classes)
+
+
+def report(args: argparse.Namespace, case: Case, truth: str, own: OwnFigures | None = None) -> dict[str, Any]:
     """Write the error analysis and return its figures."""
     from detection.analysis import analyze, write_report
 
     analysis = analyze(case, score=args.score)
-    write_report(args.report, analysis, title=f"Error analysis: {Path(args.found).name} on {truth}")
-    print(f"{analysis.table()}\n\nreport: {args.report}\n")
+    write_report(args.report, analysis, title=f"Error analysis: {Path(args.found).name} on {truth}", own=own)
+    print(f"{analysis.table()}\n\n{analysis.costs}\nreport: {args.report}\n")
     return {"errors": analysis.to_json()}
 
 

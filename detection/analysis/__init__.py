@@ -4,6 +4,7 @@ from .analysis import Analysis, analyze
 from .case import Case, Detections, Objects, case_of_coco, case_of_voc, with_images
 from .errors import MEANING, Errors, Kind
 from .reporting import report, write_report
+from .tables import OwnFigures
 
 __all__ = [
     "MEANING",
@@ -13,6 +14,7 @@ __all__ = [
     "Errors",
     "Kind",
     "Objects",
+    "OwnFigures",
     "analyze",
     "case_of_coco",
     "case_of_voc",

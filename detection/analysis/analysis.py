@@ -17,6 +17,17 @@ from .overlaps import find_pairs, in_order
 from .precision import AREAS, AT_50, AT_75, LIMITS, TRUE, Figures, mean, measure
 from .scores import Calibration, Sweep, best_score, calibrate, grid, sweep
 
+LOST_TO = {
+    Kind.CLS: "wrong classes",
+    Kind.LOC: "inexact boxes",
+    Kind.BOTH: "wrong classes with inexact boxes",
+    Kind.DUPE: "duplicates",
+    Kind.BKG: "detections of background",
+    Kind.MISS: "missed objects",
+}
+# Of AP50: what the page, with one decimal of per cent, shows as 0.0.
+LEAST_COST = 0.0005
+
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
@@ -25,7 +36,8 @@ class Analysis:
     Attributes:
         case: its detections limited to the 100 best of each image and class, by class and falling score.
         score: detections below it are left out where a number depends on a least score.
-        score_chosen: whether `score` is the one of best F1 rather than the user's.
+        best_score: the score of best F1, all classes together; NaN where nothing is right.
+        score_chosen: whether `score` is that one rather than the user's.
         wanted: (K,) objects of each class that are not ignored.
         sweep, class_sweeps: over the least score, of all classes together and of each class.
         class_scores: least score of best F1, of each class; NaN where none is right.
@@ -38,6 +50,7 @@ class Analysis:
     errors: Errors
     confusion: Confusion
     score: float
+    best_score: float
     score_chosen: bool
     wanted: np.ndarray
     sweep: Sweep
@@ -61,6 +74,17 @@ class Analysis:
             **recalls,
             **of_areas,
         }
+
+    @property
+    def costs(self) -> str:
+        """What costs most, in a sentence: "Most AP50 is lost to missed objects, 9.0; then to ..., 3.1"."""
+        gains = sorted(((gain, kind) for kind, gain in self.errors.gain.items() if gain >= LEAST_COST), reverse=True)
+        if self.errors.ap50 != self.errors.ap50:
+            return "There are no objects to find."
+        if not gains:
+            return f"No kind of error costs {100 * LEAST_COST:g} points of AP50 or more."
+        first, *others = (f"{LOST_TO[kind]}, {100 * gain:.1f}" for gain, kind in gains[:3])
+        return f"Most AP50 is lost to {first}{'; then to ' if others else ''}{' and to '.join(others)}."
 
     def shown_counts(self) -> dict[Kind, int]:
         """Return the errors of each kind among the detections of `score` or more."""
@@ -133,6 +157,7 @@ def analyze(case: Case, *, score: float | None = None) -> Analysis:
         errors=errors,
         confusion=confuse(case, pairs, figures, least),
         score=least,
+        best_score=best,
         score_chosen=score is None,
         wanted=wanted,
         sweep=sweep(detections.scores, figures.outcome, int(wanted.sum()), thresholds),

@@ -31,6 +31,7 @@ class Objects:
         ignored: (N,) bool: need not be found, and finding them, however often, is no error: crowds of COCO, difficult
             objects of VOC.
         crowd: (N,) bool: the overlap with a detection is the part of the detection inside; always ignored too.
+        keypoints: (N, 3 * K) x, y and visibility, None without.
     """
 
     image: np.ndarray
@@ -39,6 +40,7 @@ class Objects:
     areas: np.ndarray
     ignored: np.ndarray
     crowd: np.ndarray
+    keypoints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image)
@@ -46,20 +48,22 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """N detections: `image`, `label`, `boxes` and `areas` as in Objects, `scores` (N,) float64."""
+    """N detections: `image`, `label`, `boxes`, `areas` and `keypoints` as in Objects, `scores` (N,) float64."""
 
     image: np.ndarray
     label: np.ndarray
     boxes: np.ndarray
     areas: np.ndarray
     scores: np.ndarray
+    keypoints: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     def take(self, rows: np.ndarray) -> Detections:
         """Return the detections at `rows`, in that order."""
-        return Detections(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = (getattr(self, field.name) for field in fields(self))
+        return Detections(*(None if column is None else column[rows] for column in columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +93,7 @@ def case_of_coco(
     """Return the case of boxes in COCO form.
 
     Args:
-        ground_truth, predictions: as loaded for "bbox".
+        ground_truth, predictions: as loaded for "bbox", or for "keypoints", which are then drawn.
         source: the ground truth's JSON file, or what it holds, for the images' file names.
     """
     names = _file_names(ground_truth, source)
@@ -104,6 +108,7 @@ def case_of_coco(
             areas=ground_truth.areas,
             ignored=ground_truth.crowd,
             crowd=ground_truth.crowd,
+            keypoints=ground_truth.keypoints,
         ),
         detections=Detections(
             image=predictions.image,
@@ -111,6 +116,7 @@ def case_of_coco(
             boxes=predictions.boxes,
             areas=predictions.areas,
             scores=predictions.scores,
+            keypoints=predictions.keypoints,
         ),
     )
 

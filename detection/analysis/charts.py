@@ -24,7 +24,8 @@ SWEEP_NAMES = ("precision", "recall", "F1")
 def curve_data(analysis: Analysis) -> dict[str, Any]:
     """Return what the script needs: for all classes together, then for each class, curves in thousandths.
 
-    `pr` has three curves over 101 recalls, `sweep` precision, recall and F1 over the thresholds; null is no value.
+    `pr` has three curves over 101 recalls, `sweep` precision, recall and F1 over the thresholds, `best` the score of
+    the best F1 and its place between the thresholds; null is no value.
     """
     precision = analysis.figures.precision[..., 0]
     by_iou = [precision[AT_50], precision[AT_75], precision.mean(axis=0)]
@@ -38,6 +39,10 @@ def curve_data(analysis: Analysis) -> dict[str, Any]:
             *([_whole(curves[:, label]) for curves in by_iou] for label in classes),
         ],
         "sweep": [_sweep(one) for one in (analysis.sweep, *analysis.class_sweeps)],
+        "best": [
+            _best(analysis.best_score, analysis.sweep),
+            *map(_best, analysis.class_scores, analysis.class_sweeps),
+        ],
         "area": [LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM],
         "thresholds": [float(analysis.sweep.thresholds[0]), float(analysis.sweep.thresholds[-1])],
     }
@@ -47,18 +52,32 @@ def _sweep(one: Sweep) -> list[list[int | None]]:
     return [_whole(curve) for curve in (one.precision, one.recall, one.f1)]
 
 
+def _best(score: float, one: Sweep) -> list[float] | None:
+    """Return the least score of best F1, and where it lies from 0 to 1 on its axis; None where nothing is right."""
+    if score != score:
+        return None
+    low, high = one.thresholds[[0, -1]].tolist()
+    return [score, (score - low) / (high - low)]
+
+
 def _whole(curve: np.ndarray) -> list[int | None]:
     return [None if value != value else round(WHOLE * value) for value in curve.tolist()]
 
 
 def curve_chart(
-    name: str, title: str, axes: tuple[str, str], curves: Sequence[Sequence[int | None]], span: tuple[float, float]
+    name: str,
+    title: str,
+    axes: tuple[str, str],
+    curves: Sequence[Sequence[int | None]],
+    span: tuple[float, float],
+    best: Sequence[float] | None = None,
 ) -> str:
     """Return a chart of curves in thousandths over evenly spaced places of `span`, as SVG.
 
     Args:
         name: key of the data that its script redraws it from.
         axes: names of the x and y axes.
+        best: a score of `curve_data`'s "best" to mark.
     """
     svg = element(
         None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": title, "data-curves": name}
@@ -67,6 +86,12 @@ def curve_chart(
     _axes(svg, axes, span)
     for color, curve in enumerate(curves):
         element(svg, "polyline", points=_points(curve), **{"class": f"line c{color}"})
+    if best is not None:
+        x = f"{_x(best[1]):.1f}"
+        element(svg, "line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "best"})
+        left = best[1] > 0.5
+        words = f"best F1 at {best[0]:.2f}"
+        text(svg, _x(best[1]) + (-5 if left else 5), TOP + 10, words, "best", anchor="end" if left else "start")
     element(svg, "line", x1=0, x2=0, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "cursor"})
     return write(svg)
 

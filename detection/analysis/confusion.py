@@ -20,10 +20,12 @@ class Confusion:
         matrix: (K + 1, K + 1) int64: [true class, detected class]. The last row holds detections of no object, which
             includes duplicates; the last column objects that were not detected.
         score: least score of the detections.
+        events: (E, 3) int64, what the matrix counts: image, true class, detected class.
     """
 
     matrix: np.ndarray
     score: float
+    events: np.ndarray
 
 
 def confuse(case: Case, pairs: Pairs, figures: Figures, score: float) -> Confusion:
@@ -42,10 +44,15 @@ def confuse(case: Case, pairs: Pairs, figures: Figures, score: float) -> Confusi
     nothing = np.zeros(len(objects), dtype=bool)
     taken = match(near, turn, np.array([FOREGROUND]), nothing[:, None], nothing)[:, 0]
     confused = taken >= 0
-    matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-    np.add.at(matrix, (detections.label[right], detections.label[right]), 1)
-    np.add.at(matrix, (objects.label[taken[confused]], detections.label[confused]), 1)
-    np.add.at(matrix, (classes, detections.label[wrong & ~confused]), 1)
     left[taken[confused]] = False
-    np.add.at(matrix, (objects.label[left], classes), 1)
-    return Confusion(matrix, score)
+    background = wrong & ~confused
+    events = [
+        (detections.image[right], detections.label[right], detections.label[right]),
+        (detections.image[confused], objects.label[taken[confused]], detections.label[confused]),
+        (detections.image[background], np.full(background.sum(), classes), detections.label[background]),
+        (objects.image[left], objects.label[left], np.full(left.sum(), classes)),
+    ]
+    event = np.concatenate([np.stack(columns, axis=1) for columns in events]).astype(np.int64)
+    matrix = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+    np.add.at(matrix, (event[:, 1], event[:, 2]), 1)
+    return Confusion(matrix, score, event)

@@ -1,75 +1,67 @@
-"""The worst and the best images, drawn: objects and false detections as SVG over a JPEG, all inside the page."""
+"""The images of a report: the worst ones, and some for each kind of error, class and cell of the matrix."""
 
 from __future__ import annotations
 
-import base64
 import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
-import cv2
 import numpy as np
 
-from backbone.common.images import read_image
-from backbone.common.pages.svg import element, text, write
 from backbone.common.text import count
 
 from .analysis import Analysis
+from .drawing import MOST_BOXES, Shot, caption, draw
 from .errors import FALSE_KINDS, MEANING, Kind
 from .precision import TRUE
 
-NUMBER = 24
-SIDE = 640  # pixels of the longer side
-QUALITIES = (82, 65, 45)
-MOST_BYTES = 230_000  # of a JPEG, so that a page of NUMBER images stays below 10 MB
-MOST_BOXES = 60  # false detections drawn on an image, those with the highest scores
+NUMBER = 24  # images that are shown at first
+MOST = 160  # images on a page
+MOST_CHARACTERS = 9_000_000  # of all images
+# Images wanted for each kind of error, class and cell.
+WANTED = {"k": 8, "c": 3, "m": 2}
+LISTED = 12  # errors that are named below an enlarged image
+SHOT_NAMES = 14  # pixels, of the names on images that are not to be enlarged
 
 
 @dataclass(frozen=True)
-class Shot:
-    """An image and its errors.
+class Gallery:
+    """Images as HTML.
 
     Attributes:
-        weight: the sum of the scores of its false detections, and 1 for each missed object.
-        false: positions of false detections, the highest score first.
-        missed: number of missed objects.
+        on_page, in_all: how many images there are for a key: "kCls" of a kind of error, "c3" of a class (errors),
+            "m3-5" of a cell of the confusion matrix.
     """
 
-    image: int
-    weight: float
-    false: list[int]
-    missed: int
+    html: str
+    on_page: dict[str, int]
+    in_all: dict[str, int]
+
+    def button(self, key: str, words: str, what: str) -> str:
+        """Return HTML as a button that shows the images of a key, `what` (plain text); of none, as it is."""
+        if not self.on_page.get(key):
+            return words
+        what = escape(f"{what}: {self.on_page[key]:,} of {count(self.in_all[key], 'image')}")
+        return f'<button type="button" class="find" data-find="{key}" title="{what}">{words}</button>'
 
 
 def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Shot]:
     """Return the images with the heaviest errors among detections of the analysis' least score; equal ones in order."""
-    case = analysis.case
-    false = np.flatnonzero(analysis.shown_false)
-    images = len(case.image_names)
-    probable = np.clip(case.detections.scores[false], 0, 1)
-    missed = np.bincount(case.objects.image[analysis.shown_missed], minlength=images)
-    weight = np.bincount(case.detections.image[false], probable, minlength=images) + missed
+    weight = _weights(analysis)
     chosen = [index for index in np.argsort(-weight, kind="stable")[:number].tolist() if weight[index] > 0]
-    result = []
-    for index in chosen:
-        of_image = false[case.detections.image[false] == index]
-        order = np.argsort(-case.detections.scores[of_image], kind="stable")
-        result.append(Shot(index, float(weight[index]), of_image[order].tolist(), int(missed[index])))
-    return result
+    return _shots(analysis, chosen, weight)
 
 
 def best_images(analysis: Analysis, number: int) -> list[Shot]:
     """Return the images whose right detections outweigh their errors most, by the sums of their scores."""
     case, shown = analysis.case, analysis.case.detections.scores >= analysis.score
     right = np.flatnonzero(shown & (analysis.figures.outcome == TRUE))
-    images = len(case.image_names)
+    images, weight = len(case.image_names), _weights(analysis)
     gain = np.bincount(case.detections.image[right], np.clip(case.detections.scores[right], 0, 1), minlength=images)
-    errors = {shot.image: shot for shot in worst_images(analysis, images)}
-    balance = [value - (errors[image].weight if image in errors else 0.0) for image, value in enumerate(gain.tolist())]
-    order = sorted(np.flatnonzero(gain).tolist(), key=lambda image: -balance[image])
-    return [errors.get(image) or Shot(image, 0.0, [], 0) for image in order[:number]]
+    order = sorted(np.flatnonzero(gain).tolist(), key=lambda image: weight[image] - gain[image])
+    return _shots(analysis, order[:number], weight)
 
 
 def shots(analysis: Analysis, chosen: Sequence[Shot]) -> str:
@@ -77,28 +69,112 @@ def shots(analysis: Analysis, chosen: Sequence[Shot]) -> str:
     figures = []
     for shot in chosen:
         name, line = escape(analysis.case.image_names[shot.image]), _errors(analysis, shot) or "no error"
-        drawing = _drawing(analysis, shot, f"{analysis.case.image_names[shot.image]}: {line}")
-        caption = f"<figcaption><strong>{name}</strong><br>{escape(line)}</figcaption>"
-        figures.append(f'<figure class="shot">{drawing}{caption}</figure>')
+        drawing = draw(analysis, shot, f"{analysis.case.image_names[shot.image]}: {line}", size=SHOT_NAMES)
+        words = f"<figcaption><strong>{name}</strong><br>{escape(line)}</figcaption>"
+        figures.append(f'<figure class="shot">{drawing}{words}</figure>')
     return f'<div class="shots">{"".join(figures)}</div>'
 
 
-def gallery(analysis: Analysis) -> str:
-    """Return the worst images as HTML."""
-    worst = worst_images(analysis)
-    if not worst:
+def gallery(analysis: Analysis) -> Gallery:
+    """Return the worst images, and those that the page shows for a key."""
+    images_of = _images_of(analysis)
+    weight = _weights(analysis)
+    chosen = _shots(analysis, _chosen(images_of, [one.image for one in worst_images(analysis)]), weight)
+    keys: dict[int, list[str]] = defaultdict(list)
+    for key, images in images_of.items():
+        for image in images:
+            keys[image].append(key)
+    figures, characters, shown = [], 0, Counter()
+    for rank, shot in enumerate(chosen, 1):
+        figures.append(_figure(analysis, shot, rank, keys[shot.image]))
+        characters += len(figures[-1])
+        shown.update(keys[shot.image])
+        if characters > MOST_CHARACTERS:
+            break
+    return Gallery(_html(analysis, chosen, figures), dict(shown), {key: len(of) for key, of in images_of.items()})
+
+
+def _weights(analysis: Analysis) -> np.ndarray:
+    """Return the weight of each image's errors, see `Shot`."""
+    case, images = analysis.case, len(analysis.case.image_names)
+    false = np.flatnonzero(analysis.shown_false)
+    probable = np.clip(case.detections.scores[false], 0, 1)
+    missed = np.bincount(case.objects.image[analysis.shown_missed], minlength=images)
+    return np.bincount(case.detections.image[false], probable, minlength=images) + missed
+
+
+def _shots(analysis: Analysis, chosen: Sequence[int], weight: np.ndarray) -> list[Shot]:
+    case = analysis.case
+    false = np.flatnonzero(analysis.shown_false)
+    false = false[np.argsort(-case.detections.scores[false], kind="stable")]
+    missed = case.objects.image[analysis.shown_missed]
+    return [
+        Shot(
+            index,
+            float(weight[index]),
+            false[case.detections.image[false] == index].tolist(),
+            int((missed == index).sum()),
+        )
+        for index in chosen
+    ]
+
+
+def _images_of(analysis: Analysis) -> dict[str, list[int]]:
+    """Return {key: its images, the heaviest errors first}: kinds, then cells by their count, then classes."""
+    case, errors = analysis.case, analysis.errors
+    false, missed = np.flatnonzero(analysis.shown_false), np.flatnonzero(analysis.shown_missed)
+    images, labels = case.detections.image[false], case.detections.label[false]
+    missed_images, missed_labels = case.objects.image[missed], case.objects.label[missed]
+    found: dict[str, np.ndarray] = {f"k{MEANING[kind][0]}": images[errors.kind[false] == kind] for kind in FALSE_KINDS}
+    found[f"k{MEANING[Kind.MISS][0]}"] = missed_images
+    events = analysis.confusion.events
+    cells, cell_of = np.unique(events[:, 1:], axis=0, return_inverse=True)
+    often = np.bincount(cell_of.ravel(), minlength=len(cells))
+    for cell in np.argsort(-often, kind="stable").tolist():
+        row, column = cells[cell].tolist()
+        found[f"m{row}-{column}"] = events[cell_of.ravel() == cell, 0]
+    for label in range(len(case.class_names)):
+        found[f"c{label}"] = np.concatenate([images[labels == label], missed_images[missed_labels == label]])
+    weight = _weights(analysis)
+    unique = ((key, np.unique(of)) for key, of in found.items() if len(of))
+    return {key: of[np.argsort(-weight[of], kind="stable")].tolist() for key, of in unique}
+
+
+def _chosen(images_of: dict[str, list[int]], first: list[int]) -> list[int]:
+    """Return `first` and further images, MOST at most, until each key has as many as WANTED."""
+    chosen = dict.fromkeys(first)
+    for key, images in images_of.items():
+        wanted = WANTED[key[0]] - sum(image in chosen for image in images)
+        further = [image for image in images if image not in chosen]
+        chosen |= dict.fromkeys(further[: max(0, min(wanted, MOST - len(chosen)))])
+    return list(chosen)
+
+
+def _html(analysis: Analysis, chosen: Sequence[Shot], figures: list[str]) -> str:
+    if not figures:
         return '<p class="note">No image has an error.</p>'
     files = analysis.case.image_files
     notes = []
     if files is None:
         notes.append("Boxes alone: give --images DIR to see the images.")
-    elif any(not os.path.isfile(files[one.image]) for one in worst):
+    elif any(not os.path.isfile(files[one.image]) for one in chosen):
         notes.append("Boxes alone where the image file is missing.")
-    if any(len(one.false) > MOST_BOXES for one in worst):
+    if any(len(one.false) > MOST_BOXES for one in chosen):
         notes.append(f"At most {MOST_BOXES} false detections are drawn on an image.")
     line = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
-    figures = "\n".join(_figure(analysis, one, rank) for rank, one in enumerate(worst, 1))
-    return f'{line}{_switches()}<div class="shots">\n{figures}\n</div><dialog aria-label="Image"></dialog>'
+    body = "\n".join(figures)
+    return (
+        f'{line}{_switches()}<p class="chosen" aria-live="polite" hidden><span></span> '
+        f'<button type="button">Show the worst images</button></p>\n<div class="shots">\n{body}\n</div>{_DIALOG}'
+    )
+
+
+_DIALOG = (
+    '<dialog aria-label="Image"><form method="dialog"><button type="button" data-step="-1" '
+    'aria-label="Previous image">‹</button><strong></strong><button type="button" data-step="1" '
+    'aria-label="Next image">›</button><label><input type="checkbox" data-names> all names</label>'
+    '<button aria-label="Close">✕</button></form><div class="enlarged"></div><p class="errors"></p></dialog>'
+)
 
 
 def _switches() -> str:
@@ -112,14 +188,16 @@ def _switches() -> str:
     return f'<fieldset class="switches"><legend>Show</legend>{inputs}</fieldset>'
 
 
-def _figure(analysis: Analysis, worst: Shot, rank: int) -> str:
-    name = analysis.case.image_names[worst.image]
-    line = _errors(analysis, worst)
-    label = f"{rank}. {name}: {count(len(worst.false) + worst.missed, 'error')} ({line})"
+def _figure(analysis: Analysis, shot: Shot, rank: int, keys: list[str]) -> str:
+    name, line = analysis.case.image_names[shot.image], _errors(analysis, shot) or "no error"
+    number = len(shot.false) + shot.missed
+    label = f"{rank}. {name}: {count(number, 'error')} ({line})" if number else f"{rank}. {name}: no error"
+    hidden = "" if rank <= NUMBER and number else " hidden"
     return (
-        f'<figure class="shot"><button type="button" aria-label="{escape(f"Enlarge {label}")}">'
-        f"{_drawing(analysis, worst, label)}</button>"
-        f"<figcaption><strong>{rank}. {escape(name)}</strong><br>{escape(line)}</figcaption></figure>"
+        f'<figure class="shot" data-keys="{" ".join(keys)}"{hidden}><button type="button" '
+        f'aria-label="{escape(f"Enlarge {label}")}">{draw(analysis, shot, label)}</button>'
+        f"<figcaption><strong>{rank}. {escape(name)}</strong><br>{escape(line)}"
+        f'<span class="errors" hidden>{escape(_named(analysis, shot))}</span></figcaption></figure>'
     )
 
 
@@ -129,71 +207,13 @@ def _errors(analysis: Analysis, shot: Shot) -> str:
     return ", ".join(f"{number} {kind}" for kind, number in numbers.items() if number)
 
 
-def _drawing(analysis: Analysis, worst: Shot, label: str) -> str:
-    case, index = analysis.case, worst.image
-    picture = _picture(analysis, index)
-    height, width = _size(analysis, index) if picture is None else picture.shape[:2]
-    scale = min(1.0, SIDE / max(height, width))
-    shown_width, shown_height = max(1, round(width * scale)), max(1, round(height * scale))
-    svg = element(None, "svg", viewBox=f"0 0 {shown_width} {shown_height}", role="img", **{"aria-label": label})
-    area = {"width": shown_width, "height": shown_height}
-    if picture is None:
-        element(svg, "rect", **area, **{"class": "blank"})
-    else:
-        small = cv2.resize(picture, (shown_width, shown_height), interpolation=cv2.INTER_AREA)
-        element(svg, "image", **area, href=f"data:image/jpeg;base64,{_jpeg(small)}")
-    objects, detections = case.objects, case.detections
-    for row in np.flatnonzero(objects.image == index).tolist():
-        kind = "Miss" if analysis.shown_missed[row] else "Ignored" if objects.ignored[row] else "Truth"
-        _box(svg, objects.boxes[row] * scale, kind, case.class_names[objects.label[row]], below=True)
-    right = (detections.image == index) & (analysis.errors.kind == Kind.NONE) & (detections.scores >= analysis.score)
-    for row in np.flatnonzero(right & (analysis.figures.outcome == TRUE)).tolist():
-        _box(svg, detections.boxes[row] * scale, "Right", _caption(analysis, row))
-    # The highest score last, on top.
-    for row in reversed(worst.false[:MOST_BOXES]):
-        name = MEANING[Kind(int(analysis.errors.kind[row]))][0]
-        _box(svg, detections.boxes[row] * scale, name, f"{name}: {_caption(analysis, row)}")
-    return write(svg)
-
-
-def _caption(analysis: Analysis, row: int) -> str:
-    detections = analysis.case.detections
-    return f"{analysis.case.class_names[detections.label[row]]} {detections.scores[row]:.2f}"
-
-
-def _box(svg: Any, box: np.ndarray, kind: str, caption: str, *, below: bool = False) -> None:
-    left, top, width, height = (float(value) for value in box)
-    group = element(svg, "g", **{"class": f"box k{kind}"})
-    rectangle = element(group, "rect", x=f"{left:.1f}", y=f"{top:.1f}", width=f"{width:.1f}", height=f"{height:.1f}")
-    element(rectangle, "title").text = caption
-    # To the left where the caption could leave the image.
-    room = float(svg.get("viewBox").split()[2]) - left
-    x, anchor = (left + 2, "start") if room > 6 * len(caption) else (left + width - 2, "end")
-    text(group, x, top + height - 3 if below else max(top - 3, 12), caption, "caption", anchor=anchor)
-
-
-def _picture(analysis: Analysis, index: int) -> np.ndarray | None:
-    files = analysis.case.image_files
-    if files is None or not os.path.isfile(files[index]):
-        return None
-    size = analysis.case.image_sizes[index]
-    return read_image(files[index], size=size and size[::-1])
-
-
-def _size(analysis: Analysis, index: int) -> tuple[int, int]:
-    """Return (height, width), where it is not known what holds all boxes."""
-    known = analysis.case.image_sizes[index]
-    if known is not None:
-        return known
-    found, truth = analysis.case.detections, analysis.case.objects
-    boxes = np.concatenate([found.boxes[found.image == index], truth.boxes[truth.image == index]])
-    width, height = np.ceil((boxes[:, :2] + boxes[:, 2:]).max(axis=0)).astype(int).tolist()
-    return max(1, height), max(1, width)
-
-
-def _jpeg(image: np.ndarray) -> str:
-    for quality in QUALITIES:
-        data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-        if len(data) <= MOST_BYTES:
-            break
-    return base64.b64encode(data).decode("ascii")
+def _named(analysis: Analysis, shot: Shot) -> str:
+    """Return "missed: 2 person, cup; Cls: dog 0.83 (cat)"."""
+    case = analysis.case
+    missed = case.objects.label[analysis.shown_missed & (case.objects.image == shot.image)].tolist()
+    names = Counter(case.class_names[label] for label in missed).most_common()
+    words = ", ".join(name if times == 1 else f"{times} {name}" for name, times in names)
+    parts = [f"missed: {words}"] if words else []
+    parts += [caption(analysis, row) for row in shot.false[:LISTED]]
+    more = len(shot.false) - LISTED
+    return "; ".join(parts) + (f"; and {more:,} more" if more > 0 else "")

@@ -2,48 +2,56 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
 from backbone.common.files import write_text
 from backbone.common.pages.document import document, json_for_script
-from backbone.common.pages.tables import percent
+from backbone.common.pages.tables import filter_field, percent
 from backbone.common.text import count
 
 from .analysis import Analysis
 from .charts import PR_NAMES, SWEEP_NAMES, calibration_chart, curve_chart, curve_data
 from .errors import MEANING
-from .gallery import gallery
-from .page_parts import SCRIPT, STYLE
+from .gallery import Gallery, gallery
+from .page_script import SCRIPT
+from .page_style import STYLE
 from .scores import sweep
-from .tables import classes_table, confusions_table, kinds_table, matrix_table, scores_table, sizes_table
+from .tables import OwnFigures, classes_table, confusions_table, kinds_table, matrix_table, scores_table, sizes_table
 
 
-def write_report(path: str | Path, analysis: Analysis, *, title: str = "Error analysis") -> None:
-    """Write the page; the same analysis gives the same bytes.
+def write_report(
+    path: str | Path, analysis: Analysis, *, title: str = "Error analysis", own: OwnFigures | None = None
+) -> None:
+    """Write the page; the same analysis gives the same bytes. `own` as in `report`.
 
     Raises:
         RunError: the file cannot be written.
         DataError: an image to be drawn cannot be read.
     """
-    write_text(path, report(analysis, title=title))
+    write_text(path, report(analysis, title=title, own=own))
 
 
-def report(analysis: Analysis, *, title: str = "Error analysis") -> str:
+def report(analysis: Analysis, *, title: str = "Error analysis", own: OwnFigures | None = None) -> str:
     """Return the page.
+
+    Args:
+        own: of the data set's own metric, which come first.
 
     Raises:
         DataError: an image to be drawn cannot be read.
     """
+    images = gallery(analysis)
     sections = {
-        "kinds": ("Kinds of error", _kinds(analysis)),
+        "kinds": ("Kinds of error", _kinds(analysis, images)),
         "curves": ("Precision, recall and scores", _curves(analysis)),
         "sizes": ("AP by size", sizes_table(analysis)),
-        "classes": ("AP and errors by class", _classes(analysis)),
-        "confusion": ("Confusion between classes", _confusion(analysis)),
-        "images": ("Worst images", _images(analysis)),
+        "classes": ("AP and errors by class", _classes(analysis, images, own)),
+        "confusion": ("Confusion between classes", _confusion(analysis, images)),
+        "images": ("Images", _images(analysis, images)),
     }
     links = "".join(f'<li><a href="#{key}">{name}</a></li>' for key, (name, _) in sections.items())
-    parts = [_head(analysis), f'<nav aria-label="Sections"><ul>{links}</ul></nav>']
+    parts = [_head(analysis, own), f'<nav aria-label="Sections"><ul>{links}</ul></nav>']
     parts += [
         f'<section aria-labelledby="{key}"><h2 id="{key}" tabindex="-1">{name}</h2>\n{body}</section>'
         for key, (name, body) in sections.items()
@@ -52,7 +60,7 @@ def report(analysis: Analysis, *, title: str = "Error analysis") -> str:
     return document(title, "\n".join(parts), style=STYLE, script=SCRIPT)
 
 
-def _head(analysis: Analysis) -> str:
+def _head(analysis: Analysis, own: OwnFigures | None) -> str:
     case = analysis.case
     ignored = int(case.objects.ignored.sum())
     line = ", ".join(
@@ -63,16 +71,22 @@ def _head(analysis: Analysis) -> str:
             count(len(case.detections), "detection"),
         ]
     )
-    tiles = "".join(
-        f"<div><dt>{name}</dt><dd>{percent(value)}</dd></div>" for name, value in analysis.summary().items()
-    )
+    figures = "Boxes, COCO’s figures in per cent"
+    if own is not None:
+        figures = f"Boxes, in per cent: first {escape(own.name)}’s figures, then COCO’s"
     return (
-        f"<p>{line}. Boxes, COCO’s figures in per cent; at most 100 detections of each image and class count.</p>"
-        f'<dl class="tiles">{tiles}</dl>'
+        f'<p class="first">{escape(analysis.costs)}</p>'
+        f"<p>{line}. {figures}; at most 100 detections of each image and class count.</p>"
+        f"{_tiles(own.figures) if own is not None else ''}{_tiles(analysis.summary())}"
     )
 
 
-def _kinds(analysis: Analysis) -> str:
+def _tiles(figures: dict[str, float]) -> str:
+    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{percent(value)}</dd></div>" for name, value in figures.items())
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def _kinds(analysis: Analysis, images: Gallery) -> str:
     least = f"{analysis.score:.3g}"
     why = "with the best F1 at IoU .5" if analysis.score_chosen else "that was given"
     return (
@@ -80,10 +94,10 @@ def _kinds(analysis: Analysis) -> str:
         "become right, others are removed, missed objects are left out (TIDE, Bolya et al. 2020). The gains do not add "
         f"up: mending everything takes AP50 from {percent(analysis.errors.ap50)} to "
         f"{percent(analysis.errors.ap50_mended)}.</p>"
-        f"{kinds_table(analysis)}"
+        f"{kinds_table(analysis, images)}"
         '<p class="note">“All scores” counts every detection, most of which a detector would not show. '
-        f"{least} is the least score {why}; confusions, errors by class and the worst images are of detections with at "
-        "least it.</p>"
+        f"{least} is the least score {why}; confusions, errors by class and the images are of detections with at least "
+        "it. Choose a kind, a class or a cell of the matrix to see its images.</p>"
     )
 
 
@@ -91,13 +105,13 @@ def _curves(analysis: Analysis) -> str:
     data = curve_data(analysis)
     low, high = data["thresholds"]
     charts = [
-        ("pr", "Precision at recall", ("recall", "precision"), (0.0, 1.0), PR_NAMES),
-        ("sweep", "By least score, IoU .5", ("score ≥", ""), (low, high), SWEEP_NAMES),
+        ("pr", "Precision at recall", ("recall", "precision"), (0.0, 1.0), PR_NAMES, None),
+        ("sweep", "By least score, IoU .5", ("score ≥", ""), (low, high), SWEEP_NAMES, data["best"][0]),
     ]
     figures = "".join(
-        f'<figure class="chart">{curve_chart(key, title, axes, data[key][0], span)}{_legend(names)}'
+        f'<figure class="chart">{curve_chart(key, title, axes, data[key][0], span, best)}{_legend(names)}'
         '<p class="readout" aria-live="polite"></p></figure>'
-        for key, title, axes, span, names in charts
+        for key, title, axes, span, names, best in charts
     )
     if analysis.calibration is not None:
         figures += f'<figure class="chart">{calibration_chart(analysis.calibration)}</figure>'
@@ -119,27 +133,31 @@ def _legend(names: tuple[str, ...]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def _classes(analysis: Analysis) -> str:
+def _classes(analysis: Analysis, images: Gallery, own: OwnFigures | None) -> str:
     kinds = ", ".join(name for name, _, _ in MEANING.values())
     return (
         f'<p class="note">{kinds}: number of errors with score ≥ {analysis.score:.3g}, false detections under the '
         "class that was detected, missed objects under their own. Best score: the least score with the best F1 of the "
-        f"class. Choose a column’s name to sort.</p>{classes_table(analysis)}"
+        f"class. Choose a column’s name to sort.</p>"
+        f"{filter_field('Find a class')}{classes_table(analysis, images, own)}"
     )
 
 
-def _confusion(analysis: Analysis) -> str:
+def _confusion(analysis: Analysis, images: Gallery) -> str:
+    matrix = matrix_table(analysis, images)
     return (
         f'<p class="note">Detections with score ≥ {analysis.score:.3g} that overlap an object with IoU .5 or more. '
         "Each row of the matrix is in per cent of its objects; its last row is false detections on no free object, "
         "duplicates included.</p>"
-        f"<h3>Most frequent</h3>{confusions_table(analysis)}<h3>Matrix</h3>{matrix_table(analysis)}"
+        f"<h3>Most frequent</h3>{confusions_table(analysis, images)}"
+        f"{f'<h3>Matrix</h3>{matrix}' if matrix else ''}"
     )
 
 
-def _images(analysis: Analysis) -> str:
+def _images(analysis: Analysis, images: Gallery) -> str:
     return (
-        '<p class="note">By weight of errors: the scores of false detections (those of '
+        '<p class="note">The worst come first, by weight of errors: the scores of false detections (those of '
         f"{analysis.score:.3g} or more), and 1 for each missed object. Objects are green, missed ones dashed. "
-        f"Choose an image to enlarge it, Esc to close.</p>{gallery(analysis)}"
+        "Choose an image to enlarge it and to read its errors; the arrow keys go to the next and the previous one, Esc "
+        f"closes it.</p>{images.html}"
     )

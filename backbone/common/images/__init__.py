@@ -3,7 +3,7 @@
 from .bands import picture_of
 from .find import find_images, is_image_name, list_folders, list_images
 from .headers import has_image_magic, read_header, with_end
-from .lettering import lettering
+from .letters import lettering
 from .read import decode_image, read_image
 from .resize import montage, resize_image
 

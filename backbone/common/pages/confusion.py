@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
@@ -10,8 +10,8 @@ import numpy as np
 from ..confusion import most_confused, row_shares
 from .tables import html_table, percent
 
-# Rows of a confusion matrix: beyond, a page would hold millions of cells.
-MOST_CLASSES = 100
+# Rows of a confusion matrix: beyond, a page would hold millions of cells. Up to FEW classes, all are shown.
+MOST_CLASSES, FEW = 100, 10
 MOST_CONFUSIONS = 15
 MATRIX_STYLE = """
 .matrix { overflow: auto; width: fit-content; max-width: 100%; max-height: 75vh;
@@ -19,17 +19,31 @@ MATRIX_STYLE = """
 .matrix table { font-size: 11px; border-collapse: separate; border-spacing: 0; }
 .matrix th, .matrix td { padding: 2px 4px; border: 0; text-align: right; white-space: nowrap; }
 .matrix td { min-width: 20px; font-variant-numeric: tabular-nums; border-right: 1px solid var(--panel);
-  border-bottom: 1px solid var(--panel); background: rgb(0 114 178 / var(--v, 0)); }
-.matrix td.strong { color: #fff; }
+  border-bottom: 1px solid var(--panel); background: rgb(0 114 178 / calc(0.8 * var(--v, 0))); }
+.matrix .find { border: 0; }
+.matrix .find:hover { text-decoration: underline; }
 .matrix thead th { position: sticky; top: 0; background: var(--back); vertical-align: bottom; z-index: 1; }
 .matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .matrix tbody th { position: sticky; left: 0; background: var(--back); }
 .matrix thead th:first-child { left: 0; z-index: 2; }
 .matrix tbody tr:hover th, .matrix tbody tr:hover td { box-shadow: inset 0 1px var(--weak), inset 0 -1px var(--weak); }
+@page matrix { size: landscape; }
+@media print {
+  .matrix { page: matrix; overflow: visible; max-height: none; max-width: none; }
+  .matrix table { font-size: 5.5pt; }
+  .matrix th, .matrix td { padding: 0 2px; min-width: 0; }
+  .matrix thead th, .matrix tbody th { position: static; }
+}
 """
+# Of a cell: (row, column, HTML) -> HTML, which may be a button.
+Link = Callable[[int, int, str], str]
 
 
-def confusions_table(matrix: np.ndarray, names: Sequence[str], header: Sequence[str]) -> str:
+def _as_it_is(_row: int, _column: int, words: str) -> str:
+    return words
+
+
+def confusions_table(matrix: np.ndarray, names: Sequence[str], header: Sequence[str], link: Link = _as_it_is) -> str:
     """Return the most frequent confusions; "" where there are none.
 
     Args:
@@ -38,16 +52,21 @@ def confusions_table(matrix: np.ndarray, names: Sequence[str], header: Sequence[
     """
     shares = row_shares(matrix)
     rows = [
-        [escape(names[truth]), escape(names[found]), f"{number:,}", percent(shares[truth, found])]
+        [escape(names[truth]), escape(names[found]), link(truth, found, f"{number:,}"), percent(shares[truth, found])]
         for truth, found, number in most_confused(matrix, len(names), MOST_CONFUSIONS)
     ]
     return html_table(header, rows, words=2) if rows else ""
 
 
 def matrix_table(
-    matrix: np.ndarray, names: Sequence[str], corner: str, background: tuple[str, str] | None = None
+    matrix: np.ndarray,
+    names: Sequence[str],
+    corner: str,
+    background: tuple[str, str] | None = None,
+    link: Link = _as_it_is,
 ) -> str:
-    """Return the matrix, each row in per cent of its sum, coloured.
+    """Return the matrix, each row in per cent of its sum, coloured; of many classes those alone that are confused, ""
+    where none is.
 
     Args:
         matrix: counts by [true class, found class], (K, K); with `background` (K + 1, K + 1).
@@ -55,17 +74,23 @@ def matrix_table(
         background: the names of the last row and of the last column.
     """
     chosen = _chosen(matrix[: len(names), : len(names)])
+    if not len(chosen):
+        return ""
     rows = [*chosen.tolist(), *([len(names)] if background else [])]
     titles = [escape(names[label]) for label in chosen]
     row_titles, titles = (titles + [escape(name)] for name in background) if background else (titles, titles)
     head = "".join(f'<th scope="col"><span>{title}</span></th>' for title in titles)
     numbers, shares = matrix[np.ix_(rows, rows)], row_shares(matrix)[np.ix_(rows, rows)]
     body = "\n".join(
-        f'<tr><th scope="row">{title}</th>{"".join(map(_matrix_cell, *values))}</tr>'
-        for title, *values in zip(row_titles, shares.tolist(), numbers.tolist())
+        f'<tr><th scope="row">{title}</th>'
+        + "".join(_matrix_cell(share, number, link, row, column) for column, share, number in zip(rows, *values))
+        + "</tr>"
+        for row, title, *values in zip(rows, row_titles, shares.tolist(), numbers.tolist())
     )
     left_out = len(names) - len(chosen)
-    note = f'<p class="note">The {len(chosen)} classes with the most confusions.</p>' if left_out else ""
+    which = "with the most confusions" if len(chosen) == MOST_CLASSES else "that are taken for each other"
+    note = f'<p class="note">The {len(chosen)} classes {which}; {left_out:,} others are left out.</p>'
+    note = note if left_out else ""
     return (
         f'{note}<div class="matrix" tabindex="0" role="region" aria-label="Confusion matrix"><table>\n'
         f'<thead><tr><th scope="col">{corner}</th>{head}</tr></thead>\n'
@@ -73,16 +98,16 @@ def matrix_table(
     )
 
 
-def _matrix_cell(share: float, number: int) -> str:
+def _matrix_cell(share: float, number: int, link: Link, row: int, column: int) -> str:
     if not number:
         return "<td></td>"
-    shown = f"{100 * share:.0f}" if share >= 0.005 else "·"
-    strong = ' class="strong"' if share > 0.7 else ""
-    return f'<td{strong} style="--v:{max(share, 0.03):.2f}" title="{number:,}">{shown}</td>'
+    shown = link(row, column, f"{100 * share:.0f}" if share >= 0.005 else "·")
+    return f'<td style="--v:{max(share, 0.03):.2f}" title="{number:,}">{shown}</td>'
 
 
 def _chosen(matrix: np.ndarray) -> np.ndarray:
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     often = wrong.sum(axis=0) + wrong.sum(axis=1)
-    return np.sort(np.argsort(-often, kind="stable")[:MOST_CLASSES])
+    most = np.argsort(-often, kind="stable")[:MOST_CLASSES]
+    return np.sort(most if len(matrix) <= FEW else most[often[most] > 0])

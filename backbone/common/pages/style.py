@@ -51,4 +51,19 @@ svg .dashed {{ stroke-width: 1.1; stroke-dasharray: 5 3; }}
 .swatch {{ display: inline-block; width: 16px; height: 4px; margin-right: 6px; vertical-align: middle; }}
 .last, .note {{ color: var(--weak); }}
 .note {{ font-size: 13px; }}
+/* On paper: light, with all colours, nothing that scrolls or waits for a pointer, and no row or picture in two. */
+@media print {{
+  :root {{ color-scheme: only light; --back: #ffffff; --text: #1c1e21; --weak: #555a61; --rule: #c9cdd2;
+    --panel: #f5f6f8; --focus: #0072b2; {_variables(LIGHT)} print-color-adjust: exact; }}
+  @page {{ margin: 14mm; }}
+  body {{ font-size: 10pt; }}
+  main {{ max-width: none; padding: 0; }}
+  h1, h2, h3, h4 {{ break-after: avoid; }}
+  tr, figure, .chart {{ break-inside: avoid; }}
+  .wide {{ overflow: visible; }}
+  table {{ font-size: 9pt; }}
+  th, td {{ padding: 2px 8px 2px 0; }}
+  nav, input, select, .tip, .readout, .cursor {{ display: none !important; }}
+  .panels {{ grid-template-columns: 1fr 1fr; }}
+}}
 """

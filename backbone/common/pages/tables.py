@@ -49,6 +49,18 @@ th[aria-sort="ascending"] button::after { content: " ▲"; font-size: 9px; }
 th[aria-sort="descending"] button::after { content: " ▼"; font-size: 9px; }
 th.number button { width: 100%; text-align: right; }
 .dense tbody th { position: sticky; left: 0; background: var(--back); }
+.choice { margin: 8px 0; }
+.choice input, select { font: inherit; padding: 3px 6px; max-width: 100%; box-sizing: border-box; }
+summary { cursor: pointer; margin: 10px 0; }
+.find { all: unset; cursor: pointer; border-bottom: 1px dotted var(--weak); }
+.find:hover { border-bottom: 1px solid; }
+.find:focus-visible { outline: 2px solid var(--focus); outline-offset: 1px; }
+@media print {
+  .choice { display: none; }
+  .find { border: 0; }
+  .dense { font-size: 7.5pt; }
+  .dense tbody th { position: static; }
+}
 """
 
 # Sorts a table by the column whose name is chosen.
@@ -70,3 +82,22 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 """
+
+# Hides the rows of the tables of a section, in folded parts too, whose name lacks what is typed.
+FILTER_SCRIPT = """
+for (const field of document.querySelectorAll("input[data-filter]")) {
+  const section = field.closest("section");
+  field.addEventListener("input", () => {
+    const wanted = field.value.trim().toLowerCase();
+    for (const row of section.querySelectorAll("tbody tr"))
+      row.hidden = !row.cells[0].textContent.toLowerCase().includes(wanted);
+    for (const part of section.querySelectorAll("details"))
+      part.open = wanted !== "" && part.querySelector("tbody tr:not([hidden])") !== null;
+  });
+}
+"""
+
+
+def filter_field(words: str) -> str:
+    """Return a field that FILTER_SCRIPT reads; `words` say what is looked for."""
+    return f'<p class="choice"><label>{words} <input type="search" data-filter></label></p>'

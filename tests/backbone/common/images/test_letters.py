@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from backbone.common.images import lettering
 
-lettering_module = sys.modules["backbone.common.images.lettering"]
+letters = sys.modules["backbone.common.images.letters"]
 NAMES = (
     "person 0.93",
     "größe",
@@ -39,7 +39,7 @@ def test_names_of_all_scripts_are_drawn_and_differ():
 
 
 def test_letters_are_those_of_the_font():
-    path = next(iter(lettering_module._fonts()))
+    path = next(iter(letters._fonts()))
     font = ImageFont.truetype(path, 20)
     canvas = Image.new("L", (300, sum(font.getmetrics())))
     ImageDraw.Draw(canvas).text((0, 0), "Człowiek", 255, font)
@@ -50,20 +50,20 @@ def test_letters_are_those_of_the_font():
 
 @pytest.mark.parametrize("words", ["व्यक्ति", "แมว"])
 def test_what_no_font_has_is_replaced(words, monkeypatch):
-    monkeypatch.setattr(lettering_module, "_machine_fonts", tuple)
+    monkeypatch.setattr(letters, "_machine_fonts", tuple)
     assert np.array_equal(lettering(words, 17, otherwise="#7"), lettering("#7", 17))
 
 
 def test_without_matplotlib_and_opencv_5(monkeypatch):
     """The fonts of Pillow are left: no script but Latin and its like, and no error."""
-    for cached in (lettering_module._drawn, lettering_module._machine_fonts):
+    for cached in (letters._drawn, letters._machine_fonts):
         cached.cache_clear()
-    monkeypatch.setattr(lettering_module.importlib.util, "find_spec", lambda _: None)
-    monkeypatch.setattr(lettering_module, "_machine_fonts", tuple)
-    monkeypatch.setattr(lettering_module, "_with_opencv", lambda *_: None)
+    monkeypatch.setattr(letters.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(letters, "_machine_fonts", tuple)
+    monkeypatch.setattr(letters, "_with_opencv", lambda *_: None)
     assert lettering("person", 16).max() > 200
     assert np.array_equal(lettering("猫", 16, otherwise="#1"), lettering("#1", 16))
-    lettering_module._drawn.cache_clear()
+    letters._drawn.cache_clear()
 
 
 def test_little_and_strange_words():
