@@ -10,6 +10,7 @@ from html import escape
 
 import numpy as np
 
+from backbone.common.pages.report import find_button, shots_gallery
 from backbone.common.text import count
 
 from .analysis import Analysis
@@ -43,8 +44,7 @@ class Gallery:
         """Return HTML as a button that shows the images of a key, `what` (plain text); of none, as it is."""
         if not self.on_page.get(key):
             return words
-        what = escape(f"{what}: {self.on_page[key]:,} of {count(self.in_all[key], 'image')}")
-        return f'<button type="button" class="find" data-find="{key}" title="{what}">{words}</button>'
+        return find_button(key, words, f"{what}: {self.on_page[key]:,} of {count(self.in_all[key], 'image')}")
 
 
 def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Shot]:
@@ -162,19 +162,8 @@ def _html(analysis: Analysis, chosen: Sequence[Shot], figures: list[str]) -> str
     if any(len(one.false) > MOST_BOXES for one in chosen):
         notes.append(f"At most {MOST_BOXES} false detections are drawn on an image.")
     line = f'<p class="note">{escape(" ".join(notes))}</p>' if notes else ""
-    body = "\n".join(figures)
-    return (
-        f'{line}{_switches()}<p class="chosen" aria-live="polite" hidden><span></span> '
-        f'<button type="button">Show the worst images</button></p>\n<div class="shots">\n{body}\n</div>{_DIALOG}'
-    )
-
-
-_DIALOG = (
-    '<dialog aria-label="Image"><form method="dialog"><button type="button" data-step="-1" '
-    'aria-label="Previous image">‹</button><strong></strong><button type="button" data-step="1" '
-    'aria-label="Next image">›</button><label><input type="checkbox" data-names> all names</label>'
-    '<button aria-label="Close">✕</button></form><div class="enlarged"></div><p class="errors"></p></dialog>'
-)
+    names = '<label><input type="checkbox" data-names> all names</label>'
+    return line + _switches() + shots_gallery(figures, names)
 
 
 def _switches() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbone.common.pages.tables import FILTER_SCRIPT, SORT_SCRIPT
+from backbone.common.pages.report import REPORT_SCRIPT
 
 _CURVES = """
 "use strict";
@@ -66,46 +66,9 @@ for (const box of document.querySelectorAll("[data-shows]")) {
   box.addEventListener("change", show);
   show();
 }
-
-const shots = [...document.querySelectorAll(".shot")], chosen = document.querySelector(".chosen");
-const worst = shots.filter(shot => !shot.hidden);
-function choose(wanted, words) {
-  for (const shot of shots) shot.hidden = !wanted(shot);
-  chosen.hidden = !words;
-  chosen.querySelector("span").textContent = words;
-}
-if (chosen) chosen.querySelector("button").addEventListener("click", () => choose(shot => worst.includes(shot), ""));
-for (const button of document.querySelectorAll("[data-find]")) button.addEventListener("click", () => {
-  choose(shot => shot.dataset.keys.split(" ").includes(button.dataset.find), button.title);
-  document.getElementById("images").scrollIntoView();
-});
-
-const dialog = document.querySelector("dialog");
-let enlarged = null;
-function enlarge(shot) {
-  enlarged = shot;
-  dialog.querySelector(".enlarged").replaceChildren(shot.querySelector("svg").cloneNode(true));
-  dialog.querySelector("strong").textContent = shot.querySelector("figcaption strong").textContent;
-  dialog.querySelector(".errors").textContent = shot.querySelector(".errors").textContent;
-  if (!dialog.open) dialog.showModal();
-}
-function step(by) {
-  const shown = shots.filter(shot => !shot.hidden);
-  enlarge(shown[(shown.indexOf(enlarged) + by + shown.length) % shown.length]);
-}
-for (const shot of shots) shot.querySelector("button").addEventListener("click", () => enlarge(shot));
-if (dialog) {
-  dialog.querySelector(".enlarged").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("keydown", event => {
-    if (event.key === "ArrowRight") step(1);
-    if (event.key === "ArrowLeft") step(-1);
-  });
-  for (const button of dialog.querySelectorAll("[data-step]"))
-    button.addEventListener("click", () => step(Number(button.dataset.step)));
-  const names = dialog.querySelector("[data-names]");
-  names.addEventListener("change", () => dialog.classList.toggle("all", names.checked));
-}
+const names = document.querySelector("dialog [data-names]");
+if (names) names.addEventListener("change", () => names.closest("dialog").classList.toggle("all", names.checked));
 document.documentElement.dataset.ready = "yes";
 """
 
-SCRIPT = _CURVES + SORT_SCRIPT + FILTER_SCRIPT + _IMAGES
+SCRIPT = _CURVES + REPORT_SCRIPT + _IMAGES

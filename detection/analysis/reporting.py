@@ -6,7 +6,8 @@ from html import escape
 from pathlib import Path
 
 from backbone.common.files import write_text
-from backbone.common.pages.document import document, json_for_script
+from backbone.common.pages.document import json_for_script
+from backbone.common.pages.report import report_page, tiles
 from backbone.common.pages.tables import filter_field, percent
 from backbone.common.text import count
 
@@ -50,14 +51,8 @@ def report(analysis: Analysis, *, title: str = "Error analysis", own: OwnFigures
         "confusion": ("Confusion between classes", _confusion(analysis, images)),
         "images": ("Images", _images(analysis, images)),
     }
-    links = "".join(f'<li><a href="#{key}">{name}</a></li>' for key, (name, _) in sections.items())
-    parts = [_head(analysis, own), f'<nav aria-label="Sections"><ul>{links}</ul></nav>']
-    parts += [
-        f'<section aria-labelledby="{key}"><h2 id="{key}" tabindex="-1">{name}</h2>\n{body}</section>'
-        for key, (name, body) in sections.items()
-    ]
-    parts.append(f'<script type="application/json" id="data">{json_for_script(curve_data(analysis))}</script>')
-    return document(title, "\n".join(parts), style=STYLE, script=SCRIPT)
+    data = f'<script type="application/json" id="data">{json_for_script(curve_data(analysis))}</script>'
+    return report_page(title, _head(analysis, own), sections, style=STYLE, script=SCRIPT, last=data)
 
 
 def _head(analysis: Analysis, own: OwnFigures | None) -> str:
@@ -77,13 +72,8 @@ def _head(analysis: Analysis, own: OwnFigures | None) -> str:
     return (
         f'<p class="first">{escape(analysis.costs)}</p>'
         f"<p>{line}. {figures}; at most 100 detections of each image and class count.</p>"
-        f"{_tiles(own.figures) if own is not None else ''}{_tiles(analysis.summary())}"
+        f"{tiles(own.figures) if own is not None else ''}{tiles(analysis.summary())}"
     )
-
-
-def _tiles(figures: dict[str, float]) -> str:
-    tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{percent(value)}</dd></div>" for name, value in figures.items())
-    return f'<dl class="tiles">{tiles}</dl>'
 
 
 def _kinds(analysis: Analysis, images: Gallery) -> str:
