@@ -8,6 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
+from ..common.preprocessing import CHANNEL_ORDERS
 from ..common.text import nearest
 from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import brief, get, load
@@ -34,6 +35,7 @@ from ..networks.resnet import SHORTCUTS, STEMS
 SMALL = ("cifar10", "cifar100")
 CHOICES = {
     **SHARED_CHOICES,
+    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
     "MODEL.SHORTCUT": ("", *SHORTCUTS),
@@ -269,6 +271,13 @@ def _check_input(config: CfgNode, source: str) -> None:
     if config.INPUT.CROP != "pad" and name in SMALL:
         raise ConfigError(
             f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for {name} it is 'pad'"
+        )
+    order = config.INPUT.FORMAT
+    if order not in ("RGB", "BGR") and config.DATA.NAME == "cifar10":
+        raise ConfigError(f"{source}: INPUT.FORMAT {order}: cifar10 has colour images; RGB or BGR")
+    if order not in ("RGB", "BGR") and config.INPUT.LIGHTING:
+        raise ConfigError(
+            f"{source}: INPUT.LIGHTING shifts red, green and blue; for INPUT.FORMAT {order} set INPUT.LIGHTING 0"
         )
     low, high = _pair(config, "INPUT.SHORTER_SIDE", source)
     if config.INPUT.CROP == "shorter_side" and not config.INPUT.TRAIN_SIZE <= low <= high:

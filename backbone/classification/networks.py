@@ -22,8 +22,11 @@ from .data import ImagesInMemory, LabelledImages
 
 
 def _matters(config: Any, key: str) -> bool:
-    """Whether the network heeds a key; a mean image stands in for the mean a channel."""
-    return key not in IMAGE_KEYS or not config.MODEL.MEAN_IMAGE
+    """Whether the network heeds a key; a mean image stands in for the mean a channel.
+
+    Images that are not of three channels are the config's own: weights of three are adapted to them.
+    """
+    return key not in IMAGE_KEYS or not (config.MODEL.MEAN_IMAGE or len(config.MODEL.PIXEL_MEAN) != 3)
 
 
 WEIGHT_KEYS = WeightKeys(
@@ -127,7 +130,7 @@ def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool)
 
     Args:
         given: keys of the command line; they are checked, not changed.
-        images: set the preprocessing too; a test takes it from the file itself.
+        images: set the preprocessing too; a test takes it from the file itself, but for what its images are.
 
     Returns:
         The config, the weights, and what was set, a line each.
@@ -140,7 +143,7 @@ def fit_weights(config: Any, path: str, given: Collection[str], *, images: bool)
     part = config.MODEL.WEIGHTS_PART if path == config.MODEL.WEIGHTS else ""
     weights = open_weights(path, part=part or None)
     wanted = WEIGHT_KEYS.of_backbone(weights.weight_metadata, weights.tensors)
-    if not images:
+    if not images and wanted.get("INPUT.FORMAT", "RGB") in ("RGB", "BGR"):
         wanted = {key: value for key, value in wanted.items() if key not in IMAGE_KEYS}
     assumed = weights.weight_metadata.preprocessing is not None and weights.weight_metadata.preprocessing.assumed
     config, notes = WEIGHT_KEYS.resolve(config, wanted, path, given, assumed=images and assumed)
@@ -157,7 +160,7 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
         WeightsError: it cannot be read, or does not fit.
     """
     weights = open_weights(weights) if isinstance(weights, str) else weights
-    path, known = weights.source, weights.weight_metadata.preprocessing
+    path = weights.source
     try:
         report = load_weights(network, weights, new_classifier=bool(new_classifier))
     except MisfitError as error:
@@ -167,6 +170,8 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
         if new_classifier is not None:
             mend = "MODEL.NEW_CLASSIFIER True takes the rest and trains a new classifier"
         raise WeightsError(f"{error.problem}; {mend}") from None
+    # As it is after the weights were adapted to the network's channels.
+    known = network.preprocessing
     image = weights.metadata.get("mean_image")
     if image is not None and not (isinstance(image, Tensor) and image.ndim == 3):
         raise WeightsError(f"{path}: its mean image is none")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
 from ..engine.arguments import given_keys, overrides_of, request_of
+from ..engine.defaults import reading_of
 from ..engine.held_out import SPLIT_FILE, read_held_out, split_record
 from ..engine.processes import Launch
 from ..engine.record import LOGGER
@@ -100,6 +101,7 @@ class ClassificationRun(TaskRun):
         if not testing:
             # A test resolves the weights of each of its networks.
             self.resolve_weights()
+            self.train_set.reading = self.test_set.reading = reading_of(self.config)
 
     @property
     def best(self) -> str:
@@ -176,6 +178,10 @@ class ClassificationRun(TaskRun):
         networks, prepare, lines = [], [], []
         for path in files:
             own, weights, _ = fit_weights(config, path, self.request.given, images=False)
+            reading = reading_of(own)
+            if networks and reading != images.reading:
+                raise ConfigError(f"{path}: is for other images than {files[0]}: {reading}, not {images.reading}")
+            images.reading = reading
             network = build(own)
             trained = load_into(network, weights)
             _check_classes(trained, images, path)

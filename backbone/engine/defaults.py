@@ -10,7 +10,8 @@ import torch
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
-from ..common.text import nearest
+from ..common.preprocessing import CHANNEL_ORDERS
+from ..common.text import count, nearest
 from .clipping import CLIP_TYPES
 from .config import brief, get, leaves
 from .extensions import add_keys
@@ -63,8 +64,8 @@ def add_shared_defaults(config: Any) -> None:
     _section(config, "PAPER").ROWS = ()
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
     _section(config, "DATALOADER").NUM_WORKERS = -1
-    # Channel order of the images: "RGB" or "BGR"; detectors also take "L" (gray, one channel) and "bands" (as many as
-    # MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
+    # Channel order of the images: "RGB" or "BGR"; but for localisation also "L" (gray, one channel) and "bands" (as
+    # many as MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
     _section(config, "INPUT").FORMAT = "RGB"
     # Evaluations one after the other without a new best after which a training ends; 0: it goes on to its last step.
     _section(config, "TEST").PATIENCE = 0
@@ -88,7 +89,7 @@ def _add_model(model: Any) -> None:
     # Memory layout of images, features and convolution weights.
     model.CHANNELS_LAST = False
     # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights. One for each channel of
-    # the images; the networks of detectors take as many.
+    # the images; the network takes as many.
     model.PIXEL_MEAN = [123.675, 116.28, 103.53]
     # One for each channel, as PIXEL_MEAN.
     model.PIXEL_STD = [58.395, 57.12, 57.375]
@@ -116,6 +117,7 @@ def network_keywords(model: Any) -> dict[str, Any]:
     """Return the keywords of `networks.create` that the keys of `add_network_keys` stand for."""
     return {
         "norm": model.NORM,
+        "in_chans": len(model.PIXEL_MEAN),
         "shortcut": model.SHORTCUT or None,
         "stride_in_1x1": model.STRIDE_IN_1X1,
         "stem": model.STEM,
@@ -236,10 +238,24 @@ def check_numbers(
 
 
 def check_pixels(config: Any, source: str) -> None:
-    """Raise ConfigError where (pixel - MODEL.PIXEL_MEAN) / MODEL.PIXEL_STD would not be finite."""
+    """Raise ConfigError where (pixel - MODEL.PIXEL_MEAN) / MODEL.PIXEL_STD is not finite, or not of INPUT.FORMAT."""
     for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
         values = list(get(config, key))
         if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
             raise ConfigError(f"{source}: {key} must hold finite numbers, not {values}")
         if key.endswith("STD") and not all(value > 0 for value in values):
             raise ConfigError(f"{source}: {key} divides the pixels, each must be above 0, not {values}")
+    order, mean, std = config.INPUT.FORMAT, config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD
+    wanted = CHANNEL_ORDERS[order] or len(mean)
+    if len(mean) != wanted or len(std) != len(mean) or not mean:
+        hint = "" if order == "bands" else '; INPUT.FORMAT "L" takes gray images, "bands" any number of channels'
+        raise ConfigError(
+            f"{source}: INPUT.FORMAT {order} needs {count(wanted or 1, 'number')} in MODEL.PIXEL_MEAN and PIXEL_STD, "
+            f"not {len(mean)} and {len(std)}{hint}"
+        )
+
+
+def reading_of(config: Any) -> dict[str, Any]:
+    """Return how images are read for the network, as keywords of `read_image`: RGB for colour, else as INPUT.FORMAT."""
+    order = config.INPUT.FORMAT
+    return {"channel_order": "RGB" if order in ("RGB", "BGR") else order, "channels": len(config.MODEL.PIXEL_MEAN)}

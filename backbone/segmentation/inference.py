@@ -20,7 +20,7 @@ class Inference:
     """How an image is tested.
 
     Attributes:
-        prepare: from (N, 3, H, W) RGB pixels 0..255 to network input.
+        prepare: from (N, C, H, W) pixels, RGB or as the network has them, to its input.
         shorter_side: length that scale 1 stands for; 0 for the image's own.
         window: side of the windows that the scaled image is cut into; 0: it is seen whole. The scores of a pixel are
             averaged over its windows.
@@ -44,7 +44,7 @@ def predict(network: nn.Module, image: np.ndarray, how: Inference) -> Tensor:
 
     Args:
         network: a SegmentationNetwork in eval mode.
-        image: (H, W, 3) RGB uint8.
+        image: (H, W, C), RGB uint8 or as the network has it.
 
     Returns:
         (H, W) int64, on the device.

@@ -9,6 +9,7 @@ from typing import Any
 from ..common.errors import ConfigError
 from ..engine.arguments import overrides_of, request_of
 from ..engine.class_weights import check_class_weights
+from ..engine.defaults import reading_of
 from ..engine.processes import Launch
 from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
@@ -98,6 +99,8 @@ class SegmentationRun(TaskRun):
         testing = self.request.eval_only
         known = self.weights.classes if testing else ()
         self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
+        for images in filter(None, (self.train_set, self.test_set)):
+            images.reading = reading_of(self.config)
         if not testing:
             check_class_weights(self.config, "config", self.train_set.classes)
             self.notes += check_set(self.train_set, self.config, training=True)

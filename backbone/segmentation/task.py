@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.images import montage
+from ..common.images import montage, picture_of
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.class_weights import class_weights
@@ -99,7 +99,7 @@ class SegmentationTask(Task):
         return losses
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Return network input from (N, 3, H, W) RGB pixels 0..255."""
+        """Return network input from (N, C, H, W) pixels: RGB 0..255, gray, or bands."""
         layout = torch.channels_last if self.config.MODEL.CHANNELS_LAST else torch.contiguous_format
         return self.preprocessing(images).contiguous(memory_format=layout)
 
@@ -174,7 +174,7 @@ class SegmentationTask(Task):
         return np.unique(np.linspace(0, len(self.test) - 1, number).astype(int)).tolist()
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        pixels = batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy()
+        pixels = map(_rgb, batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy())
         labels = batch.labels[:PICTURED].byte().cpu().numpy()
         return {
             "training batch": montage([overlay(*pair, self.test.classes) for pair in zip(pixels, labels)], columns=4)
@@ -186,8 +186,13 @@ class SegmentationTask(Task):
         for index in sorted(self.drawn, key=lambda index: (self.ious.get(index, 0.0), index)):
             image, truth = self.test.read(index)
             caption = caption_of(self.test.path(index).name, self.ious.get(index))
-            found[names[index]] = comparison(image, self.drawn[index], truth, self.test.classes, caption)
+            found[names[index]] = comparison(_rgb(image), self.drawn[index], truth, self.test.classes, caption)
         return found
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:
         return {f"segmentation {name}": picture for name, picture in self.comparisons().items()}
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    """Return an image as the set reads it, (H, W, C), as a picture: RGB."""
+    return np.ascontiguousarray(picture_of(image, "RGB")[:, :, ::-1])

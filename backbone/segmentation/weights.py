@@ -11,13 +11,15 @@ from ..common.errors import ConfigError, WeightsError
 from ..common.text import count
 from ..engine import starting_weights
 from ..engine.config import get, put
-from ..engine.starting_weights import StartingWeights, WeightKeys
+from ..engine.starting_weights import IMAGE_KEYS, StartingWeights, WeightKeys
 from ..networks import find_architecture
 from ..networks.plain import load_plain
 from ..weights import load_weights, match
+from ..weights.channels import adapt_channels
 from .config import CHOICES
 from .networks import SegmentationNetwork, atrous_rates
 
+BACKBONE = "backbone."
 WEIGHT_KEYS = WeightKeys(
     flags={
         "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
@@ -28,6 +30,8 @@ WEIGHT_KEYS = WeightKeys(
     },
     stem="MODEL.STEM",
     architecture=lambda config: find_architecture(config.MODEL.NAME),
+    # Images that are not of three channels are the config's own: weights of three are adapted to them.
+    matters=lambda config, key: key not in IMAGE_KEYS or len(config.MODEL.PIXEL_MEAN) == 3,
 )
 
 
@@ -152,9 +156,12 @@ def _fill(
     # The auxiliary head trains the others, and gives nothing in a test.
     wanted = {name: value for name, value in tensors.items() if auxiliary or not name.startswith("aux_classifier.")}
     fresh = anew if any(name.startswith("aux_classifier.") for name in wanted) else (*anew, "aux_classifier.")
+    inner = {name.removeprefix(BACKBONE): value for name, value in wanted.items() if name.startswith(BACKBONE)}
+    adapted, notes = adapt_channels(network.backbone, inner)
+    wanted |= {f"{BACKBONE}{name}": value for name, value in adapted.items()}
     report = match(network, wanted, weights.source)
     report.missing = [name for name in report.missing if not name.startswith(fresh)] if fresh else report.missing
     if not report.fits:
         raise WeightsError(f"{weights.source}: does not fit MODEL of this config: {report.problems()}")
     load_plain(network, {name: wanted[name] for name in report.loaded})
-    return f"{weights.source}: whole network, {count(len(report.loaded), 'tensor')}"
+    return "; ".join([f"{weights.source}: whole network, {count(len(report.loaded), 'tensor')}", *notes])

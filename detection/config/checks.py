@@ -95,7 +95,6 @@ def check_values(config: CfgNode, source: str) -> None:
     check_choices(config, choices, source)
     check_steps(config, source)
     check_pixels(config, source)
-    _check_channels(config, source)
     numbers = {"positive": POSITIVE, "not_negative": NOT_NEGATIVE, "at_most": AT_MOST}
     check_numbers(config, source, **numbers)
     _check_sizes(config, source)
@@ -110,18 +109,6 @@ def check_values(config: CfgNode, source: str) -> None:
     _check_torchvision(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)
-
-
-def _check_channels(config: CfgNode, source: str) -> None:
-    """Raise ConfigError unless the numbers of the pixels are as many as INPUT.FORMAT has channels."""
-    order, mean, std = config.INPUT.FORMAT, config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD
-    wanted = CHANNEL_ORDERS[order] or len(mean)
-    if len(mean) != wanted or len(std) != len(mean) or not mean:
-        hint = "" if order == "bands" else '; INPUT.FORMAT "L" takes gray images, "bands" any number of channels'
-        raise ConfigError(
-            f"{source}: INPUT.FORMAT {order} needs {wanted or 'some'} numbers in MODEL.PIXEL_MEAN and PIXEL_STD, "
-            f"not {len(mean)} and {len(std)}{hint}"
-        )
 
 
 def _check_sizes(config: CfgNode, source: str) -> None:

@@ -162,10 +162,10 @@ def normalise(
 
 
 def resize_batch(images: Tensor, size: int) -> Tensor:
-    """Resize (N, C, H, W) uint8 to (N, C, size, size) uint8: bilinear, antialiased, rounded as Pillow does."""
+    """Resize (N, C, H, W) to (N, C, size, size) of the same type: bilinear, antialiased, rounded as Pillow does."""
     if images.shape[2:] == (size, size):
         return images
-    if images.device.type == "cpu":
+    if images.device.type == "cpu" or images.is_floating_point():
         return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
     resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True)
     return resized.add_(0.5).clamp_(0, 255).to(torch.uint8)

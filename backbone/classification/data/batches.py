@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...common.errors import DataError
+from ...common.images import decode_image
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
 from ...engine.class_weights import balanced_repeats
@@ -129,7 +130,10 @@ class _Crops(Dataset):
 
     def _crop(self, index: int, random: np.random.Generator, spec: CropSpec) -> tuple[np.ndarray, int]:
         try:
-            return training_crop(self.images.content(index), random, spec), int(self.images.labels[index])
+            content, reading = self.images.content(index), self.images.reading
+            if content.ndim == 1 and reading["channel_order"] != "RGB":
+                content = decode_image(content, "the file", **reading)
+            return training_crop(content, random, spec), int(self.images.labels[index])
         except DataError as error:
             raise DataError(f"{self.images.place(index)}: {error}") from None
 

@@ -72,10 +72,11 @@ def training_crop(content: np.ndarray, random: np.random.Generator, spec: CropSp
     """Draw a crop of an image.
 
     Args:
-        content: the bytes of an image file, (length,) uint8, or an upright image (H, W, 3) uint8 RGB.
+        content: the bytes of an image file, (length,) uint8, of which a colour image is made, or an upright image
+            (H, W, C), uint8 or float32.
 
     Returns:
-        (size, size, 3) uint8 RGB.
+        (size, size, 3) uint8 RGB, or as the image given.
 
     Raises:
         DataError: empty, cut off or no image. The message does not name the file; the caller knows it.
@@ -91,7 +92,7 @@ def training_crop(content: np.ndarray, random: np.random.Generator, spec: CropSp
             orientation = read_header(data).orientation if frame.exif else 1
             crop = _crop_jpeg(content, frame, orientation, random, spec)
     if spec.flip and random.random() < 0.5:
-        crop = cv2.flip(crop, 1)
+        crop = crop[:, ::-1]
     return np.ascontiguousarray(crop)
 
 
@@ -174,12 +175,13 @@ def align(box: Box, factor: int) -> Box:
 
 
 def resize(image: np.ndarray, width: int, height: int, *, antialias: bool = True) -> np.ndarray:
-    """Resize (H, W, 3) uint8, bilinear; smoothed where it shrinks, as Pillow and torchvision do, if `antialias`."""
+    """Resize (H, W, C), bilinear; smoothed where it shrinks, as Pillow and torchvision do, if `antialias`."""
     if image.shape[1::-1] == (width, height):
         return image
     if antialias and (width < image.shape[1] or height < image.shape[0]):
         return resize_image(image, width, height)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    # OpenCV leaves out the axis of a single channel.
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, image.shape[2])
 
 
 def decode_upright(content: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from ...common.errors import DataError
+from ...common.images.bands import NUMPY
 from ...common.images.headers import JPEG, JPEG_END, is_whole_but_for_end
 
 START_OF_SCAN, APP1, APP2, RESTARTS = 0xDA, 0xE1, 0xE2, 0xDD
@@ -158,5 +159,7 @@ def decode(content: np.ndarray, flags: int) -> np.ndarray:
     except cv2.error:
         image = None
     if image is None:
-        raise DataError("not an image that OpenCV can decode; replace or remove it")
+        is_array = content[: len(NUMPY)].tobytes() == NUMPY
+        hint = "INPUT.FORMAT bands reads arrays of NumPy" if is_array else "replace or remove it"
+        raise DataError(f"not an image that OpenCV can decode; {hint}")
     return image

@@ -6,8 +6,10 @@ import copy
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -27,9 +29,11 @@ class LabelledImages(ABC):
         classes: names by class index.
         labels: (N,) int64 class indices.
         note: what the plan says of the set, or "".
+        reading: keywords of `read_image` that say what the channels of the images are.
     """
 
     note = ""
+    reading: Mapping[str, Any] = MappingProxyType({"channel_order": "RGB"})
 
     def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray) -> None:
         self.name = name

@@ -58,7 +58,7 @@ class Views(Dataset):
         content = self.images.content(index)
         if content.ndim == 3:
             return content
-        return decode_image(content, self.images.place(index))[:, :, ::-1]
+        return decode_image(content, self.images.place(index), **self.images.reading)
 
 
 def group_by_size(samples: list[tuple[int, list[np.ndarray] | str]]) -> Chunk:

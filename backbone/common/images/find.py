@@ -9,6 +9,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm"),
 )
+BANDS = ".npy"
 
 
 def is_image_name(name: str) -> bool:
@@ -17,9 +18,13 @@ def is_image_name(name: str) -> bool:
 
 
 def list_images(folder: str | Path) -> list[str]:
-    """Return the names of the image files in a folder, sorted; named pipes and their like are left out."""
+    """Return the names of the image files in a folder, sorted; named pipes and their like are left out.
+
+    Where there are none, images of bands: NumPy's arrays. Beside others, arrays are something else.
+    """
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if is_image_name(entry.name) and entry.is_file())
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+    return list(filter(is_image_name, names)) or [name for name in names if name.lower().endswith(BANDS)]
 
 
 def list_folders(folder: str | Path) -> list[str]:

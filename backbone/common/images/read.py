@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError, ImageSizeError
 from ..reading import read_bytes
-from .bands import decode_bands
+from .bands import NUMPY, decode_bands
 from .headers import read_header, with_end
 from .jpeg import decode_jpeg
 
@@ -71,7 +71,8 @@ def decode_image(
     if image is None:
         image = _decode(data, flags, channel_order)
     if image is None:
-        raise DataError(f"{source}: not an image that OpenCV can decode; replace it or leave it out")
+        hint = "INPUT.FORMAT bands reads arrays of NumPy" if content.startswith(NUMPY) else "replace it or leave it out"
+        raise DataError(f"{source}: not an image that OpenCV can decode; {hint}")
     if size is not None and image.shape[1::-1] != tuple(size):
         stored = _decode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION, channel_order)
         if stored is None or stored.shape[1::-1] != tuple(size):

@@ -20,7 +20,7 @@ class View:
         size: side of the crop.
         scale: least and greatest factor.
         shorter_side: length that factor 1 stands for; 0 for the image's own.
-        fill: RGB pixel around an image that is smaller than the crop.
+        fill: pixel around an image that is smaller than the crop.
     """
 
     size: int
@@ -36,11 +36,11 @@ def training_view(
     """Draw a view.
 
     Args:
-        image: (H, W, 3) RGB uint8.
+        image: (H, W, C), uint8 or float32.
         label: (H, W) uint8.
 
     Returns:
-        (size, size, 3) and (size, size) uint8.
+        (size, size, C) as the image, and (size, size) uint8.
     """
     height, width = label.shape
     base = view.shorter_side / min(height, width) if view.shorter_side else 1.0
@@ -59,8 +59,8 @@ def training_view(
 
 def _filled(pixels: np.ndarray, values: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
     rows, columns = values.shape
-    canvas = np.empty((view.size, view.size, 3), dtype=np.uint8)
-    canvas[:] = np.round(view.fill).astype(np.uint8)
+    canvas = np.empty((view.size, view.size, pixels.shape[2]), dtype=pixels.dtype)
+    canvas[:] = np.round(view.fill) if pixels.dtype == np.uint8 else view.fill
     canvas[:rows, :columns] = pixels
     labels = np.full((view.size, view.size), VOID, dtype=np.uint8)
     labels[:rows, :columns] = values

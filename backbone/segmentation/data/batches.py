@@ -25,7 +25,7 @@ VIEWS = 1
 def view_of(config: Any) -> View:
     """Return the training view of INPUT."""
     node, mean = config.INPUT, config.MODEL.PIXEL_MEAN
-    fill = tuple(mean if node.FORMAT == "RGB" else reversed(mean))
+    fill = tuple(reversed(mean) if node.FORMAT == "BGR" else mean)
     return View(node.TRAIN_SIZE, tuple(node.SCALE), node.SHORTER_SIDE, node.FLIP, fill)
 
 

@@ -109,7 +109,7 @@ def _stored_size(images: SegmentationSet, index: int) -> tuple[int, int]:
                 return image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         pass
-    height, width = read_image(path).shape[:2]
+    height, width = read_image(path, **images.reading).shape[:2]
     return width, height
 
 

@@ -29,6 +29,7 @@ class SegmentationSet(ABC):
         own_classes: the same, before `renumbered`.
         records: what is known of each image, as the kind of set has it.
         pixels: (classes,) of each class, once `check_set` has counted them, else None.
+        reading: keywords of `read_image` that say what the channels of the images are.
         has_truth: whether there are labels; test sets whose labels stay with a server have none.
     """
 
@@ -38,6 +39,7 @@ class SegmentationSet(ABC):
         self.records = list(records)
         self.has_truth = has_truth
         self.pixels: np.ndarray | None = None
+        self.reading: dict[str, Any] = {"channel_order": "RGB"}
         self._numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -100,7 +102,7 @@ class SegmentationSet(ABC):
         return np.bincount(label.ravel(), minlength=256), label.shape[1::-1]
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return an image, (H, W, 3) RGB uint8, and its labels as `label` does.
+        """Return an image, (H, W, C), and its labels, as `image` and `label` do.
 
         Raises:
             DataError: a file is missing or broken, or the two do not fit.
@@ -109,14 +111,14 @@ class SegmentationSet(ABC):
         return self.image(index, label), label
 
     def image(self, index: int, label: np.ndarray | None) -> np.ndarray:
-        """Return an image that goes with a label, (H, W, 3) RGB uint8.
+        """Return an image that goes with a label: (H, W, 3) RGB uint8, or as `reading` says.
 
         Raises:
             DataError: it is missing or broken, or of another size than the label.
         """
         if label is None:
-            return read_image(self.path(index), channel_order="RGB")
-        return _read_sized(self.path(index), label.shape[1::-1], self.source(index))
+            return read_image(self.path(index), **self.reading)
+        return _read_sized(self.path(index), label.shape[1::-1], self.source(index), self.reading)
 
     @abstractmethod
     def path(self, index: int) -> Path:
@@ -241,12 +243,12 @@ def _runs(record: CocoImage) -> Iterator[tuple[int, Any]]:
         yield value, runs
 
 
-def _read_sized(path: Path, size: tuple[int, int], source: str) -> np.ndarray:
-    """Read an image as RGB; as stored, without its EXIF orientation, if that alone has the size of the labels."""
-    image = read_image(path, channel_order="RGB")
+def _read_sized(path: Path, size: tuple[int, int], source: str, reading: dict[str, Any]) -> np.ndarray:
+    """Read an image; as stored, without its EXIF orientation, if that alone has the size of the labels."""
+    image = read_image(path, **reading)
     if image.shape[1::-1] != tuple(size):
         try:
-            image = read_image(path, size=size, channel_order="RGB")
+            image = read_image(path, size=size, **reading)
         except DataError:
             found = "x".join(map(str, image.shape[1::-1]))
             raise DataError(
