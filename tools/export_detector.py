@@ -19,7 +19,10 @@ def make_parser() -> Parser:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="an .onnx or .xml file")
     parser.add_argument("--images", metavar="PATH", help="image, folder or glob to compare on (else drawn pictures)")
     parser.add_argument(
-        "--precision", default="float32", help="of the weights in the file: float32 or float16 (default: float32)"
+        "--precision", default="float32", help="of the weights in the file: float32, float16 or int8 (default: float32)"
+    )
+    parser.add_argument(
+        "--calibrate", metavar="PATH", help="for int8: training images, as a data set in any form, a folder or a glob"
     )
     parser.add_argument("--uint8", action="store_true", help="the file takes uint8 images in place of float32")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done")
@@ -37,24 +40,28 @@ def main() -> None:
     from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.export import export_detector
+    from detection.export.int8 import calibration_images
     from detection.inference.detector import load_trained_detector
     from detection.inference.predict import PICTURE
 
     start_logging(None)
     import_modules(arguments.imports)
-    images = find_inputs(arguments.images, arguments.output.parent, PICTURE) if arguments.images else None
+    folder = arguments.output.parent
+    images = find_inputs(arguments.images, folder, PICTURE, "--images") if arguments.images else None
+    calibration = calibration_images(arguments.calibrate, folder) if arguments.calibrate else None
     report = export_detector(
         load_trained_detector(arguments.weights, "cpu"),
         arguments.output,
         images,
         precision=arguments.precision,
         uint8=arguments.uint8,
+        calibration=calibration,
     )
     print(f"{report.path}: {report.size / 2**20:.1f} MiB, {report.metadata['model']}")
     raw = max(value for found in report.compared.values() for value in found.raw.values())
     print(
         f"run in {report.runtime} and compared with the detector: raw outputs differ by at most {raw:.1e} of their "
-        f"largest value, {report.share:.2%} of the objects agree"
+        f"largest value, {report.share:.2%} of the objects agree to {report.tolerance}"
     )
     rows = [
         (

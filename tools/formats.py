@@ -19,6 +19,9 @@ def make_parser() -> Parser:
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of tools/train_net.py")
     parser.add_argument("--gt", required=True, type=Path, metavar="FILE", help="a COCO JSON, or a set in any form")
     parser.add_argument("--images", type=Path, metavar="DIR", help="of --gt, where they are not found by themselves")
+    parser.add_argument(
+        "--calibrate", metavar="PATH", help="training images for int8: a data set in any form, a folder or a glob"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the files there (else they are thrown away)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     add_import_argument(parser)
@@ -37,6 +40,7 @@ def main() -> None:
     from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
     from detection.export.formats import as_json, compare_formats, format_table
+    from detection.export.int8 import calibration_images
     from detection.inference.on_truth import read_truth
 
     start_logging(None)
@@ -44,7 +48,8 @@ def main() -> None:
     truth = read_truth(arguments.gt, arguments.images)
     with contextlib.ExitStack() as stack:
         folder = arguments.output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = compare_formats(arguments.weights, truth, folder, arguments.overrides)
+        calibration = calibration_images(arguments.calibrate, folder) if arguments.calibrate else None
+        rows = compare_formats(arguments.weights, truth, folder, arguments.overrides, calibration)
     print(f"{arguments.weights} on {arguments.gt}, {count(len(truth.images), 'image')}, on the CPU\n")
     print(format_table(rows))
     if arguments.json:

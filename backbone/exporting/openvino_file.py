@@ -16,6 +16,9 @@ from .metadata import KEY, dump, parse
 from .onnx_file import write_onnx
 from .quiet import first_line, quiet
 
+# What OpenVINO calls the types that not every processor has.
+NEEDS = {"bf16": "BF16", "f16": "FP16"}
+
 
 def write_openvino(graph: ExportGraph, path: Path, options: ExportOptions, metadata: Mapping[str, Any]) -> None:
     """Write a graph for OpenVINO, weights in float32.
@@ -58,17 +61,22 @@ def open_openvino(path: Path, precision: str = "f32") -> tuple[Any, dict[str, An
             comparisons.
 
     Raises:
-        ExportError: OpenVINO does not take the file.
+        ExportError: OpenVINO does not take the file, or has no such precision on this processor.
     """
     import openvino
 
     core = openvino.Core()
+    # OpenVINO takes the hint on every processor, and computes in float32 where the type is missing.
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if (needs := NEEDS.get(precision)) and needs not in able:
+        raise ExportError(f"{path.name}: OpenVINO has no {precision} on this processor, only {', '.join(able)}")
     try:
         model = core.read_model(str(path))
         # OpenVINO keeps what an ONNX file says of itself under "framework".
         keys = next((keys for keys in (KEY, ["framework", KEY]) if model.has_rt_info(keys)), None)
         metadata = parse(model.get_rt_info(keys).astype(str)) if keys else {}
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+        settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # openvino raises RuntimeError and its own kinds
         raise ExportError(f"{path.name}: OpenVINO does not take it: {first_line(error)}") from error
     return compiled, metadata

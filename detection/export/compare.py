@@ -9,11 +9,31 @@ import numpy as np
 
 from backbone import ExportError
 
-BOX_TOLERANCE = 1e-2  # pixels
-SCORE_TOLERANCE = 1e-4
 # Of all objects. Where candidates have nearly the same score, rounding decides which of them non-maximum suppression
 # keeps; what it starts from is compared tightly, see `raw`.
 LEAST_SHARE = 0.99
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a file may be from its detector.
+
+    Attributes:
+        raw: of raw outputs, over an output's largest value.
+        box, score: of two objects that agree: pixels, and probabilities.
+        share: least one of the objects that agree.
+    """
+
+    raw: float = 1e-4
+    box: float = 1e-2
+    score: float = 1e-4
+    share: float = LEAST_SHARE
+
+    def __str__(self) -> str:
+        return f"{self.box:g} px and {self.score:g} in score"
+
+
+EXACT = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -41,7 +61,7 @@ class Agreement:
         return self.objects + max(self.missed, self.surplus)
 
 
-def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> Agreement:
+def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tolerance: Tolerance = EXACT) -> Agreement:
     """Pair the objects of two results.
 
     Objects of nearly the same score may stand in another order. One whose score is that of the last kept may have
@@ -54,14 +74,14 @@ def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> 
     free = np.ones(len(found["scores"]), dtype=bool)
     pairs, missed = [], []
     for row in range(len(expected["scores"])):
-        partner = _partner(found, expected, row, free)
+        partner = _partner(found, expected, row, free, tolerance)
         if partner is not None:
             free[partner] = False
             pairs.append((row, partner))
-        elif not expected["scores"][row] <= last + SCORE_TOLERANCE:
+        elif not expected["scores"][row] <= last + tolerance.score:
             missed.append(row)
     # Not `>`: NaN must not pass.
-    surplus = np.flatnonzero(free & ~(found["scores"] <= last + SCORE_TOLERANCE))
+    surplus = np.flatnonzero(free & ~(found["scores"] <= last + tolerance.score))
     first = f"{_object(expected, missed[0])} is not found" if missed else ""
     if len(surplus) and not first:
         first = f"finds {_object(found, surplus[0])}, which the detector does not"
@@ -99,11 +119,13 @@ def check_share(compared: dict[str, Agreement], where: str, least: float = LEAST
     return value
 
 
-def _partner(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], row: int, free: np.ndarray) -> int | None:
+def _partner(
+    found: dict[str, np.ndarray], expected: dict[str, np.ndarray], row: int, free: np.ndarray, tolerance: Tolerance
+) -> int | None:
     boxes = np.abs(found["boxes"] - expected["boxes"][row]).max(axis=1, initial=0.0)
     scores = np.abs(found["scores"] - expected["scores"][row])
     fits = free & (found["classes"] == expected["classes"][row])
-    fits &= (boxes <= BOX_TOLERANCE) & (scores <= SCORE_TOLERANCE)
+    fits &= (boxes <= tolerance.box) & (scores <= tolerance.score)
     return int(np.flatnonzero(fits)[boxes[fits].argmin()]) if fits.any() else None
 
 

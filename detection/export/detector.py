@@ -27,14 +27,19 @@ from ..config.names import kind_of
 from ..inference.detector import Detector
 from ..inference.exported import ENGINES_OF, Run, open_file
 from ..inference.transform import TestTransform
-from .compare import LEAST_SHARE, Agreement, agreement, check_share
+from .compare import EXACT, Agreement, Tolerance, agreement, check_share
 from .graph import IMAGE, MASKS, DetectorGraph
+from .int8 import describe, quantise
 from .reference import of_detector, raw_of_detector
 
 OPSET = 17
-# By the type of the weights: the largest difference of raw values, over an output's largest; and the least share of
-# objects that agree. Weights that are rounded give other scores, so of these the share is reported alone.
-TOLERANCES = {"float32": (1e-4, LEAST_SHARE), "float16": (1e-2, 0.0)}
+# By the type of the weights. Those that are rounded give other scores, and other objects: of these the share is
+# reported alone, and a fault is far outside of the first figure.
+TOLERANCES = {
+    "float32": EXACT,
+    "float16": Tolerance(raw=1e-2, box=0.1, score=1e-3, share=0),
+    "int8": Tolerance(raw=0.5, box=5, score=0.1, share=0),
+}
 RAW, WHOLE = "raw.onnx", "whole.onnx"
 TRACED = (3, 320, 416)  # of the image that the graph is traced with
 
@@ -45,7 +50,7 @@ class DetectorReport:
 
     Attributes:
         compared: {image: differences to the detector}.
-        share: of the objects of all images that agree with the detector's.
+        share: of the objects of all images that agree with the detector's to `tolerance`.
         notes: what the file does not do, in words.
     """
 
@@ -54,6 +59,7 @@ class DetectorReport:
     runtime: str
     compared: dict[str, Agreement]
     share: float
+    tolerance: Tolerance
     metadata: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -61,6 +67,7 @@ class DetectorReport:
         """Return plain values for JSON."""
         compared = {name: {**vars(found), "of": found.of} for name, found in self.compared.items()}
         head = {"path": str(self.path), "bytes": self.size, "runtime": self.runtime, "share": self.share}
+        head["tolerance"] = vars(self.tolerance)
         return {**head, "compared": compared, "metadata": self.metadata, "notes": list(self.notes)}
 
 
@@ -71,6 +78,7 @@ def export_detector(
     *,
     precision: str = "float32",
     uint8: bool = False,
+    calibration: list[Path] | None = None,
 ) -> DetectorReport:
     """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one graph, non-maximum suppression and all: .onnx, or
     OpenVINO's .xml with its .bin.
@@ -80,10 +88,11 @@ def export_detector(
     (N, 1, 28, 28), probabilities inside each box. Resizing and the pasting of masks stay outside.
 
     Args:
-        images: files to compare on; by default two drawn pictures of other sizes.
-        precision: what the weights are stored in, "float32" or "float16", which halves the file; the graph computes in
-            float32.
+        images: files to compare on; by default two of `calibration`, or two drawn pictures of other sizes.
+        precision: what the weights are stored in: "float32"; "float16", which halves the file, and computes in
+            float32; "int8", which computes its convolutions in int8.
         uint8: the graph takes uint8 in place of float32.
+        calibration: training images for int8, see `int8.calibration_images`.
 
     Raises:
         ExportError: another suffix or precision, a missing package, or a graph that finds other objects; nothing is
@@ -97,7 +106,9 @@ def export_detector(
             f"{path}: whole detectors are written as {' or '.join(ENGINES_OF)}; backbones have more formats"
         )
     if precision not in TOLERANCES:
-        raise ExportError(f"{path}: weights are stored in {' or '.join(TOLERANCES)}, not in {precision!r}")
+        raise ExportError(f"{path}: weights are stored in {', '.join(TOLERANCES)}, not in {precision!r}")
+    if (precision == "int8") != bool(calibration):
+        raise ExportError(f"{path}: precision int8 and --calibrate, the images for its ranges, belong together")
     if uint8 and detector.config.INPUT.FLOAT_RESIZE:
         raise ExportError(f"{path}: with INPUT.FLOAT_RESIZE images are no uint8; write it for float32")
     if detector.config.MODEL.KEYPOINT_ON:
@@ -107,14 +118,21 @@ def export_detector(
             f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "
             f"{detector.config.INPUT.FORMAT!r}; export the backbone"
         )
-    engine = ENGINES_OF[suffix][0]
+    engine, tolerance = ENGINES_OF[suffix][0], TOLERANCES[precision]
     require(("onnx", engine), str(path))
     graph = DetectorGraph(detector.model)
     metadata = _metadata(detector, graph, "uint8" if uint8 else "float32", precision)
+    if calibration:
+        metadata["quantisation"] = describe(calibration)
+    images = images or (calibration or [])[:2]
     samples = {str(file): read_image(file) for file in images} if images else _drawn()
     where = f"{path} in {engine}"
     with temporary_folder(path) as folder:
-        _write(graph, folder / RAW, metadata, precision)
+        _write(graph, folder / RAW, metadata)
+        if precision == "float16":
+            store_half(folder / RAW)
+        elif calibration:
+            quantise(folder / RAW, calibration, TestTransform(detector.config, views=False), metadata["input"])
         drop_outputs(folder / RAW, graph.raw_outputs, folder / WHOLE)
         if suffix == ".xml":
             convert_onnx(folder / WHOLE, folder / path.name, metadata)
@@ -124,21 +142,22 @@ def export_detector(
         run, found = open_file(folder / path.name, engine)
         if found != metadata:
             raise ExportError(f"{path}: its metadata did not come back as it was written; nothing was kept")
-        tolerance, least = TOLERANCES[precision]
         compared = {
             name: _compare(detector, run, raw, image, metadata["input"]["dtype"], tolerance, f"{where}, {name},")
             for name, image in samples.items()
         }
-        share = check_share(compared, where, least)
+        share = check_share(compared, where, tolerance.share)
         del run, raw
         for name in (RAW, WHOLE):
             (folder / name).unlink(missing_ok=True)
         files = put_in_place(folder, path)
     size = sum(file.stat().st_size for file in files)
-    return DetectorReport(path, size, f"{engine} {version(engine)}", compared, share, metadata, _notes(graph))
+    return DetectorReport(
+        path, size, f"{engine} {version(engine)}", compared, share, tolerance, metadata, _notes(graph)
+    )
 
 
-def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any], precision: str) -> None:
+def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any]) -> None:
     """Write the graph as ONNX, with the raw outputs too."""
     image = torch.rand(TRACED, generator=torch.Generator().manual_seed(0)) * 255
     write_model(
@@ -153,8 +172,6 @@ def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any], precision
         opset=OPSET,
         metadata=metadata,
     )
-    if precision == "float16":
-        store_half(path)
 
 
 def _metadata(detector: Detector, graph: DetectorGraph, dtype: str, precision: str) -> dict[str, Any]:
@@ -217,7 +234,7 @@ def _drawn() -> dict[str, np.ndarray]:
 
 
 def _compare(
-    detector: Detector, run: Run, raw: Run, image: np.ndarray, dtype: str, tolerance: float, where: str
+    detector: Detector, run: Run, raw: Run, image: np.ndarray, dtype: str, tolerance: Tolerance, where: str
 ) -> Agreement:
     pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()
     given = {IMAGE: pixels.to(getattr(torch, dtype)).numpy()}
@@ -228,5 +245,5 @@ def _compare(
     tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in every.items()}
     reference = raw_of_detector(detector, pixels, tensors)
     computed = {name: tensors[name] for name in reference if name in tensors}
-    largest = differences(computed, reference, tolerance=tolerance, where=where, source="detector")
-    return replace(agreement(found, of_detector(detector, pixels)), raw=largest)
+    largest = differences(computed, reference, tolerance=tolerance.raw, where=where, source="detector")
+    return replace(agreement(found, of_detector(detector, pixels), tolerance), raw=largest)

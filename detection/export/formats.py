@@ -35,6 +35,10 @@ FORMS = (
     Form("detector.xml", "float32", "openvino", "float32"),
     Form("detector_float16.xml", "float16", "openvino", "float32"),
     Form("detector_float16.xml", "float16", "openvino", "bfloat16"),
+    Form("detector_float16.xml", "float16", "openvino", "float16"),
+    Form("detector_int8.onnx", "int8", "onnxruntime", "int8"),
+    Form("detector_int8.onnx", "int8", "openvino", "int8"),
+    Form("detector_int8.xml", "int8", "openvino", "int8"),
 )
 
 
@@ -60,11 +64,18 @@ class FormatRow:
     reason: str = ""
 
 
-def compare_formats(weights: str | Path, truth: Truth, folder: Path, overrides: list[object]) -> list[FormatRow]:
+def compare_formats(
+    weights: str | Path,
+    truth: Truth,
+    folder: Path,
+    overrides: list[object],
+    calibration: list[Path] | None = None,
+) -> list[FormatRow]:
     """Write a detector in every form into `folder`, and measure each on the images of a ground truth.
 
     Args:
         weights: a checkpoint; overrides: KEY, VALUE, ... for it.
+        calibration: training images for int8; without them its rows have no figures.
 
     Raises:
         DataError: as in `timed_records_on`.
@@ -76,7 +87,7 @@ def compare_formats(weights: str | Path, truth: Truth, folder: Path, overrides: 
     for form in FORMS:
         head = (form.file or Path(weights).name, form.engine, form.weights, form.precision)
         try:
-            detector = _open(form, original, weights, folder, overrides, written)
+            detector = _open(form, original, weights, folder, overrides, written, calibration)
             records, milliseconds = timed_records_on(detector, truth, f"{head[0]} in {form.engine}, {form.precision}")
         except ExportError as error:
             rows.append(FormatRow(*head, reason=str(error)))
@@ -89,7 +100,13 @@ def compare_formats(weights: str | Path, truth: Truth, folder: Path, overrides: 
 
 
 def _open(
-    form: Form, original: Detector, weights: str | Path, folder: Path, overrides: list[object], written: set[str]
+    form: Form,
+    original: Detector,
+    weights: str | Path,
+    folder: Path,
+    overrides: list[object],
+    written: set[str],
+    calibration: list[Path] | None,
 ) -> Detector:
     """Return the detector of a row; its file is written unless it is one of `written`."""
     if not form.file:
@@ -98,9 +115,11 @@ def _open(
         return load_trained_detector(weights, "cpu", [*overrides, "TEST.PRECISION", form.precision])
     path = folder / form.file
     if form.file not in written:
-        export_detector(original, path, precision=form.weights)
+        given = calibration if form.weights == "int8" else None
+        export_detector(original, path, precision=form.weights, calibration=given)
         written.add(form.file)
-    return open_exported(path, form.engine, "cpu", form.precision)
+    # What is int8 is in the file.
+    return open_exported(path, form.engine, "cpu", "float32" if form.precision == "int8" else form.precision)
 
 
 def _bytes(path: Path) -> int:

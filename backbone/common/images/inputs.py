@@ -11,11 +11,12 @@ from ..errors import DataError
 from .find import find_images
 
 
-def find_inputs(pattern: str, output: Path, ending: str) -> list[Path]:
+def find_inputs(pattern: str, output: Path, ending: str, flag: str = "--input") -> list[Path]:
     """Return the image files that `pattern` names: a file, a folder (searched through) or a glob, in order.
 
     Args:
         output, ending: pictures of this ending that an earlier call has put into `output` are left out.
+        flag: that gave the pattern.
 
     Raises:
         DataError: there are none.
@@ -31,7 +32,7 @@ def find_inputs(pattern: str, output: Path, ending: str) -> list[Path]:
         output = output.resolve()
         files = [f for f in files if not (f.name.endswith(ending) and f.resolve().is_relative_to(output))]
     if not files:
-        raise DataError(f"--input {pattern!r}: no such image, folder with images, or pattern that finds any")
+        raise DataError(f"{flag} {pattern!r}: no such image, folder with images, or pattern that finds any")
     return sorted(files)
 
 
