@@ -6,6 +6,7 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
 from backbone.common.preprocessing import CHANNEL_ORDERS
+from backbone.engine.class_weights import check_class_weights
 from backbone.engine.config import get
 from backbone.engine.defaults import (
     IMAGES,
@@ -66,6 +67,7 @@ CHOICES = {
     "TEST.SOFT_NMS.METHOD": ("gaussian", "linear"),
     "TEST.PRECISION": ("float32", "bfloat16", "float16"),
     "TEST.BEST": ("", *FIGURES),
+    "MODEL.ROI_BOX_HEAD.CLASS_LOSS": ("softmax", "sigmoid", "focal"),
 }
 POSITIVE = (
     *SHARED_POSITIVE,
@@ -80,7 +82,7 @@ NOT_NEGATIVE = (
     *("MODEL.RETINANET.SCORE_THRESH_TEST", "MODEL.RETINANET.NUM_CONVS"),
     *("MODEL.BACKBONE.NORM_EPS", "MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST"),
     *("DATASETS.MAX_BAD_IMAGES", "DATALOADER.REPEAT_THRESHOLD", "TEST.SOFT_NMS.LEAST_SCORE", "TEST.PICTURES"),
-    "TEST.BATCH_SIZE",
+    *("TEST.BATCH_SIZE", "MODEL.ROI_BOX_HEAD.FOCAL_GAMMA", "SOLVER.CLASS_BALANCE"),
 )
 
 
@@ -107,6 +109,10 @@ def check_values(config: CfgNode, source: str) -> None:
     if config.MODEL.KEYPOINT_ON and heads in ("C4ROIHeads", "Res5ROIHeads") and not is_retinanet(config):
         raise ConfigError(f"{source}: MODEL.KEYPOINT_ON is for heads on a pyramid, not {heads}")
     _check_torchvision(config, source)
+    check_class_weights(config, source)
+    alpha = config.MODEL.ROI_BOX_HEAD.FOCAL_ALPHA
+    if not (0 <= alpha <= 1 or alpha == -1):
+        raise ConfigError(f"{source}: MODEL.ROI_BOX_HEAD.FOCAL_ALPHA must be from 0 to 1, or -1, not {alpha}")
     check_methods(config, source)
     check_paper_rows(config, source)
 

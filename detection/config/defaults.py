@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
 
+from backbone.engine.class_weights import add_class_weights
 from backbone.engine.defaults import add_shared_defaults
 from backbone.engine.extensions import add_keys
 
@@ -53,6 +54,13 @@ def add_defaults(config: CfgNode) -> None:
     model.FPN.P6_FROM_P5 = False
     # Boxes with a shorter side, in pixels of the resized image, are dropped before NMS in a test; torchvision has 0.01.
     model.ROI_BOX_HEAD.MIN_SIZE_TEST = 0.0
+    # Of the class scores of regions: "softmax"; "sigmoid", each class for itself (USE_SIGMOID_CE of detectron2's main
+    # branch); "focal", that times (1 - p)^FOCAL_GAMMA, p the probability of the right answer (Lin et al., 2017).
+    model.ROI_BOX_HEAD.CLASS_LOSS = "softmax"
+    # Of the focal loss: 0 for none of it.
+    model.ROI_BOX_HEAD.FOCAL_GAMMA = 2.0
+    # Of the focal loss: weight of the objects' classes, 1 less it that of all others; -1 for 1 each.
+    model.ROI_BOX_HEAD.FOCAL_ALPHA = 0.25
     # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.
     model.RESNETS.STRIDE_IN_1X1 = False
 
@@ -92,6 +100,7 @@ def add_defaults(config: CfgNode) -> None:
     config.DATASETS.MAX_BAD_IMAGES = 100
 
     solver = config.SOLVER
+    add_class_weights(solver)
     # Take the batch that the free memory holds, at most REFERENCE_BATCH_SIZE and a fiftieth of the training images.
     solver.AUTO_BATCH = False
     # Images a step for which BASE_LR, STEPS, MAX_ITER and the warm-up were chosen; see AUTO_SCALE.

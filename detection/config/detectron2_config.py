@@ -34,6 +34,7 @@ PLAIN = {
     "MODEL.BACKBONE.AVERAGE_DOWN": (False, "the averaging shortcuts of ResNet-D"),
     "MODEL.BACKBONE.CEIL_POOL": (False, "pooling that rounds up"),
     "MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT": (False, "global context"),
+    "MODEL.ROI_BOX_HEAD.CLASS_LOSS": ("softmax", "a box head whose classes do not exclude each other"),
     "MODEL.FPN.RELU_BEFORE_P7": (True, "a pyramid without a ReLU before P7"),
     "MODEL.RETINANET.CLIP_BEFORE_NMS": (False, "RetinaNet's boxes cut to the image before NMS"),
     "MODEL.ANCHOR_GENERATOR.NAME": ("DefaultAnchorGenerator", "anchors as torchvision's"),

@@ -36,7 +36,7 @@ UNUSED = {
     "GLOBAL.": "no part of the detector reads it",
     # Of detectron2's main branch.
     "MODEL.ROI_BOX_HEAD.USE_FED_LOSS": "federated loss is not supported",
-    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": "classes exclude each other here: softmax",
+    "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE": "MODEL.ROI_BOX_HEAD.CLASS_LOSS sigmoid is the same",
     "MODEL.ROI_BOX_HEAD.FED_LOSS_FREQ_WEIGHT_POWER": "federated loss is not supported",
     "MODEL.ROI_BOX_HEAD.FED_LOSS_NUM_CLASSES": "federated loss is not supported",
     "SOLVER.BASE_LR_END": "WarmupCosineLR ends at 0",
@@ -50,6 +50,7 @@ UNUSED_BY = {
     RETINANET: {
         **dict.fromkeys(("MODEL.RPN.", "MODEL.PROPOSAL_GENERATOR.", "MODEL.ROI_HEADS."), WITHOUT_REGIONS),
         **dict.fromkeys(("MODEL.ROI_BOX_HEAD.", "MODEL.ROI_BOX_CASCADE_HEAD."), WITHOUT_REGIONS),
+        **dict.fromkeys(("SOLVER.CLASS_WEIGHTS", "SOLVER.CLASS_BALANCE"), "RetinaNet's focal loss has its own balance"),
         **dict.fromkeys(("MODEL.MASK_ON", "MODEL.ROI_MASK_HEAD."), "RetinaNet has no masks"),
         **dict.fromkeys(("MODEL.KEYPOINT_ON", "MODEL.ROI_KEYPOINT_HEAD."), "RetinaNet has no keypoints"),
     },
@@ -145,6 +146,8 @@ def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
         "MODEL.ROI_BOX_CASCADE_HEAD.": ("MODEL.ROI_HEADS.NAME", config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"),
         "MODEL.FPN.": ("MODEL.BACKBONE.NAME", "_fpn" in config.MODEL.BACKBONE.NAME),
     }
+    focal = ("MODEL.ROI_BOX_HEAD.CLASS_LOSS", config.MODEL.ROI_BOX_HEAD.CLASS_LOSS == "focal")
+    needs["MODEL.ROI_BOX_HEAD.FOCAL_"] = focal
     for key, value in flat(config):
         if key.endswith(".ENABLED"):
             needs[key.removesuffix("ENABLED")] = (key, value)

@@ -28,6 +28,7 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
         repeats = repeats_of(sets.train, config)
         number = _images_of_an_epoch(sets.train, config, repeats)
         rows += [("batch", _batch(config)), *_sampling(repeats, config), ("schedule", schedule_line(config, number))]
+        rows += _losses(config)
         notes = [*page.schedule_notes(config, number, recipe_for(config)), *notes]
     return page.page(config, rows, notes)
 
@@ -87,6 +88,16 @@ def _sampling(repeats: np.ndarray | None, config: CfgNode) -> list[tuple[str, st
     more = count(int((repeats > 1).sum()), "image")
     text = f"{more} of rare classes more often than once an epoch, {repeats.max():.3g} times at most"
     return [("sampling", f"{text} (DATALOADER.REPEAT_THRESHOLD {config.DATALOADER.REPEAT_THRESHOLD:g})")]
+
+
+def _losses(config: CfgNode) -> list[tuple[str, str]]:
+    """Return what is special about the loss of the box head."""
+    box = config.MODEL.ROI_BOX_HEAD
+    kind = "" if is_retinanet(config) or box.CLASS_LOSS == "softmax" else f"box head {box.CLASS_LOSS}"
+    if kind.endswith("focal"):
+        kind += f", gamma {box.FOCAL_GAMMA:g}, alpha {box.FOCAL_ALPHA:g}"
+    text = (kind + page.class_weights(config.SOLVER)).removeprefix("; ")
+    return [("loss", text)] if text else []
 
 
 def schedule_line(config: CfgNode, images: int) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 import detection
 from backbone.engine.arguments import overrides_of, request_of
+from backbone.engine.class_weights import check_class_weights
 from backbone.engine.held_out import SPLIT_FILE, read_held_out, split_record
 from backbone.engine.processes import Launch
 from backbone.engine.record import CONFIG
@@ -84,6 +85,7 @@ class DetectionRun(TaskRun):
             self.config, fitted = fit_to_data(self.config, self.sets.train, given, folder)
             self.notes += fitted
         self.config = fit_keypoints(fit_classes(self.config, self.sets.classes, given), self.sets.any, given)
+        check_class_weights(self.config, "config", self.sets.classes)
         self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
 

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from backbone.common.images import montage
 from backbone.engine import distributed
 from backbone.engine.broken import BrokenImages
+from backbone.engine.class_weights import class_weights
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, resolve_workers, until_error
 from backbone.engine.moving_average import MovingAverage
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
 
+from ..config.names import is_retinanet
 from ..data.proposals import Proposals
 from ..data.samples import SparingSamples, aspect_groups
 from ..evaluation import CocoMetrics, VocMetrics
@@ -29,6 +31,7 @@ from ..inference.methods import as_tested
 from ..inference.pipeline import batch_size_of
 from ..inference.run import run_on_set
 from ..inference.transform import TestMapper, TestTransform
+from ..modeling.box_losses import set_class_weights
 from ..modeling.testing import Pipeline
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import PAIR, evaluation_pictures, training_picture
@@ -60,6 +63,8 @@ class DetectionTask(Task):
         self.metrics: dict[tuple[str, str], CocoMetrics | VocMetrics] = {}
         self.broken = BrokenImages(config.DATASETS.MAX_BAD_IMAGES, "DATASETS.MAX_BAD_IMAGES")
         self.average = MovingAverage.of(model, config)
+        if not is_retinanet(config):
+            set_class_weights(model, weights_of_classes(sets, config), config)
         self._cost_is_known = False
         self._statistics: dict[str, float] = {}
 
@@ -171,6 +176,13 @@ class DetectionTask(Task):
     def metadata(self) -> dict[str, Any]:
         images = self.sets.any
         return {"classes": list(images.classes), "category_ids": list(images.category_ids)}
+
+
+def weights_of_classes(sets: Sets, config: CfgNode) -> list[float]:
+    """Return the weight of each class in the loss: CLASS_WEIGHTS times, where a set is trained on, CLASS_BALANCE."""
+    train, classes = sets.train, len(sets.classes)
+    numbers = None if train is None else np.bincount(train.labels[~train.crowd], minlength=classes)
+    return class_weights(config.SOLVER, numbers, classes).tolist()
 
 
 def foreground_shares(counts: dict[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..modeling.box_losses import class_probabilities
 from ..modeling.layers import layers_of
 from ..modeling.regions import without_small
 from ..modeling.retinanet import ClippedRetinaNet
@@ -137,7 +138,7 @@ class DetectorGraph(nn.Module):
         self._regions_raw.append((scores, deltas))
         boxes = predictor.box2box_transform.apply_deltas(deltas, proposals.tensor)
         least_side = getattr(predictor, "least_side", 0.0)
-        return boxes, without_small(boxes, F.softmax(scores, dim=-1), size, least_side)
+        return boxes, without_small(boxes, class_probabilities(predictor, scores), size, least_side)
 
     def _cascade(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
         """See `_regions`: the boxes of the last stage, the mean scores of all."""
@@ -149,7 +150,7 @@ class DetectorGraph(nn.Module):
             logits, deltas = predictor(head(heads.box_pooler(levels, [boxes])))
             self._regions_raw.append((logits, deltas))
             boxes = Boxes(predictor.box2box_transform.apply_deltas(deltas, boxes.tensor))
-            scores.append(F.softmax(logits, dim=-1))
+            scores.append(class_probabilities(predictor, logits))
         return boxes.tensor, sum(scores) * (1.0 / len(scores))
 
     # RetinaNet's inference takes the smaller of two counts, which a trace keeps as it was; slices need no count.

@@ -14,6 +14,7 @@ from backbone.engine.config import get
 from backbone.networks.norm import own_synchronised_norm
 
 from ..config.keys import FEATURE_KEYS
+from .box_losses import set_class_loss
 from .retinanet import class_of, finish, without_norm
 from .roi_align import use_all_threads
 
@@ -48,6 +49,7 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
         # How detectron2 checks that lengths and channels of its keys agree.
         raise ConfigError(f"MODEL: its keys do not fit together: {str(error) or _source_line(error)}") from None
     finish(model, config)
+    set_class_loss(model, config)
     # Of the pyramid and the heads, where detectron2 takes torch's.
     model = own_synchronised_norm(model)
     use_all_threads(model)

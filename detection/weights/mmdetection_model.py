@@ -23,6 +23,7 @@ ONLY = {
     "FPN.NORM": ("", "norms in the pyramid"),
     "FPN.FUSE_TYPE": ("sum", "another fusion in the pyramid"),
     "ROI_BOX_HEAD.GLOBAL_CONTEXT": (False, "global context"),
+    "ROI_BOX_HEAD.CLASS_LOSS": ("softmax", "a box head whose classes do not exclude each other"),
     "ROI_BOX_HEAD.NUM_CONV": (0, "convolutions in the box head"),
     "ROI_BOX_HEAD.NORM": ("", "norms in the box head"),
     "ROI_MASK_HEAD.NORM": ("", "norms in the mask head"),

@@ -185,6 +185,7 @@ def _of_regions(config: CfgNode) -> tuple[tuple[bool, str], ...]:
     return (
         (model.ROI_HEADS.NAME in ("StandardROIHeads", "RegionROIHeads"), f"the head {model.ROI_HEADS.NAME}"),
         (not model.ROI_BOX_HEAD.GLOBAL_CONTEXT, "global context"),
+        (model.ROI_BOX_HEAD.CLASS_LOSS == "softmax", "a box head whose classes do not exclude each other"),
         (
             all(head.POOLER_TYPE == "ROIAlign" for head in heads),
             "RoIAlign moved by half a pixel (POOLER_TYPE ROIAlign is its own)",

@@ -9,6 +9,7 @@ from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from ..box_losses import class_probabilities
 from ..layers import layers_of
 from .predictions import RegionScores
 
@@ -63,7 +64,9 @@ class Network(nn.Module):
         logits, deltas = layers(regions)
         regressed = layers.box2box_transform.apply_deltas(deltas, boxes)
         classes = logits.shape[1] - 1
-        return RegionScores(logits.softmax(-1), regressed.view(len(boxes), -1, 4).expand(-1, classes, -1))
+        return RegionScores(
+            class_probabilities(layers, logits), regressed.view(len(boxes), -1, 4).expand(-1, classes, -1)
+        )
 
     def add_masks(self, image: Tensor, instances: Instances) -> Instances:
         """Run the mask head and the keypoint head, where there are any, on the final boxes."""
