@@ -48,7 +48,7 @@ def precision(config: Any) -> str:
     text += ", channels_last" if config.MODEL.CHANNELS_LAST else ""
     if not config.MODEL.get("COMPILE", False):
         return text
-    mode = config.MODEL.COMPILE_MODE
+    mode = config.MODEL.get("COMPILE_MODE", "default")
     return text + (", compiled" if mode == "default" else f", compiled ({mode})")
 
 

@@ -63,6 +63,8 @@ def add_defaults(config: CfgNode) -> None:
     model.ROI_BOX_HEAD.FOCAL_ALPHA = 0.25
     # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.
     model.RESNETS.STRIDE_IN_1X1 = False
+    # Train with torch.compile of the network with its pyramid, of conv5 on regions and of the box head.
+    model.COMPILE = False
 
     # Resize the images of a test by Pillow itself, as detectron2: equal to the last level, but slower. Without, 1 of
     # 1,000 values is one level off.

@@ -32,6 +32,7 @@ from ..inference.pipeline import batch_size_of
 from ..inference.run import run_on_set
 from ..inference.transform import TestMapper, TestTransform
 from ..modeling.box_losses import set_class_weights
+from ..modeling.compiled import compile_parts
 from ..modeling.testing import Pipeline
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import PAIR, evaluation_pictures, training_picture
@@ -65,6 +66,8 @@ class DetectionTask(Task):
         self.average = MovingAverage.of(model, config)
         if not is_retinanet(config):
             set_class_weights(model, weights_of_classes(sets, config), config)
+        if config.MODEL.COMPILE and sets.train is not None:
+            compile_parts(model)
         self._cost_is_known = False
         self._statistics: dict[str, float] = {}
 

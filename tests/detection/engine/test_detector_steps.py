@@ -15,7 +15,9 @@ from backbone.engine.solver import fuse, make_schedule, make_settings
 from backbone.engine.trainer import Trainer
 from detection.engine.model import make_optimizer
 from detection.engine.task import DetectionTask
+from detection.inference.fast import fast_copy
 from detection.modeling.build import build
+from detection.modeling.compiled import compile_parts
 
 SIDE = 64
 SMALL = {
@@ -124,3 +126,29 @@ def test_counts_that_only_some_steps_have_are_averaged_over_those():
     averages.take(2)
     assert averages.last == {"loss": 2.0, "a": 1.5, "b": 5.0}
     assert averages.losses == {"loss": 2.0}
+
+
+def test_a_compiled_step_has_the_same_losses(monkeypatch):
+    # The graphs, without the compiler of kernels, which takes minutes.
+    compiled, whole = [], torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: (compiled.append(self), whole(self, backend="eager", **options)),
+    )
+    plain, trainer = make(), make()
+    names = list(trainer.task.model.state_dict())
+    assert compile_parts(trainer.task.model) == ["network", "box head"]
+    assert compiled == [trainer.task.model.backbone, trainer.task.model.roi_heads.box_head]
+    assert list(trainer.task.model.state_dict()) == names
+    for seed in range(2):
+        torch.manual_seed(seed)
+        wanted, _ = plain.step(batch_of(seed))
+        torch.manual_seed(seed)
+        losses, _ = trainer.step(batch_of(seed))
+        torch.testing.assert_close(losses, wanted, atol=1e-5, rtol=1e-5)
+    sample = {"image": batch_of(5)[0]["image"], "height": SIDE, "width": SIDE}
+    tested = fast_copy(trainer.task.model.eval())
+    with torch.no_grad():
+        found, wanted = (model([sample])[0]["instances"].scores for model in (tested, plain.task.model.eval()))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
