@@ -28,6 +28,8 @@ FAST = ["simplejpeg>=1.8"]
 # Loggers of LOGGERS.
 WANDB = ["wandb>=0.17"]
 MLFLOW = ["mlflow-skinny>=2.10", "pillow"]
+# The page of `resnet-detection demo`. fastapi and uvicorn come with it.
+DEMO = ["gradio>=6"]
 # The tests compare with these projects' own networks and numbers, and build the wheel. tools/install_mmdetection.py
 # adds MMDetection, which no list of requirements can name: it comes without its dependencies and its compiled part.
 PEERS = ["faster-coco-eval>=1.6", "scipy>=1.11", "timm>=1.0", "transformers>=4.50"]
@@ -81,6 +83,7 @@ setup(
         "fast": FAST,
         "wandb": WANDB,
         "mlflow": MLFLOW,
+        "demo": DEMO,
         "test": TESTS,
     },
 )

@@ -29,6 +29,7 @@ COMMANDS = {
     "runs": Command("runs", "compare runs: figures, keys that differ, worst classes, curves"),
     "evaluate": Command("evaluate", "evaluate predictions with the figures of COCO or PASCAL VOC"),
     "predict": Command("predict", "run a trained detector on images"),
+    "demo": Command("demo", "show a detector in the browser, and answer HTTP with JSON"),
     "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR or images of your own"),
     "train-segmentation": Command("train_segmentation", "train and test a network for semantic segmentation"),
     "train-localization": Command("train_localization", "train and test a network that localises an image's class"),
@@ -52,6 +53,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino"),
     "figures": ("matplotlib",),
     "fast": ("simplejpeg",),
+    "demo": ("gradio", "fastapi", "starlette", "uvicorn"),
 }
 
 
