@@ -53,7 +53,7 @@ EXTRAS = {
     "export": ("onnx", "onnxruntime", "onnxscript", "openvino"),
     "figures": ("matplotlib",),
     "fast": ("simplejpeg",),
-    "demo": ("gradio", "fastapi", "starlette", "uvicorn"),
+    "demo": ("gradio",),
 }
 
 
