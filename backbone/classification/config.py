@@ -49,7 +49,7 @@ NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
     *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
     *("INPUT.MIXUP", "INPUT.CUTMIX", "INPUT.LIGHTING", "INPUT.PAD", "SOLVER.PLATEAU_PATIENCE"),
-    *("MODEL.FREEZE_AT", "SOLVER.CLASS_BALANCE"),
+    *("MODEL.FREEZE_AT", "SOLVER.CLASS_BALANCE", "TEST.MISTAKES"),
     "SOLVER.PLATEAU_MIN_EVALUATIONS",
 )
 POSITIVE = (
@@ -63,6 +63,7 @@ AT_MOST = {
     **dict.fromkeys(("INPUT.TEST_SIZE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES"), SIDE),
     **dict.fromkeys(("MODEL.NUM_CLASSES", "TEST.BATCH_SIZE"), IMAGES),
     "MODEL.FREEZE_AT": 5,
+    "TEST.MISTAKES": 1000,
     # More than ImageNet has.
     "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
 }
@@ -196,6 +197,8 @@ def _add_test(test: CfgNode) -> None:
     test.FINAL_PROTOCOLS = ()
     # Shorter sides of "dense".
     test.DENSE_SIDES = (224, 256, 384, 480, 640)
+    # The worst mistakes of the last test that mistakes.html shows; 0 for no page.
+    test.MISTAKES = 24
     # Test images a batch.
     test.BATCH_SIZE = 100
     # True averages of BN over that many training images, after the last step.

@@ -19,18 +19,19 @@ from ..engine.record import LOGGER
 from ..engine.results import BACKBONE, TABLE
 from ..engine.schedule import Plateau, WarmUp, WarmUpByError
 from ..engine.session import Request
-from ..engine.solver import make_schedule
+from ..engine.solver import device_of, make_schedule
 from ..engine.task_run import RANDOM, TaskRun, start
 from ..networks import Backbone
 from .config import PROTOCOLS, check_tests, default_config, load_config
 from .data import LabelledImages, open_sets
 from .data.augment import normalise
 from .data.own import own_data_keys
+from .mistakes import Looker
 from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, resolve_classes
 from .optimizer import make_optimizer
 from .plan import plan
-from .results import report, write_classifier
-from .task import ClassificationTask, test_networks
+from .results import CONFUSION, MISTAKES, report, write_classifier, write_mistakes
+from .task import ClassificationTask, one_view, test_networks
 
 log = logging.getLogger(LOGGER)
 OWN_FLAGS = ("train", "val", "split", "train_images", "val_images")
@@ -42,6 +43,7 @@ FREE_KEYS = {
     "TEST.BATCH_SIZE",
     "TEST.FINAL_PROTOCOLS",
     "TEST.DENSE_SIDES",
+    "TEST.MISTAKES",
 }
 
 
@@ -86,7 +88,7 @@ class ClassificationRun(TaskRun):
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
     default_config = staticmethod(default_config)
-    files = (TABLE, BACKBONE, SPLIT_FILE)
+    files = (TABLE, BACKBONE, SPLIT_FILE, CONFUSION, MISTAKES)
 
     def open(self) -> None:
         if self.config.MODEL.DEVICE == "cuda":
@@ -169,7 +171,12 @@ class ClassificationRun(TaskRun):
         write_classifier(task, results, self.config)
 
     def report(self, task: ClassificationTask | None, results: dict[str, Any], extra: dict[str, Any]) -> None:
-        report(results, self.config, extra=extra)
+        network, prepare, errors = self.tested if task is None else (task.network(), task.prepare, task.errors)
+        report(results, self.config, errors, extra=extra)
+        protocol = self.config.TEST.PROTOCOL if self.config.TEST.PROTOCOL in errors else next(iter(errors), "")
+        if protocol and self.config.TEST.MISTAKES:
+            looker = Looker(network, prepare, one_view(self.config), device_of(self.config))
+            write_mistakes(errors[protocol], self.test_set, looker, self.config)
 
     def test(self) -> None:
         """Test MODEL.WEIGHTS, alone or in an ensemble with MODEL.ENSEMBLE, and write the results."""
@@ -191,8 +198,9 @@ class ClassificationRun(TaskRun):
         text = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
         log.info(self.plan(networks[0], text, self.notes))
         protocols = self.request.tests or config.TEST.FINAL_PROTOCOLS or (config.TEST.PROTOCOL,)
-        results = test_networks(networks, prepare, images, config, protocols)
-        self.finish(None, results, {"weights": files})
+        errors = test_networks(networks, prepare, images, config, protocols)
+        self.tested = (networks[0], prepare[0], errors)
+        self.finish(None, {name: of.figures() for name, of in errors.items()}, {"weights": files})
 
 
 def _check_classes(trained: Trained, images: LabelledImages, path: str) -> None:

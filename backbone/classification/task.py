@@ -33,7 +33,7 @@ from ..weights.weight_metadata import options_of
 from .data import LabelledImages
 from .data.augment import cutmix, lighting, mixup, normalise, pad_crop_flip, resize_batch
 from .data.batches import make_batches, size_at
-from .testing import Protocol, evaluate
+from .testing import Errors, Protocol, evaluate
 
 log = logging.getLogger(LOGGER)
 PICTURED = 16  # training images in a TensorBoard picture
@@ -66,6 +66,7 @@ class ClassificationTask(Task):
 
     Attributes:
         mean_image: (3, H, W) of the training set where MODEL.MEAN_IMAGE is set, else None.
+        errors: what the last test by each protocol found.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class ClassificationTask(Task):
         self._mean = config.MODEL.PIXEL_MEAN if mean_image is None else mean_image.to(self.device, torch.float32)
         self.class_weights = self._class_weights(train) if train is not None else None
         self.average = MovingAverage.of(network, config)
+        self.errors: dict[str, Errors] = {}
         self._compiled: nn.Module | None = None
         self._error: Tensor | None = None
         self._precise: dict[str, Any] = {}
@@ -255,8 +257,10 @@ class ClassificationTask(Task):
         return self.test_with((self.config.TEST.PROTOCOL,))
 
     def test_with(self, protocols: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Return {protocol: {"top1_error", "top5_error" (shares; of more than five classes), "top1_accuracy", ...}}."""
-        return test_networks([self.network()], [self.prepare], self.test, self.config, protocols)
+        """Return {protocol: `Errors.figures`}; `errors` keeps what was found."""
+        found = test_networks([self.network()], [self.prepare], self.test, self.config, protocols)
+        self.errors |= found
+        return {name: errors.figures() for name, errors in found.items()}
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
         shown = Batch(batch.images[:PICTURED], batch.labels[:PICTURED])
@@ -274,25 +278,33 @@ class ClassificationTask(Task):
         return {"training batch": np.concatenate(rows)}
 
 
+def protocol_of(name: str, config: Any) -> Protocol:
+    """Return a protocol with the sizes of INPUT and TEST."""
+    node = config.INPUT
+    return Protocol(
+        name, crop=node.TEST_SIZE, shorter_side=node.TEST_SHORTER_SIDE, sides=tuple(config.TEST.DENSE_SIDES)
+    )
+
+
+def one_view(config: Any) -> Protocol:
+    """Return the protocol that shows one view of an image: the image itself, or its centre."""
+    return protocol_of("single" if config.TEST.PROTOCOL == "single" else "1crop", config)
+
+
 def test_networks(
     networks: list[nn.Module],
     prepare: list[Any],
     images: LabelledImages,
     config: Any,
     protocols: Iterable[str],
-) -> dict[str, dict[str, Any]]:
-    """Test one network, or several as an ensemble, by each protocol; see `ClassificationTask.test_with`."""
+) -> dict[str, Errors]:
+    """Test one network, or several as an ensemble, by each protocol."""
     device = device_of(config)
     results = {}
     for name in protocols:
-        protocol = Protocol(
-            name,
-            crop=config.INPUT.TEST_SIZE,
-            shorter_side=config.INPUT.TEST_SHORTER_SIDE,
-            sides=tuple(config.TEST.DENSE_SIDES),
-        )
+        protocol = protocol_of(name, config)
         amp = config.SOLVER.AMP
-        errors = evaluate(
+        results[name] = evaluate(
             networks,
             images,
             protocol,
@@ -304,8 +316,4 @@ def test_networks(
             channels_last=config.MODEL.CHANNELS_LAST,
             progress=distributed.is_main(),
         )
-        results[name] = {**errors.to_json(), "top1_accuracy": 1 - errors.top1}
-        if len(images.classes) <= 5:
-            # Any five guesses are right.
-            del results[name]["top5_error"]
     return results

@@ -19,7 +19,19 @@ from .progress import duration
 from .record import CONFIG, LOSS, METRICS, RESULTS, read_metrics
 
 # The figures that are shown first, where a run has them: a run's own main figure is the first of them.
-FIRST = ("AP", "mAP", "mIoU", "true_class_error", "top1_error", "AP50", "AP75", "top5_error", "pixel_accuracy", LOSS)
+FIRST = (
+    "AP",
+    "mAP",
+    "mIoU",
+    "true_class_error",
+    "top1_error",
+    "AP50",
+    "AP75",
+    "top5_error",
+    "pixel_accuracy",
+    "accuracy",
+    LOSS,
+)
 # Of a class, in segmentation.
 IOU = "IoU-"
 # Keys that say where a run lies and runs, and change no figure.

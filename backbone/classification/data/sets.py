@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...common.errors import DataError
+from ...common.images import decode_image
 
 # What a file, or a damaged, encrypted or strangely packed member of an archive raises.
 UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, NotImplementedError)
@@ -62,6 +63,15 @@ class LabelledImages(ABC):
         Raises:
             DataError: it cannot be read; the message leaves the place out.
         """
+
+    def decoded(self, index: int) -> np.ndarray:
+        """Return an image, (H, W, C), its channels as `reading` says; RGB by default.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        content = self.content(index)
+        return content if content.ndim == 3 else decode_image(content, self.place(index), **self.reading)
 
     @abstractmethod
     def place(self, index: int) -> str:

@@ -69,8 +69,8 @@ def evaluate(
     with _without_tuning(protocol), ImageProgress(len(images), protocol.name, progress) as shown:
         probabilities, missing = scorer.run(loader, (len(share), len(images.classes)), shown)
     unreadable = {int(share[row]): message for row, message in missing.items()}
-    guesses = _guesses(probabilities, share, unreadable, images)
-    return _join(images, protocol, gather((guesses, unreadable, time.monotonic() - began)))
+    found = _guesses(probabilities, share, unreadable, images)
+    return _join(images, protocol, gather((found, unreadable, time.monotonic() - began)))
 
 
 def _check(networks: Sequence[nn.Module], images: LabelledImages) -> None:
@@ -100,23 +100,31 @@ def _without_tuning(protocol: Protocol) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def _guesses(probabilities: Tensor, share: np.ndarray, unreadable: dict[int, str], images: LabelledImages) -> Tensor:
-    """Return the likeliest classes (n, up to 5), likeliest first; -1 for unreadable images."""
+def _guesses(
+    probabilities: Tensor, share: np.ndarray, unreadable: dict[int, str], images: LabelledImages
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the likeliest classes (n, up to 5), likeliest first, -1 for unreadable images; their probabilities, and
+    the right class's (n,)."""
     broken = (~probabilities.isfinite().all(1)).nonzero()
     if len(broken):
         place = images.place(int(share[broken[0].item()]))
         raise RunError(f"{place}: the network's scores are not finite: its weights diverged, or amp overflowed")
-    guesses = probabilities.topk(min(5, probabilities.shape[1])).indices.cpu()
+    scores, guesses = (part.cpu() for part in probabilities.topk(min(5, probabilities.shape[1])))
     guesses[torch.from_numpy(np.isin(share, list(unreadable)))] = -1
-    return guesses
+    labels = torch.from_numpy(images.labels[share]).to(probabilities.device)
+    return guesses, scores, probabilities.gather(1, labels[:, None])[:, 0].cpu()
 
 
-def _join(images: LabelledImages, protocol: Protocol, parts: list[tuple[Tensor, dict[int, str], float]]) -> Errors:
-    guesses = torch.empty(len(images), parts[0][0].shape[1], dtype=torch.int64)
+def _join(
+    images: LabelledImages, protocol: Protocol, parts: list[tuple[tuple[Tensor, ...], dict[int, str], float]]
+) -> Errors:
+    whole = [torch.empty(len(images), *values.shape[1:], dtype=values.dtype) for values in parts[0][0]]
     unreadable: dict[int, str] = {}
     for first, (found, missing, _) in enumerate(parts):
-        guesses[first :: len(parts)] = found
+        for values, part in zip(whole, found):
+            values[first :: len(parts)] = part
         unreadable |= missing
+    guesses, scores, likelihoods = whole
     check_left_out(images.name, len(images), unreadable)
     right = guesses == torch.from_numpy(images.labels)[:, None]
     tested = len(images) - len(unreadable)
@@ -128,4 +136,8 @@ def _join(images: LabelledImages, protocol: Protocol, parts: list[tuple[Tensor, 
         left_out=tuple(images.place(index) for index in sorted(unreadable)),
         seconds=max(seconds for _, _, seconds in parts),
         guesses=guesses,
+        scores=scores,
+        likelihoods=likelihoods,
+        labels=images.labels,
+        classes=images.classes,
     )

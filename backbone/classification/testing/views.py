@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...common.errors import DataError
-from ...common.images import decode_image
 from ...engine.loading import make_loader
 from ..data.sets import LabelledImages
 from .protocols import Protocol
@@ -50,15 +49,9 @@ class Views(Dataset):
 
     def __getitem__(self, row: int) -> tuple[int, list[np.ndarray] | str]:
         try:
-            return row, self.protocol.cut(self._read(self.indices[row]))
+            return row, self.protocol.cut(self.images.decoded(self.indices[row]))
         except DataError as error:
             return row, str(error)
-
-    def _read(self, index: int) -> np.ndarray:
-        content = self.images.content(index)
-        if content.ndim == 3:
-            return content
-        return decode_image(content, self.images.place(index), **self.images.reading)
 
 
 def group_by_size(samples: list[tuple[int, list[np.ndarray] | str]]) -> Chunk:
