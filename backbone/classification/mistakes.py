@@ -103,7 +103,11 @@ def mistakes_page(name: str, errors: Errors, images: LabelledImages, looker: Loo
         "confusion": ("Confusion", _confusion(errors, worst)),
         "classes": ("Classes", '<p class="note">Choose a column’s name to sort.</p>' + _classes(errors)),
     }
-    figures = {"top-1 error": errors.top1, "top-5 error": errors.top5, "a class’s accuracy": errors.mean_class_accuracy}
+    figures = {
+        "top-1 error": errors.top1,
+        "top-5 error": errors.top5,
+        "mean class accuracy": errors.mean_class_accuracy,
+    }
     if len(errors.classes) <= 5:
         del figures["top-5 error"]
     head = f'<p class="first">{escape(_sentence(errors))}</p>{tiles(figures)}'
