@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Run a trained detector on images: boxes (and masks) drawn, and a JSON in COCO's results form."""
+"""Run a trained detector on images and videos: boxes (and masks) drawn, JSON Lines, and a JSON in COCO's results form.
+
+A run that was killed goes on when the same command is given again. detections.jsonl has a line for each image:
+bbox is [x, y, width, height] in pixels of the image.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
-from backbone.common.text import count
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
@@ -21,11 +24,24 @@ def make_parser() -> Parser:
         help="a checkpoint of tools/train_net.py, an exported .onnx or .xml, or a detector of another project",
     )
     parser.add_argument("--config", metavar="FILE", help="of weights of detectron2 (else its model zoo's is found)")
-    parser.add_argument("--input", required=True, metavar="PATH", help="an image, a folder, or a quoted glob")
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="PATH",
+        help="an image, a video, a tar shard, a folder, a quoted glob, or a list of these: a .txt, or - for stdin",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
     parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, detect on each N-th frame")
+    parser.add_argument("--no-pictures", action="store_true", help="draw no pictures and no videos")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="throw away another run that is unfinished in --output"
+    )
     parser.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
+    parser.add_argument(
+        "--num-processes", type=int, metavar="N", help="that share the images, one a GPU on GPUs; torchrun does it too"
+    )
     parser.add_argument(
         "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
     )
@@ -45,32 +61,29 @@ def main() -> None:
     import detection
 
     detection.register()
-    from backbone.engine.extensions import import_modules
-    from backbone.engine.record import start_logging
-    from detection.inference.detections import found_line
-    from detection.inference.predict import predict
+    from backbone.engine.processes import run as run_processes
+    from detection.inference.predict_request import PredictRequest, launch_of, run_request
 
-    start_logging(None)
-    import_modules(arguments.imports)
-    detector = detection.load(
-        arguments.weights,
-        arguments.device,
+    options = {
+        "least_score": arguments.score,
+        "ids": arguments.ids,
+        "forms": tuple(arguments.save_as or ()),
+        "every": arguments.every,
+        "pictures": not arguments.no_pictures,
+        "overwrite": arguments.overwrite,
+    }
+    request = PredictRequest(
+        weights=arguments.weights,
+        device=arguments.device,
         engine=arguments.engine,
         config=arguments.config,
-        overrides=arguments.overrides,
+        overrides=tuple(arguments.overrides),
+        imports=tuple(arguments.imports),
+        source=arguments.input,
+        output=arguments.output,
+        options=options,
     )
-    outcome = predict(
-        detector,
-        arguments.input,
-        arguments.output,
-        least_score=arguments.score,
-        ids=arguments.ids,
-        forms=arguments.save_as or (),
-    )
-    skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
-    found = found_line(outcome.detections, outcome.drawn, arguments.score)
-    print(f"{count(outcome.images, 'image')}, {found}{skipped}")
-    print(f"pictures and predictions.json in {arguments.output}")
+    run_processes(run_request, launch_of(request, arguments.num_processes), (request,))
 
 
 if __name__ == "__main__":

@@ -179,6 +179,13 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def json_text(value: Any) -> str:
+    """Return a value as JSON in one line. NaN becomes null; what is no Unicode, as in some file names, is escaped."""
+    value = _without_nan(value)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return text if text.isascii() or text.encode("utf-8", "ignore").decode() == text else json.dumps(value)
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _without_nan(item) for key, item in value.items()}

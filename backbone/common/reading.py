@@ -98,11 +98,16 @@ def read_text(path: str | Path, *, largest: int | None = LARGEST_TEXT) -> str:
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """Return the lines of a text file, without what ends them and without blanks around them; see `read_text`.
+    """Return the lines of a text file; see `read_text` and `lines_of`."""
+    return lines_of(read_text(path))
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text, without what ends them and without blanks around them.
 
     Only line ends divide, as in an editor: str.splitlines would also divide at a form feed or at U+2028.
     """
-    return [line.strip() for line in read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 class Arrays(Mapping[str, np.ndarray]):

@@ -18,21 +18,22 @@ class Listed:
     """What a JSON in COCO form lists of some files.
 
     Attributes:
-        files: those that it lists, in their order, and `ids`: theirs.
+        rows: the places of those that it lists, and `ids`: theirs.
         category_ids: by class index.
         note: what is left out on either side; "" for nothing.
     """
 
-    files: list[Path]
+    rows: list[int]
     ids: list[int]
     category_ids: list[int]
     note: str = ""
 
 
-def read_ids(path: Path, files: Sequence[Path], root: Path, classes: Sequence[str], ids: Sequence[int]) -> Listed:
-    """Find files in a JSON: by their path below `root`, else by their bare name where only one record has it.
+def read_ids(path: Path, files: Sequence[str], classes: Sequence[str], ids: Sequence[int]) -> Listed:
+    """Find files in a JSON: by their path, else by their bare name where only one record has it.
 
     Args:
+        files: their paths below the folder that they have in common.
         classes: of the detector, and `ids`: its category ids, kept where the JSON lists no categories.
 
     Raises:
@@ -49,18 +50,18 @@ def read_ids(path: Path, files: Sequence[Path], root: Path, classes: Sequence[st
     bare: dict[str, list[int]] = {}
     for name, id_ in whole.items():
         bare.setdefault(PurePosixPath(name).name, []).append(id_)
-    exact = {whole[name]: file for file in files if (name := file.relative_to(root).as_posix()) in whole}
+    exact = {whole[name]: row for row, name in enumerate(files) if name in whole}
     found, taken = dict(exact), set(exact.values())
-    for file in files:
-        alike = [id_ for id_ in bare.get(file.name, ()) if id_ not in exact] if file not in taken else []
+    for row, file in enumerate(files):
+        alike = [] if row in taken else [id_ for id_ in bare.get(PurePosixPath(file).name, ()) if id_ not in exact]
         if len(alike) != 1:
             continue
         if alike[0] in found:
-            both = f"{found[alike[0]]} or {file}"
+            both = f"{files[found[alike[0]]]} or {file}"
             raise DataError(f"--ids {path}: image {alike[0]} may be {both}; give --input the folder of the set")
-        found[alike[0]] = file
+        found[alike[0]] = row
     if not found:
-        of_input = f"the {count(len(files), 'file')} of --input, such as {files[0].name}"
+        of_input = f"the {count(len(files), 'file')} of --input, such as {PurePosixPath(files[0]).name}"
         raise DataError(f"--ids {path}: lists none of {of_input}")
     notes = [f"{len(files) - len(found):,} of --input are not in it"] if len(files) > len(found) else []
     notes += [f"{len(records) - len(found):,} of it are not in --input"] if len(records) > len(found) else []

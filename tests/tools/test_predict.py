@@ -53,7 +53,7 @@ def read(tmp_path: Path) -> tuple[list[dict], dict]:
 
 def test_a_file(predict, photos, tmp_path):
     text = predict(photos / "a.jpg").fine("1 image, ", f"pictures and predictions.json in {tmp_path / 'found'}")
-    assert written(tmp_path) == ["a_detections.jpg", "images.json", "predictions.json"]
+    assert written(tmp_path) == ["a_detections.jpg", "detections.jsonl", "images.json", "predictions.json"]
     scores = [record["score"] for record in read(tmp_path)[0]]
     assert f"{len(scores)} boxes, {sum(score >= 0.5 for score in scores)} of them above 0.5" in text
 
@@ -61,7 +61,7 @@ def test_a_file(predict, photos, tmp_path):
 def test_a_folder_is_searched_through(predict, photos, tmp_path):
     predict(photos).fine("3 images, ")
     pictures = ["a_detections.jpg", "b_detections.jpg", "more/a_detections.jpg"]
-    assert written(tmp_path) == sorted([*pictures, "images.json", "predictions.json"])
+    assert written(tmp_path) == sorted([*pictures, "detections.jsonl", "images.json", "predictions.json"])
     assert [image["file_name"] for image in read(tmp_path)[1]["images"]] == ["a.jpg", "b.PNG", "more/a.jpg"]
 
 
@@ -79,7 +79,7 @@ def test_the_output_inside_the_input_is_not_taken_for_input(predict, photos, tmp
     cv2.imwrite(str(tmp_path / "found" / "c.jpg"), picture(5))
     predict(tmp_path / "found").fine("1 image")
     predict("found").fine("1 image")
-    assert written(tmp_path) == ["c.jpg", "c_detections.jpg", "images.json", "predictions.json"]
+    assert written(tmp_path) == ["c.jpg", "c_detections.jpg", "detections.jsonl", "images.json", "predictions.json"]
 
 
 def test_two_images_whose_pictures_would_have_one_name(predict, tmp_path):

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,12 @@ from ...common.cache import cache_folder
 from ...common.errors import DataError, RunError
 from ...common.files import write_whole
 from ...common.images import is_image_name
+from ...common.tar import read_member, tar_members
 from ...engine import distributed
-from .sets import LARGEST_FILE, LabelledImages
+from .sets import LabelledImages
 
-# As webdataset has it: the key is the path up to the first dot of its last part.
-NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 LABEL_ENDINGS = ("cls", "cls.txt", "json")
 JSON_KEYS = ("label", "cls", "class")
-LARGEST_LABEL = 2**20  # bytes of a .cls or .json member
 LEAST_BYTES = 2**28  # of all shards, for an index to be kept
 COLUMNS = ("shards", "offsets", "sizes", "names", "labels")
 
@@ -58,18 +56,8 @@ class ImageShards(LabelledImages):
         self.index = index
 
     def content(self, index: int) -> np.ndarray:
-        size = int(self.index.sizes[index])
-        try:
-            if size > LARGEST_FILE:
-                raise OSError(f"has {size:,} bytes")
-            with open(self.files[self.index.shards[index]], "rb", buffering=0) as file:
-                file.seek(int(self.index.offsets[index]))
-                content = file.read(size)
-        except OSError as error:
-            raise DataError(f"cannot be read: {error}") from None
-        if len(content) < size:
-            raise DataError(f"cannot be read: {size - len(content):,} bytes are missing")
-        return np.frombuffer(content, dtype=np.uint8)
+        shard = self.files[self.index.shards[index]]
+        return read_member(shard, int(self.index.offsets[index]), int(self.index.sizes[index]))
 
     def place(self, index: int) -> str:
         return f"{self.files[self.index.shards[index]]}: {_shown(str(self.index.names[index]))}"
@@ -169,44 +157,22 @@ def _read_index(files: list[Path]) -> Index:
 def _samples(path: Path) -> Iterator[tuple[int, int, str, str]]:
     """Yield offset, size, member and label of each image of a shard."""
     key, image, label = None, None, None
-    for member, ending, offset, content in [*_members(path), (None, "", 0, b"")]:
-        name = NAME.fullmatch(member.name).group(1) if member else None
+    for member in chain(tar_members(path, LABEL_ENDINGS), [None]):
+        name = member.key if member else None
         if name != key:
             if image is not None and label is None:
                 raise DataError(f"{path}: {_shown(image[2])} has no class; put a member {_shown(key)}.cls beside it")
             if image is not None:
                 yield *image, label
             key, image, label = name, None, None
-        if member and ending in LABEL_ENDINGS:
-            label = _label_of(content, ending, path, member.name) or label
-        elif member and is_image_name(f"a.{ending.rpartition('.')[2]}"):
+        if member and member.ending in LABEL_ENDINGS:
+            label = _label_of(member.content, member.ending, path, member.name) or label
+        elif member and is_image_name(f"a.{member.ending.rpartition('.')[2]}"):
             if image is not None:
-                raise DataError(f"{path}: {_shown(key)} has two images, .{ending} is the second; one name, one image")
-            image = (offset, member.size, member.name)
-
-
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, str, int, bytes]]:
-    """Yield each file of a shard with its ending, the offset of its content and, of labels, the content."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # or it keeps all that it has seen
-                if not member.isreg() or member.issparse() or not (found := NAME.fullmatch(member.name)):
-                    continue
-                ending, content = found.group(2).lower(), b""
-                if ending in LABEL_ENDINGS and member.size <= LARGEST_LABEL:
-                    content = archive.extractfile(member).read()
-                yield member, ending, member.offset_data, content
-            # It takes what it cannot read for the end.
-            archive.fileobj.seek(archive.offset)
-            if (rest := archive.fileobj.read(tarfile.BLOCKSIZE)) and rest != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
-    except tarfile.TarError as error:
-        raise DataError(
-            f"{path}: not a readable tar archive ({error}); shards are plain .tar, not compressed"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+                raise DataError(
+                    f"{path}: {_shown(key)} has two images, .{member.ending} is the second; one name, one image"
+                )
+            image = (member.offset, member.size, member.name)
 
 
 def _label_of(content: bytes, ending: str, path: Path, name: str) -> str | None:

@@ -1,7 +1,7 @@
 """Reading and resizing images with OpenCV. Imported where images are read, not by `import backbone`."""
 
 from .bands import picture_of
-from .find import find_images, is_image_name, list_folders, list_images
+from .find import find_images, is_image_name, is_video_name, list_folders, list_images, walk_files
 from .headers import has_image_magic, read_header, with_end
 from .letters import lettering
 from .read import decode_image, read_image
@@ -12,6 +12,7 @@ __all__ = [
     "find_images",
     "has_image_magic",
     "is_image_name",
+    "is_video_name",
     "lettering",
     "list_folders",
     "list_images",
@@ -20,5 +21,6 @@ __all__ = [
     "read_header",
     "read_image",
     "resize_image",
+    "walk_files",
     "with_end",
 ]

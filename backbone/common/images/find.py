@@ -1,8 +1,9 @@
-"""Which files of a folder are images, by their names."""
+"""Which files of a folder are images or videos, by their names."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SUFFIXES = (
@@ -11,10 +12,17 @@ SUFFIXES = (
 )
 BANDS = ".npy"
 
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
+
 
 def is_image_name(name: str) -> bool:
     """Whether a file name is an image's. Hidden files are none: macOS writes ._a.jpg beside a.jpg on other disks."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file name is a video's; hidden files are none."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 
 def list_images(folder: str | Path) -> list[str]:
@@ -33,10 +41,23 @@ def list_folders(folder: str | Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
+def walk_files(folder: str | Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """Yield the files below a folder, at any depth, whose name is wanted, sorted; hidden folders are left out."""
+    with os.scandir(folder) as entries:
+        found = sorted(
+            (entry.name, entry.is_dir(follow_symlinks=False))
+            for entry in entries
+            if (wanted(entry.name) and entry.is_file())
+            or (not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False))
+        )
+    for name, is_folder in found:
+        path = Path(folder, name)
+        if is_folder:
+            yield from walk_files(path, wanted)
+        else:
+            yield path
+
+
 def find_images(folder: str | Path) -> list[Path]:
     """Return the image files below a folder at any depth, sorted; hidden folders are left out."""
-    found = []
-    for parent, folders, _ in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(parent, name) for name in list_images(parent)]
-    return sorted(found)
+    return list(walk_files(folder, is_image_name))

@@ -183,8 +183,8 @@ def test_the_list_of_large_shards_is_kept_until_they_change(images, tmp_path, mo
     monkeypatch.setenv("RESNET_DETECTION_CACHE", str(tmp_path / "cache"))
     write_shards(tmp_path, images, FORMS["cls"])
     files, read = shards.find_shards(tmp_path, "train"), []
-    members = shards._members
-    monkeypatch.setattr(shards, "_members", lambda path: read.append(path) or members(path))
+    members = shards.tar_members
+    monkeypatch.setattr(shards, "tar_members", lambda path, *along: read.append(path) or members(path, *along))
     first, second = (shards.open_shards(files, "train") for _ in range(2))
     assert read == files and len(files) == 3 and np.array_equal(first.labels, second.labels)
     assert all(np.array_equal(first.content(row), second.content(row)) for row in range(len(first)))

@@ -23,7 +23,8 @@ RECORDS = [
 
 @pytest.fixture
 def output(tmp_path):
-    save_as(FORMS, tmp_path, IMAGES, RECORDS, NAMES, 0.5)
+    found = [(image, [record for record in RECORDS if record["image_id"] == image["id"]]) for image in IMAGES]
+    save_as(FORMS, tmp_path, lambda: iter(found), NAMES, 0.5)
     return tmp_path
 
 
