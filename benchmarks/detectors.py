@@ -13,7 +13,7 @@ from .memory import clean, memory_note
 from .report import Section
 from .scenes import coco_batches, drawn_batches
 from .stock import check_agreement, make_pair
-from .variants import PEER, Batches, Pair, Variant, Way, inference_variants, training_variants
+from .variants import PEER, PRECISIONS, Batches, Pair, Variant, Way, inference_variants, training_variants
 
 # Shorter side and batches in a round, by kind of device.
 SHORTER = {"cuda": 800, "cpu": 800}
@@ -31,6 +31,7 @@ def measure(
     device: str,
     compiled: bool,
     regions: int | None = None,
+    precisions: Sequence[str] = PRECISIONS,
 ) -> Section:
     """Time one of `suite.DETECTORS`.
 
@@ -39,6 +40,7 @@ def measure(
         size: of drawn images, height and width; its smaller one is the shorter side of COCO's.
         compiled: also with torch.compile on the backbone.
         regions: see `stock.stock_config`.
+        precisions: of PRECISIONS.
 
     Raises:
         RunError: detectron2's detector and ours do not agree.
@@ -58,6 +60,7 @@ def measure(
         ("training", training_variants(compiled=compiled)),
         ("inference", inference_variants(compiled=compiled)),
     ):
+        variants = [variant for variant in variants if variant.precision in precisions]
         timings, memory, skipped = _time(pair, variants, batches, training=phase == "training", rounds=rounds)
         notes += [f"Left out: {phase}, {line}." for line in skipped]
         figures[phase] = _figures(timings, memory, batches)

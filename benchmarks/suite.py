@@ -8,6 +8,7 @@ from pathlib import Path
 from . import cifar, detectors, evaluation, inference, loader, pretraining, product, training
 from . import input as input_pipeline
 from .report import Section
+from .variants import PRECISIONS
 
 INFERENCE_SIZE, TRAINING_SIZE = (800, 1216), (480, 640)
 # Detectors that are timed unless others are named, by kind of device.
@@ -31,6 +32,7 @@ def run_all(
     whole: Sequence[str] = (),
     workers: int = -1,
     regions: int | None = None,
+    precisions: Sequence[str] = PRECISIONS,
 ) -> Iterator[Section]:
     """Run the benchmarks one after the other, and yield each result as it comes.
 
@@ -40,6 +42,7 @@ def run_all(
         whole: the detectors, by default DETECTORS of the device.
         workers: loader processes of pretraining from files; -1 for as many as a training takes.
         regions: of an image in the second stage of detectors; None for detectron2's own number.
+        precisions: of detectors.
     """
     compiled = device == "cuda" if compiled is None else compiled
     for benchmark in benchmarks:
@@ -67,6 +70,7 @@ def run_all(
                     device=device,
                     compiled=compiled,
                     regions=regions,
+                    precisions=precisions,
                 )
             continue
         if benchmark == "pretraining":

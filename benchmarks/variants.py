@@ -21,6 +21,9 @@ from .stock import Pair
 
 Batches = list[list[dict[str, Any]]]
 PEER, OURS = "detectron2", "ours"
+PRECISIONS = ("float32", "bfloat16")
+# Of autocast; None for none.
+DTYPES = (None, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Variant:
 def training_variants(*, compiled: bool) -> list[Variant]:
     """Return what a training step is timed with; of each precision detectron2's first."""
     found = []
-    for dtype in (None, torch.bfloat16):
+    for dtype in DTYPES:
         found += [Variant(PEER, dtype), Variant(OURS, dtype), Variant(OURS, dtype, channels_last=True)]
         found += [Variant(OURS, dtype, channels_last=True, compiled=True)] if compiled else []
     return found
@@ -65,7 +68,7 @@ def training_variants(*, compiled: bool) -> list[Variant]:
 def inference_variants(*, compiled: bool) -> list[Variant]:
     """Return what inference is timed with; of each precision detectron2's first."""
     found = []
-    for dtype in (None, torch.bfloat16):
+    for dtype in DTYPES:
         found += [Variant(PEER, dtype), Variant(OURS, dtype), Variant(OURS, dtype, fold=True)]
         found += [Variant(OURS, dtype, fold=True, compiled=True)] if compiled else []
     return found

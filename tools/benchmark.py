@@ -12,6 +12,7 @@ from backbone.common.cli import Parser, run
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
 BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader", "product")
 DETECTORS = ("r50_fpn", "r50_c4", "r101_fpn", "r101_c4")
+PRECISIONS = ("float32", "bfloat16")
 
 
 def make_parser() -> Parser:
@@ -31,6 +32,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--regions", type=int, metavar="N", help="of an image in the second stage, for detectors (else detectron2's)"
+    )
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of detectors (default: both)"
     )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
@@ -91,6 +95,7 @@ def main() -> None:
         whole=arguments.detectors,
         workers=arguments.workers,
         regions=arguments.regions,
+        precisions=arguments.precision,
     )
     figures = {}
     for section in sections:
