@@ -21,9 +21,10 @@ from backbone.common.errors import DataError
 from backbone.common.images import read_image
 from backbone.engine.timing import alternate
 from detection.data.catalog import locate
-from detection.data.mapper import Mapper, Resize, resize_and_flip
+from detection.data.mapper import Mapper, Resize
 from detection.data.samples import TrainingSamples
 from detection.data.sets import DetectionSet, build_set
+from detection.data.view import View, resize_and_flip
 
 from .report import Section
 
@@ -112,7 +113,7 @@ def profile(images: DetectionSet, size: tuple[int, int], *, rounds: int) -> dict
     parts = {
         "read and decode": lambda i: read_image(images.path(i), size=images.size(i)),
         "resize and flip": lambda i: resize_and_flip(decoded[i], *targets[i], "horizontal"),
-        "annotations": lambda i: mapper.targets(i, *targets[i], "horizontal"),
+        "annotations": lambda i: mapper.targets(i, View.of(images.size(i), targets[i], "horizontal")),
     }
     timings = alternate({name: _over(indices, part) for name, part in parts.items()}, rounds=rounds)
     return {name: 1000 * timing.median / len(images) for name, timing in timings.items()}

@@ -125,6 +125,7 @@ def train(
     weights: str | Path | None = None,
     overrides: Sequence[object] = (),
     hooks: Sequence[Hook] = (),
+    transforms: Sequence[Callable[..., Any]] = (),
     device: str | None = None,
     seed: int | None = None,
     processes: int | None = None,
@@ -145,8 +146,10 @@ def train(
         weights: what training starts from: a path, a name or a URL.
         overrides: KEY, VALUE, KEY, VALUE, ...
         hooks: called before and after run, step and evaluation; see `backbone.engine.hooks`.
+        transforms: of the training samples, behind those of the config: transforms of torchvision.transforms.v2, or
+            functions of a sample and its generator; see `detection.data.transforms.register_transform`.
         device: "cpu" or "cuda"; a GPU by default, if there is one.
-        processes: that share the batch, one a GPU. Hooks must be picklable then.
+        processes: that share the batch, one a GPU. Hooks and transforms must be picklable then.
         resume: go on with the run in the folder; overwrite: throw it away. Without either, it is refused.
         keys: config keys with __ for the dots: SOLVER__BASE_LR=0.01.
 
@@ -165,6 +168,7 @@ def train(
         output_dir=output_dir,
         overrides=overrides,
         hooks=hooks,
+        transforms=transforms,
         processes=processes,
         flags={**flags, "resume": resume, "overwrite": overwrite},
         keys=keys,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.cli import Parser
@@ -32,6 +33,9 @@ def add_run_arguments(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="throw away a former run in the run folder")
     parser.add_argument("--eval-only", action="store_true", help="evaluate --weights, do not train")
     parser.add_argument("--plan", action="store_true", help="print the plan, expected time and memory, and stop")
+    parser.add_argument(
+        "--draw", metavar="DIR", help="draw the first training batches as the network gets them, and stop"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of everything random (else the config's SEED)")
     parser.add_argument(
         "--seeds", nargs="+", metavar="N", help="train once with each, into OUTPUT_DIR/seedN; mean and deviation"
@@ -109,6 +113,7 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
         config=config,
         given=given_keys(arguments),
         plan_only=arguments.plan,
+        draw=None if arguments.draw is None else Path(arguments.draw),
         imports=tuple(arguments.imports),
         **flags,
         **more,

@@ -36,6 +36,7 @@ SHARED_NOT_NEGATIVE = (
 )
 # Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
 SIDE, IMAGES = 16_384, 2**20
+COLORS = ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")
 SHARED_AT_MOST = {"DATALOADER.NUM_WORKERS": 1024, "SOLVER.IMS_PER_BATCH": IMAGES, "SOLVER.BASE_LR": 1000}
 
 
@@ -124,6 +125,30 @@ def network_keywords(model: Any) -> dict[str, Any]:
         "average_down": model.AVERAGE_DOWN,
         "checkpointing": model.CHECKPOINTING,
     }
+
+
+def add_color_jitter(inputs: Any) -> None:
+    """Add COLOR_JITTER, what `color_jitter` reads, to INPUT."""
+    # Brightness, contrast and saturation times a factor drawn from 1 - x to 1 + x, hue shifted by at most HUE of its
+    # circle: torchvision's ColorJitter.
+    inputs.COLOR_JITTER = type(inputs)({"ENABLED": False, **dict.fromkeys(COLORS, 0.2), "HUE": 0.02})
+
+
+def color_jitter(inputs: Any) -> Any:
+    """Return torchvision's ColorJitter of INPUT.COLOR_JITTER, for RGB images (3, H, W); None where it is off."""
+    jitter = inputs.COLOR_JITTER
+    if not jitter.ENABLED:
+        return None
+    from torchvision.transforms import v2  # takes a while
+
+    return v2.ColorJitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE)
+
+
+def check_color_jitter(config: Any, source: str) -> None:
+    """Raise ConfigError for factors of INPUT.COLOR_JITTER that are out of range."""
+    check_numbers(config, source, not_negative=[f"INPUT.COLOR_JITTER.{name}" for name in COLORS])
+    if config.INPUT.COLOR_JITTER.HUE > 0.5:
+        raise ConfigError(f"{source}: INPUT.COLOR_JITTER.HUE must be at most 0.5, not {config.INPUT.COLOR_JITTER.HUE}")
 
 
 def add_data_keys(data: Any) -> None:

@@ -65,7 +65,7 @@ def launch(process: Callable[[Request], None], request: Request, setup: Launch, 
         UserError: something in the request, the data or the machine is wrong, or another run writes into the folder.
     """
     check_request(request, setup, trained)
-    if request.eval_only or request.plan_only:
+    if request.eval_only or request.keeps_nothing:
         processes.run(process, setup, (request,))
         return
     if not setup.is_first:
@@ -130,6 +130,10 @@ def check_request(request: Request, setup: Launch, trained: str) -> None:
     config = request.config
     if request.eval_only and (request.resume or not config.MODEL.WEIGHTS):
         raise ConfigError(f"--eval-only needs --weights, {trained}, and goes without --resume")
+    if request.draw is not None and (request.eval_only or request.plan_only):
+        raise ConfigError("--draw shows training images; it goes without --eval-only and --plan")
+    if request.draw is not None:
+        make_folder(request.draw)
     setup.check()
     check_loggers(config.LOGGERS)
     fitted = config.SOLVER.get("AUTO_BATCH", False)

@@ -15,6 +15,7 @@ from torch import nn
 from . import checkpoint, distributed
 from .card import write_card
 from .curves import CurvesPage, write_curves
+from .drawing import draw_batches
 from .early_stopping import EarlyStopping
 from .epochs import fit_epochs
 from .extensions import import_modules
@@ -147,7 +148,7 @@ class TaskRun(ABC):
             UserError: something in the request, the data or the machine is wrong.
         """
         main = distributed.is_main()
-        start_logging(self.request.folder if main and not self.request.plan_only else None, quiet=not main)
+        start_logging(self.request.folder if main and not self.request.keeps_nothing else None, quiet=not main)
         # A process that was started anew has not what the first one has imported.
         import_modules(self.request.imports)
         # All processes build the same network; later each draws for itself.
@@ -188,6 +189,9 @@ class TaskRun(ABC):
         network.train()
         first = f"resumed from {saved}" if saved else self.load_first(network)
         task = self.make_task(network)
+        if self.request.draw is not None:
+            draw_batches(task, self.request.draw, self.config.SEED)
+            return
         shown = self.plan(network, first, [*self.notes, *resumed])
         optimizer, schedule = self.make_optimizer(network), self.make_schedule()
         if self.request.plan_only:

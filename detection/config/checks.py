@@ -25,6 +25,7 @@ from backbone.engine.record import LOSS
 from backbone.networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 
 from ..evaluation import ENGINES
+from .augmentation import check_augmentation
 from .keys import choices_of
 from .methods import check_methods, check_paper_rows, resolve_context_head
 from .names import NORM_NAMES, TAILS, architecture_of, foreign_backbones, has_our_backbone, is_retinanet
@@ -113,6 +114,7 @@ def check_values(config: CfgNode, source: str) -> None:
     alpha = config.MODEL.ROI_BOX_HEAD.FOCAL_ALPHA
     if not (0 <= alpha <= 1 or alpha == -1):
         raise ConfigError(f"{source}: MODEL.ROI_BOX_HEAD.FOCAL_ALPHA must be from 0 to 1, or -1, not {alpha}")
+    check_augmentation(config, source)
     check_methods(config, source)
     check_paper_rows(config, source)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from detectron2.config import CfgNode, get_cfg
 
 from backbone.engine.class_weights import add_class_weights
-from backbone.engine.defaults import add_shared_defaults
+from backbone.engine.defaults import add_color_jitter, add_shared_defaults
 from backbone.engine.extensions import add_keys
 
 
@@ -73,6 +73,7 @@ def add_defaults(config: CfgNode) -> None:
     # averaged where the image shrinks, in float, and to a side that is rounded down.
     config.INPUT.FLOAT_RESIZE = False
 
+    _add_augmentation(config.INPUT)
     # Fit the sizes of training and test to images that are smaller: 1.25 times the median of their shorter sides.
     config.INPUT.AUTO_SIZE = False
 
@@ -132,6 +133,20 @@ def add_defaults(config: CfgNode) -> None:
     # Least score of a box in those pictures.
     config.TEST.PICTURE_SCORE = 0.5
     _add_methods(config.TEST)
+
+
+def _add_augmentation(inputs: CfgNode) -> None:
+    """Add how training samples are varied, beside detectron2's sizes, flips and INPUT.CROP (docs/training.md)."""
+    add_color_jitter(inputs)
+    # In place of MIN_SIZE_TRAIN and MAX_SIZE_TRAIN: each image is fitted into SIZE (height, width) times a factor drawn
+    # from SCALE, then cut or filled up to SIZE (Ghiasi et al., 2021; theirs is 0.1 to 2 of 1024).
+    inputs.LARGE_SCALE_JITTER = CfgNode({"ENABLED": False, "SCALE": (0.1, 2.0), "SIZE": (1024, 1024)})
+    # With the probability PROB, four images, each at a factor drawn from SCALE of its size, share the size of the
+    # first: below 1, more of each is seen. Objects of which less than LEAST_SHOWN of the box is seen are no targets.
+    inputs.MOSAIC = CfgNode({"ENABLED": False, "PROB": 0.5, "SCALE": (0.5, 1.0), "LEAST_SHOWN": 0.1})
+    # With the probability PROB, objects of another image, each with the probability SHARE, are pasted by their masks
+    # (Ghiasi et al., 2021); for detectors with masks.
+    inputs.COPY_PASTE = CfgNode({"ENABLED": False, "PROB": 0.5, "SHARE": 0.5})
 
 
 def _add_methods(test: CfgNode) -> None:

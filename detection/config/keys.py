@@ -24,7 +24,6 @@ UNUSED = {
     "MODEL.RESNETS.DEFORM_ON_PER_STAGE": "deformable convolution is not supported",
     "MODEL.RESNETS.DEFORM_MODULATED": "deformable convolution is not supported",
     "MODEL.RESNETS.DEFORM_NUM_GROUPS": "deformable convolution is not supported",
-    "INPUT.CROP.": "cropping is not supported",
     "DATASETS.PROPOSAL_FILES_TRAIN": "proposals come from the RPN",
     "DATASETS.PROPOSAL_FILES_TEST": "proposals come from the RPN",
     "DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TRAIN": "proposals come from the RPN, MODEL.RPN.POST_NMS_TOPK_TRAIN of them",
@@ -145,6 +144,10 @@ def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
         "TEST.KEYPOINT_OKS_SIGMAS": ("MODEL.KEYPOINT_ON", config.MODEL.KEYPOINT_ON),
         "MODEL.ROI_BOX_CASCADE_HEAD.": ("MODEL.ROI_HEADS.NAME", config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"),
         "MODEL.FPN.": ("MODEL.BACKBONE.NAME", "_fpn" in config.MODEL.BACKBONE.NAME),
+        **dict.fromkeys(
+            ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
+            ("INPUT.LARGE_SCALE_JITTER.ENABLED", not config.INPUT.LARGE_SCALE_JITTER.ENABLED),
+        ),
     }
     focal = ("MODEL.ROI_BOX_HEAD.CLASS_LOSS", config.MODEL.ROI_BOX_HEAD.CLASS_LOSS == "focal")
     needs["MODEL.ROI_BOX_HEAD.FOCAL_"] = focal

@@ -9,6 +9,8 @@ import numpy as np
 
 from backbone.common.errors import DataError
 
+from .view import View
+
 # COCO's coordinates are indices of pixels; those of detectors are distances from the image's corner.
 CENTRE = 0.5
 
@@ -47,25 +49,19 @@ def flip_partners(names: Sequence[str]) -> list[int]:
     return partners
 
 
-def move_keypoints(
-    keypoints: np.ndarray, size: tuple[int, int], scale: np.ndarray, flip: str, partners: Sequence[int]
-) -> np.ndarray:
-    """Return keypoints (N, K, 3), as `keypoint_rows` gives them, in an image of `size` (height, width).
+def move_keypoints(keypoints: np.ndarray, view: View, partners: Sequence[int]) -> np.ndarray:
+    """Return keypoints (N, K, 3), as `keypoint_rows` gives them, where a view shows them.
 
     As detectron2 does it: points outside become unlabelled, and unlabelled ones are zeros.
 
     Args:
-        scale: (x, y), from the file's image to that one before the flip; partners: see `flip_partners`.
+        partners: see `flip_partners`.
     """
     moved = keypoints.astype(np.float64)
-    moved[..., :2] = (moved[..., :2] + CENTRE) * scale
-    if flip in ("horizontal", "both"):
-        moved[..., 0] = size[1] - moved[..., 0]
-    if flip in ("vertical", "both"):
-        moved[..., 1] = size[0] - moved[..., 1]
-    outside = (moved[..., :2] < 0).any(-1) | (moved[..., :2] > size[::-1]).any(-1)
+    moved[..., :2] = view.points(moved[..., :2] + CENTRE)
+    outside = (moved[..., :2] < view.lower).any(-1) | (moved[..., :2] > view.upper).any(-1)
     moved[outside, 2] = 0
-    if flip in ("horizontal", "both"):
+    if view.flip in ("horizontal", "both"):
         moved = moved[:, partners]
     moved[moved[..., 2] == 0] = 0
     return moved.astype(np.float32)

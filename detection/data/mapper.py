@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import cv2
@@ -12,21 +12,15 @@ import orjson
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
-from torch.nn import functional as F
 
-from backbone.common.images import read_image, resize_image
+from backbone.common.images import read_image
 
+from .augment import Augmentation, joined, on_canvas, paste
 from .keypoints import flip_partners, move_keypoints
 from .proposals import Proposals
 from .sets import DetectionSet
-from .transforms import registered_transforms
-
-# Shorter than this, in pixels after resizing, a box is no target.
-LEAST_SIDE = 1e-5
-# OpenCV's codes of the axes; "both" turns the image by half a circle.
-FLIPS = {"vertical": 0, "horizontal": 1, "both": -1}
-# numpy's axes of an (H, W, C) image.
-AXES = {"none": (), "vertical": 0, "horizontal": 1, "both": (0, 1)}
+from .transforms import Transform, prepared, registered_transforms
+from .view import LEAST_SIDE, View
 
 
 @dataclass(frozen=True)
@@ -78,28 +72,6 @@ def planes_of(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-def resize_float(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize (H, W, C) uint8 to float32 as torchvision's detectors do: bilinear, no averaging where it shrinks."""
-    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    resized = F.interpolate(planes, size=(height, width), mode="bilinear", align_corners=False)[0]
-    return resized.permute(1, 2, 0).contiguous().numpy()
-
-
-def resize_and_flip(
-    image: np.ndarray, width: int, height: int, flip: str = "none", *, as_float: bool = False
-) -> np.ndarray:
-    """Resize (H, W, 3) uint8 and flip it, the flip where there are fewer pixels; `as_float` as `resize_float`."""
-    if as_float:
-        return np.ascontiguousarray(np.flip(resize_float(image, width, height), AXES[flip]))
-    if flip == "none":
-        return resize_image(image, width, height)
-    if image.shape[2] != 3:  # OpenCV would drop the axis of a single channel
-        return np.ascontiguousarray(np.flip(resize_image(image, width, height), AXES[flip]))
-    if width * height < image.shape[0] * image.shape[1]:
-        return cv2.flip(resize_image(image, width, height), FLIPS[flip])
-    return resize_image(cv2.flip(image, FLIPS[flip]), width, height)
-
-
 class Mapper:
     """Maps an index of a DetectionSet to the sample of one image for training.
 
@@ -108,6 +80,8 @@ class Mapper:
         mask_format: "polygon" or "bitmask"; used where the set has segmentations.
         proposals: of the same images; added to the samples of training.
         channel_order: of `read_image`; channels: how many the images must have.
+        augmentation: what is done where a generator draws; the further images that it takes are of `others`.
+        transforms: called on each sample of training, behind all else and before those of `register_transform`.
     """
 
     def __init__(
@@ -120,6 +94,9 @@ class Mapper:
         flip: str = "horizontal",
         mask_format: str = "polygon",
         proposals: Proposals | None = None,
+        augmentation: Augmentation | None = None,
+        others: Sequence[int] = (),
+        transforms: Sequence[Transform] = (),
     ) -> None:
         self.images = images
         self.resize = resize
@@ -129,45 +106,84 @@ class Mapper:
         self.mask_format = mask_format
         self.given = proposals
         self.partners = flip_partners(images.keypoint_names)
+        self.augmentation = augmentation or Augmentation()
+        self.others = np.asarray(others)
         # Held here: loader processes that are started anew have registered none.
-        self.transforms = registered_transforms()
+        self.transforms = [prepared(of, channel_order) for of in (*transforms, *registered_transforms())]
 
     def __call__(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Return image (3, H, W) uint8, file_name, image_id, height and width of the file, instances and, where they
         are given, proposals. The image's memory is channels last; it is float32 where it is resized as float.
-        With a generator, the transforms of `register_transform` follow.
+        With a generator, the augmentation and the transforms follow.
 
         Raises:
-            DataError: the image cannot be decoded, or is not of the size that its record says.
+            DataError: an image cannot be decoded, or is not of the size that its record says.
         """
+        augmentation = self.augmentation if rng is not None else Augmentation()
+        indices, views = [index], [self.view(index, rng)]
+        mosaic, copying = augmentation.mosaic, augmentation.copy_paste
+        if mosaic and rng.random() < mosaic.probability and min(views[0].canvas) > 1:
+            indices += [self._another(rng) for _ in range(3)]
+            views = mosaic.views(views[0], [self.view(other, rng) for other in indices[1:]], rng)
+        image, instances = self._shown(indices, views)
+        if copying and rng.random() < copying.probability:
+            image, instances = self._pasted(image, instances, copying.share, rng)
         width, height = self.images.size(index)
-        path = str(self.images.path(index))
-        order = self.channel_order
-        image = read_image(path, size=(width, height), channel_order=order, channels=self.channels)
-        new_width, new_height = self.resize.target(width, height, self.resize.draw(rng))
-        flip = _draw_flip(self.flip, rng)
         sample = {
-            "image": planes_of(resize_and_flip(image, new_width, new_height, flip, as_float=self.resize.as_float)),
-            "file_name": path,
+            "image": planes_of(image),
+            "file_name": str(self.images.path(index)),
             "image_id": self.images.image_ids[index].item(),
             "height": height,
             "width": width,
+            "instances": instances,
         }
-        sample["instances"] = self.targets(index, new_width, new_height, flip)
         if self.given is not None:
-            sample["proposals"] = self.proposals(index, new_width, new_height, flip)
+            sample["proposals"] = Instances.cat([self.proposals(of, view) for of, view in zip(indices, views)])
         for transform in self.transforms if rng is not None else ():
             sample = transform(sample, rng)
         return sample
 
-    def targets(self, index: int, width: int, height: int, flip: str) -> Instances:
-        """Return ground truth of image `index`, crowds left out, in an image resized to width x height and flipped."""
+    def view(self, index: int, rng: np.random.Generator | None) -> View:
+        """Draw what is shown of an image: the part, its size, the flip."""
+        size, augmentation = self.images.size(index), self.augmentation
+        part = augmentation.crop.draw(*size, rng) if augmentation.crop and rng is not None else None
+        jitter = augmentation.scale_jitter if rng is not None else None
+        shown = size if part is None else part[2:]
+        target = shown if jitter else self.resize.target(*shown, self.resize.draw(rng))
+        view = View.of(size, target, _draw_flip(self.flip, rng), part)
+        return jitter.draw(view, rng) if jitter else view
+
+    def _another(self, rng: np.random.Generator) -> int:
+        return int(self.others[rng.integers(len(self.others))])
+
+    def _shown(self, indices: Sequence[int], views: Sequence[View]) -> tuple[np.ndarray, Instances]:
+        """Return the canvas of some views, and what is on it."""
+        pixels = []
+        for index, view in zip(indices, views):
+            path, order = str(self.images.path(index)), self.channel_order
+            image = read_image(path, size=view.file, channel_order=order, channels=self.channels)
+            pixels.append(view.pixels(image, as_float=self.resize.as_float))
+        instances = joined([self.targets(index, view) for index, view in zip(indices, views)])
+        return on_canvas(pixels, views, self.augmentation.fill), instances
+
+    def _pasted(
+        self, image: np.ndarray, target: Instances, share: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Instances]:
+        index, canvas = self._another(rng), (image.shape[1], image.shape[0])
+        view = self.view(index, rng).within((0, 0, *canvas), canvas, rng)
+        other, source = self._shown([index], [view])
+        source = source[torch.from_numpy(rng.random(len(source)) < share)]
+        return paste(image, target, other, source) if len(source) else (image, target)
+
+    def targets(self, index: int, view: View) -> Instances:
+        """Return ground truth of image `index`, crowds left out, as a view shows it.
+
+        Where it cuts an object with a mask, the box is that of the rest of the mask.
+        """
         start, end = self.images.starts[index], self.images.starts[index + 1]
         rows = start + (~self.images.crowd[start:end]).nonzero()[0]
-        scale = np.array([width, height]) / np.array(self.images.size(index))
-        boxes = _move_boxes(self.images.boxes[rows], (height, width), scale, flip)
-        kept = ((boxes[:, 2:] - boxes[:, :2]) > LEAST_SIDE).all(axis=1)
-        rows, boxes = rows[kept], boxes[kept]
+        boxes, kept = view.shown(self.images.boxes[rows])
+        rows = rows[kept]
         masks = None
         if self.images.segmentations is not None:
             packed = [self.images.segmentations[row] for row in rows.tolist()]
@@ -175,38 +191,42 @@ class Mapper:
             # As in detectron2: an object without a mask would teach that its box holds nothing.
             drawn = np.array([bool(item) for item in segmentations], dtype=bool)
             rows, boxes = rows[drawn], boxes[drawn]
-            masks = self._masks([item for item in segmentations if item], (height, width), scale, flip)
-        instances = Instances((height, width))
+            masks, bounds = self._masks([item for item in segmentations if item], view)
+            boxes = bounds if view.cuts else boxes
+        instances = Instances(view.height_and_width)
         instances.gt_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
         instances.gt_classes = torch.from_numpy(self.images.labels[rows])
         if masks is not None:
             instances.gt_masks = masks
         if self.images.keypoints is not None:
-            points = move_keypoints(self.images.keypoints[rows], (height, width), scale, flip, self.partners)
+            points = move_keypoints(self.images.keypoints[rows], view, self.partners)
             instances.gt_keypoints = Keypoints(torch.from_numpy(points))
         if isinstance(masks, BitMasks):  # so small a shape may cover no pixel
-            instances = instances[masks.nonempty()]
-        return instances
+            return instances[masks.nonempty()]
+        # Polygons may leave the window where their box does not.
+        return instances[instances.gt_boxes.nonempty(LEAST_SIDE)] if view.cuts else instances
 
-    def proposals(self, index: int, width: int, height: int, flip: str) -> Instances:
-        """Return the given proposals of image `index`, placed as in `targets`, all with the same objectness."""
-        scale = np.array([width, height]) / np.array(self.images.size(index))
-        boxes = _move_boxes(self.given.of(index), (height, width), scale, flip)
-        instances = Instances((height, width))
+    def proposals(self, index: int, view: View) -> Instances:
+        """Return the given proposals of image `index` that a view shows, all with the same objectness."""
+        given = self.given.of(index)
+        boxes = view.shown(given)[0] if view.cuts else view.boxes(given)
+        instances = Instances(view.height_and_width)
         instances.proposal_boxes = Boxes(torch.from_numpy(boxes.astype(np.float32)))
         instances.objectness_logits = torch.zeros(len(boxes))
         return instances
 
-    def _masks(
-        self, segmentations: list[Any], size: tuple[int, int], scale: np.ndarray, flip: str
-    ) -> PolygonMasks | BitMasks:
-        shapes = iter(_move_polygons([item for item in segmentations if isinstance(item, list)], size, scale, flip))
-        moved = [next(shapes) if isinstance(item, list) else _move_rle(item, size, flip) for item in segmentations]
-        if self.mask_format == "polygon" and all(isinstance(item, list) for item in moved):
-            return PolygonMasks(moved)
-        masks = [polygons_to_bitmask(item, *size) if isinstance(item, list) else item for item in moved]
-        stacked = np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)
-        return BitMasks(torch.from_numpy(stacked))
+    def _masks(self, segmentations: list[Any], view: View) -> tuple[PolygonMasks | BitMasks, np.ndarray]:
+        """Return the masks of a view, and the boxes (N, 4) that they cover."""
+        polygons, bounds = view.polygons([item for item in segmentations if isinstance(item, list)])
+        if self.mask_format == "polygon" and len(polygons) == len(segmentations):
+            return PolygonMasks(polygons), bounds
+        shapes, size = iter(polygons), view.height_and_width
+        masks = [
+            polygons_to_bitmask(next(shapes), *size) if isinstance(item, list) else view.mask(item)
+            for item in segmentations
+        ]
+        stacked = BitMasks(torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)))
+        return stacked, stacked.get_bounding_boxes().tensor.numpy()
 
 
 def _draw_flip(flip: str, rng: np.random.Generator | None) -> str:
@@ -221,41 +241,3 @@ def _drawn(segmentation: Any) -> Any:
     if isinstance(segmentation, dict) and segmentation:
         return segmentation
     return [polygon for polygon in segmentation or [] if len(polygon) >= 6]
-
-
-def _move_boxes(boxes: np.ndarray, size: tuple[int, int], scale: np.ndarray, flip: str) -> np.ndarray:
-    """Scale XYXY boxes (N, 4) by `scale` (x, y), then mirror them in an image of `size` (height, width)."""
-    moved = boxes * np.concatenate([scale, scale])
-    if flip in ("horizontal", "both"):
-        moved[:, [0, 2]] = size[1] - moved[:, [2, 0]]
-    if flip in ("vertical", "both"):
-        moved[:, [1, 3]] = size[0] - moved[:, [3, 1]]
-    return moved
-
-
-def _move_polygons(
-    objects: list[list[list[float]]], size: tuple[int, int], scale: np.ndarray, flip: str
-) -> list[list[np.ndarray]]:
-    """Move the polygons of all objects in one go."""
-    polygons = list(chain.from_iterable(objects))
-    points = np.array(list(chain.from_iterable(polygons)), dtype=np.float64).reshape(-1, 2) * scale
-    if flip in ("horizontal", "both"):
-        points[:, 0] = size[1] - points[:, 0]
-    if flip in ("vertical", "both"):
-        points[:, 1] = size[0] - points[:, 1]
-    flat, ends = points.reshape(-1), np.cumsum([0, *map(len, polygons)])
-    parts = iter([flat[start:end] for start, end in zip(ends[:-1], ends[1:])])
-    return [[next(parts) for _ in polygons] for polygons in objects]
-
-
-def _move_rle(segmentation: dict[str, Any], size: tuple[int, int], flip: str) -> np.ndarray:
-    from pycocotools import mask as coco_mask
-
-    if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    mask = cv2.resize(coco_mask.decode(segmentation), size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    if flip in ("horizontal", "both"):
-        mask = mask[:, ::-1]
-    if flip in ("vertical", "both"):
-        mask = mask[::-1]
-    return np.ascontiguousarray(mask).astype(bool)

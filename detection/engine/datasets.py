@@ -13,8 +13,10 @@ from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
 from backbone.engine import distributed
+from backbone.engine.defaults import color_jitter
 
 from ..coco_json.masks import drawn
+from ..data.augment import augmentation_of
 from ..data.cache import Wanted, load_cached
 from ..data.catalog import CUSTOM_SETS, Source, known_sets, locate, parts_of
 from ..data.checks import UNUSABLE_BOXES, Fault, check_coco, raise_on_errors, read_json, warnings_line
@@ -24,6 +26,7 @@ from ..data.proposals import Proposals
 from ..data.registered import is_registered, read_registered
 from ..data.samples import repeat_factors
 from ..data.sets import DetectionSet, build_set, first_difference, join_sets, real_categories
+from ..data.transforms import Torchvision, Transform
 from ..data.voc import VocObjects, read_split
 from ..data.voc.build import build_voc_set
 from ..evaluation import GroundTruth, load_ground_truth
@@ -314,9 +317,17 @@ def repeats_of(images: DetectionSet, config: CfgNode) -> np.ndarray | None:
     return repeat_factors(images, used_for_training(images, config), loader.REPEAT_THRESHOLD, **form)
 
 
-def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals | None = None) -> Mapper:
-    """Return the mapper of training samples."""
+def training_mapper(
+    images: DetectionSet, config: CfgNode, proposals: Proposals | None = None, transforms: Sequence[Transform] = ()
+) -> Mapper:
+    """Return the mapper of training samples.
+
+    Args:
+        transforms: of this run, beside those of the config and those that modules have registered.
+    """
     inputs = config.INPUT
+    jitter = color_jitter(inputs)
+    own = [Torchvision(jitter, inputs.FORMAT, image_alone=True)] if jitter else []
     return Mapper(
         images,
         resize=Resize(
@@ -327,4 +338,7 @@ def training_mapper(images: DetectionSet, config: CfgNode, proposals: Proposals 
         flip=inputs.RANDOM_FLIP,
         mask_format=inputs.MASK_FORMAT,
         proposals=proposals,
+        augmentation=augmentation_of(config),
+        others=used_for_training(images, config),
+        transforms=[*own, *transforms],
     )

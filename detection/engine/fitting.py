@@ -86,7 +86,9 @@ def _fit_batch(config: CfgNode, images: DetectionSet, saved: dict | None) -> lis
     if saved is not None:
         config.SOLVER.IMS_PER_BATCH = get(saved, BATCH)
         return []
-    area = max(config.INPUT.MIN_SIZE_TRAIN) * config.INPUT.MAX_SIZE_TRAIN / 1e6
+    inputs, jitter = config.INPUT, config.INPUT.LARGE_SCALE_JITTER
+    sides = jitter.SIZE if jitter.ENABLED else (max(inputs.MIN_SIZE_TRAIN), inputs.MAX_SIZE_TRAIN)
+    area = sides[0] * sides[1] / 1e6
     free = distributed.share(_free_bytes(config))
     held = int(SHARE * free / (area * BYTES_OF_A_MEGAPIXEL))
     wanted = max(2, len(images.trainable()) // STEPS_OF_AN_EPOCH) // processes

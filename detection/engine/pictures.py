@@ -14,6 +14,7 @@ from detectron2.config import CfgNode
 from backbone.common.errors import DataError
 from backbone.common.images import lettering, montage, picture_of, read_image
 
+from ..data.augment import bit_masks
 from ..data.keypoints import CENTRE
 from ..data.sets import DetectionSet
 from ..visualization import WHITE, draw_objects, write
@@ -36,7 +37,8 @@ def training_picture(batch: list[dict[str, Any]], classes: list[str], channel_or
         target = sample["instances"]
         points = target.gt_keypoints.tensor.numpy() if target.has("gt_keypoints") else None
         boxes, labels = target.gt_boxes.tensor.numpy(), target.gt_classes.tolist()
-        drawn.append(draw_objects(image, boxes, labels, classes, keypoints=points))
+        masks = bit_masks(target).tensor.numpy() if target.has("gt_masks") else None
+        drawn.append(draw_objects(image, boxes, labels, classes, masks=masks, keypoints=points))
     return montage(drawn, columns=2)
 
 

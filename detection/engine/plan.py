@@ -27,7 +27,12 @@ def plan(model: nn.Module, sets: Sets, config: CfgNode, *, weights: str, notes: 
         # Of a large set, it takes seconds.
         repeats = repeats_of(sets.train, config)
         number = _images_of_an_epoch(sets.train, config, repeats)
-        rows += [("batch", _batch(config)), *_sampling(repeats, config), ("schedule", schedule_line(config, number))]
+        rows += [
+            ("batch", _batch(config)),
+            *_augmentation(config),
+            *_sampling(repeats, config),
+            ("schedule", schedule_line(config, number)),
+        ]
         rows += _losses(config)
         notes = [*page.schedule_notes(config, number, recipe_for(config)), *notes]
     return page.page(config, rows, notes)
@@ -79,7 +84,25 @@ def _batch(config: CfgNode) -> str:
     sides = config.INPUT.MIN_SIZE_TRAIN
     shown = f"{min(sides)}..{max(sides)}" if len(sides) > 1 else str(sides[0])
     size = f"shorter side {shown}, longer at most {config.INPUT.MAX_SIZE_TRAIN}"
+    jitter = config.INPUT.LARGE_SCALE_JITTER
+    if jitter.ENABLED:
+        size = f"{jitter.SIZE[1]} x {jitter.SIZE[0]}, images scaled by {jitter.SCALE[0]:g}..{jitter.SCALE[1]:g}"
     return f"{page.batch(config)}; {size}; {page.loaders(config)}"
+
+
+def _augmentation(config: CfgNode) -> list[tuple[str, str]]:
+    """Return a row of what is done to training samples beyond resizing and horizontal flips."""
+    inputs = config.INPUT
+    crop, mosaic, copies = inputs.CROP, inputs.MOSAIC, inputs.COPY_PASTE
+    parts = [
+        (inputs.RANDOM_FLIP != "horizontal", f"flips: {inputs.RANDOM_FLIP}"),
+        (crop.ENABLED, f"crops ({crop.TYPE} {crop.SIZE[0]:g}, {crop.SIZE[1]:g})"),
+        (mosaic.ENABLED, f"mosaics of four images ({mosaic.PROB:.0%})"),
+        (copies.ENABLED, f"pasted objects ({copies.PROB:.0%})"),
+        (inputs.COLOR_JITTER.ENABLED, "colours jittered"),
+    ]
+    shown = [text for on, text in parts if on]
+    return [("", "; ".join(shown))] if shown else []
 
 
 def _sampling(repeats: np.ndarray | None, config: CfgNode) -> list[tuple[str, str]]:

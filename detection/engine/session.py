@@ -147,7 +147,7 @@ class DetectionRun(TaskRun):
         return load_trained(network, self.weights, self.sets.classes)
 
     def make_task(self, network: nn.Module) -> DetectionTask:
-        return DetectionTask(network, self.sets, self.config)
+        return DetectionTask(network, self.sets, self.config, transforms=self.request.transforms)
 
     def make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         return make_optimizer(self.config, network)
@@ -157,7 +157,7 @@ class DetectionRun(TaskRun):
 
     def train(self) -> None:
         """See `TaskRun.train`."""
-        if self.config.SOLVER.SCHEME == "alternating":
+        if self.config.SOLVER.SCHEME == "alternating" and self.request.draw is None:
             train_alternating(self.config, self.sets, self.weights, self.request, self.notes, self.began, self.beside)
         else:
             super().train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from backbone.engine.task import Task
 from ..config.names import is_retinanet
 from ..data.proposals import Proposals
 from ..data.samples import SparingSamples, aspect_groups
+from ..data.transforms import Transform
 from ..evaluation import CocoMetrics, VocMetrics
 from ..inference.cost import cost_line
 from ..inference.methods import as_tested
@@ -49,15 +50,24 @@ class DetectionTask(Task):
 
     Args:
         proposals: of `sets.train`, for a model that trains on given ones.
+        transforms: of the training samples, behind those of the config.
 
     Attributes:
         predictions: {set name: COCO results} of the last evaluation, in the main process.
         metrics: {(set name, kind): its metrics} of the last evaluation, in the main process.
     """
 
-    def __init__(self, model: nn.Module, sets: Sets, config: CfgNode, proposals: Proposals | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sets: Sets,
+        config: CfgNode,
+        proposals: Proposals | None = None,
+        transforms: Sequence[Transform] = (),
+    ) -> None:
         self.model = model
         self.proposals = proposals
+        self.transforms = transforms
         self.sets = sets
         self.config = config
         self.predictions: dict[str, list[dict[str, Any]]] = {}
@@ -87,7 +97,8 @@ class DetectionTask(Task):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        samples = SparingSamples(training_mapper(images, config, self.proposals), config.SEED, used)
+        mapper = training_mapper(images, config, self.proposals, self.transforms)
+        samples = SparingSamples(mapper, config.SEED, used)
         on_gpu = config.MODEL.DEVICE.startswith("cuda")
         for batch in until_error(make_loader(samples, workers=self.workers, pin_memory=on_gpu, batches=batches)):
             self.broken.add([message for sample in batch for message in sample.pop("broken", ())])

@@ -22,6 +22,7 @@ from backbone.engine.session import default_output
 
 from ..data.catalog import known_sets
 from ..data.registered import is_registered
+from ..data.transforms import Transform
 from ..evaluation import IOU_TYPES
 from ..inference.detector import Detector, load_trained_detector
 from .session import make_request, run
@@ -83,6 +84,7 @@ def train(
     output_dir: str | Path | None,
     overrides: Sequence[object],
     hooks: Sequence[Hook],
+    transforms: Sequence[Transform],
     processes: int | None,
     flags: dict[str, Any],
     keys: dict[str, Any],
@@ -95,7 +97,8 @@ def train(
     output = str(output_dir or default_output(str(config), eval_only=False))
     switches = dict.fromkeys(("resume", "overwrite", "force", "eval_only", "plan"), False)
     flags = {**switches, "imports": [], **flags, **given, "output_dir": output, "overrides": pairs}
-    request = make_request(_Flags(config=str(config), num_processes=processes, **flags), hooks=tuple(hooks))
+    of_run = {"hooks": tuple(hooks), "transforms": tuple(transforms)}
+    request = make_request(_Flags(config=str(config), num_processes=processes, **flags), **of_run)
     device = request.config.MODEL.DEVICE
     try:
         run(request, Launch(device=device, processes=processes))

@@ -21,6 +21,7 @@ from backbone.engine.record import LOSS
 
 from ..config.checks import VALIDATION_LOSS
 from ..data.mapper import Mapper
+from ..data.view import View
 from ..inference.run import read_samples
 from ..inference.transform import TestMapper, TestTransform
 from .datasets import TestSet, training_mapper
@@ -45,7 +46,7 @@ class LossMapper:
     def __call__(self, index: int) -> dict[str, Any]:
         sample = self.read(index)
         height, width = sample["image"].shape[-2:]
-        return {**sample, "instances": self.truth.targets(index, width, height, "none")}
+        return {**sample, "instances": self.truth.targets(index, View.of(self.images.size(index), (width, height)))}
 
 
 class _Positives:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from backbone.common.images import read_image, resize_image
 
-from ..data.mapper import Resize, planes_of, resize_float, to_tensor
+from ..data.mapper import Resize, planes_of, to_tensor
 from ..data.sets import DetectionSet
+from ..data.view import resize_float
 
 NO_LIMIT = 10**6  # longer side in pixels, where the config has none
 

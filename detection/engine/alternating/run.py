@@ -120,7 +120,7 @@ def _run_step(
     model.begin(step).train()
     shown = plan(model, sets, own, weights=first, notes=[step.says, *notes])
     open_folder(step_request, own, f"Step {step.number} of {len(STEPS)}\n{shown}", RUN_FILES)
-    task = DetectionTask(model, sets, own, proposals)
+    task = DetectionTask(model, sets, own, proposals, request.transforms)
     hooks, best = run_hooks(request, own), best_of(sets.test, own.TEST.BEST if sets.test else "")
     state = train_task(task, make_optimizer(own, model), own, best=best, saved=saved, hooks=hooks)
     if distributed.is_main():

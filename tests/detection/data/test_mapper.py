@@ -17,8 +17,9 @@ from pycocotools import mask as coco_mask
 from backbone.common.errors import DataError
 from backbone.common.images import resize_image
 from detection.config import default_config
-from detection.data.mapper import Mapper, Resize, resize_and_flip, to_tensor
+from detection.data.mapper import Mapper, Resize, to_tensor
 from detection.data.sets import DetectionSet, build_set
+from detection.data.view import resize_and_flip
 from detection.inference.transform import TestMapper, TestTransform
 
 FLIPS = ("none", "horizontal", "vertical", "both")

@@ -27,6 +27,7 @@ from detection.data.cache import read_set, write_set
 from detection.data.keypoints import CENTRE
 from detection.data.mapper import Mapper, Resize
 from detection.data.sets import build_set, join_sets
+from detection.data.view import View
 from detection.engine.model import fit_keypoints
 from detection.engine.session import run
 from detection.engine.training import TrainingRun
@@ -136,7 +137,7 @@ def test_targets_are_detectron2s(persons, flip):
     for index, image in enumerate(data["images"]):
         width, height = images.size(index)
         new_width, new_height = mapper.resize.target(width, height, 96)
-        ours = mapper.targets(index, new_width, new_height, flip)
+        ours = mapper.targets(index, View.of((width, height), (new_width, new_height), flip))
         steps: list = [transforms.ResizeTransform(height, width, new_height, new_width)]
         if flip == "horizontal":
             steps.append(transforms.HFlipTransform(new_width))

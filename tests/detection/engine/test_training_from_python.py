@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from runs import keys
+from torchvision.transforms import v2
 
 import detection
 from backbone import ConfigError, DataError, RunError
 from backbone.common.mini_set import mini_set_root
 from backbone.engine import extensions
 from backbone.engine.hooks import Hook
+from backbone.engine.processes import Launch
+from backbone.engine.record import stop_logging
+from detection.data.transforms import registered_transforms
+from detection.engine.session import make_request
+from detection.engine.session import run as run_request
+from tools.train_net import make_parser
 
 CONFIG = "mini_faster_rcnn_r18.yaml"
 QUICK = keys({"SOLVER.MAX_ITER": 2, "DATALOADER.NUM_WORKERS": 0, "TEST.PICTURES": 0, "SOLVER.CHECKPOINT_PERIOD": 0})[
@@ -125,3 +133,47 @@ def test_epochs_and_a_set_by_its_file(few, tmp_path):
         overrides=[*pairs, "DATASETS.CUSTOM.TRAIN_IMAGES", str(few[1])],
     )
     assert found.record["iteration"] == 1 and found.metrics == {}
+
+
+class Darkens:
+    """A transform of one's own that counts its calls."""
+
+    calls = 0
+
+    def __call__(self, sample, random):
+        self.calls += 1
+        return {**sample, "image": (sample["image"] * random.uniform(0.2, 0.8)).to(sample["image"].dtype)}
+
+
+def test_transforms_of_a_run(few, tmp_path):
+    """With everything that augments images beside them; the run after it has none of them. --draw draws its images."""
+    own = Darkens()
+    names = ("MOSAIC", "COPY_PASTE", "COLOR_JITTER", "CROP")
+    keys = [*QUICK, "MODEL.MASK_ON", True, *(word for name in names for word in (f"INPUT.{name}.ENABLED", True))]
+    found = detection.train(
+        CONFIG,
+        train=few,
+        output_dir=tmp_path / "run",
+        overrides=[*keys, "DATASETS.TEST", ()],
+        transforms=[own, v2.RandomGrayscale(1.0)],
+        device="cpu",
+    )
+    losses = [line["total_loss"] for line in found.history if "total_loss" in line]
+    assert own.calls == 4 and len(losses) == 2 and np.isfinite(losses).all()
+    assert not registered_transforms()
+
+    words = [str(word) for word in keys]
+    flags = ["--train-json", str(few[0]), "--train-images", str(few[1]), "--device", "cpu"]
+    arguments = make_parser().parse_intermixed_args(
+        ["--config", CONFIG, *flags, "--draw", str(tmp_path / "drawn"), "--output-dir", str(tmp_path / "d"), *words]
+    )
+    request = make_request(arguments)
+    run_request(request, Launch(device="cpu", processes=None))
+    stop_logging()
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == [
+        f"step_{step}_training_batch.jpg" for step in (1, 2, 3, 4)
+    ]
+    assert all(cv2.imread(str(path)).std() > 10 for path in (tmp_path / "drawn").iterdir())
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(ConfigError, match="--draw shows training images; it goes without --eval-only and --plan"):
+        run_request(replace(request, plan_only=True), Launch(device="cpu", processes=None))
