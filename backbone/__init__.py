@@ -11,8 +11,10 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from .classification.classifier import Classifier
     from .common.errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
     from .exporting import ExportReport, export
     from .networks import (
@@ -65,6 +67,7 @@ __all__ = [
     "freeze_norm",
     "layer_decay_groups",
     "list_backbones",
+    "load_classifier",
     "load_weights",
     "network_class",
     "read_weight_metadata",
@@ -113,6 +116,39 @@ def list_backbones() -> list[str]:
     from .networks import ARCHITECTURES
 
     return sorted(ARCHITECTURES)
+
+
+def load_classifier(
+    path_or_name: str | Path,
+    device: str | None = None,
+    precision: str = "float32",
+    *,
+    part: str | None = None,
+    classes: Sequence[str] | None = None,
+    overrides: Sequence[object] = (),
+) -> Classifier:
+    """Return a trained classifier, to be called with images. It needs the packages of the extra `detection`.
+
+    `classifier("street.jpg")` takes a path, a PIL image, an array, a tensor or a list of them, and returns `Guesses`:
+    scores and labels, the likeliest first, class_names, top(5), heat() (Grad-CAM), draw(), save(path).
+
+    Args:
+        path_or_name: a checkpoint of tools/pretrain.py or the run folder that it is in, its backbone.safetensors, or
+            weights of another project with a classifier: a file, a URL or a name such as `torchvision:resnet50`.
+        device: "cpu", "cuda" or "cuda:1"; a GPU by default, if there is one.
+        precision: "float32", "bfloat16" or "float16" where it is safe.
+        part: which of several networks in the file, as in `load_weights`.
+        classes: names in the order of the network; by default those in the file, else ImageNet's for 1,000.
+        overrides: KEY, VALUE, ... such as "TEST.PROTOCOL", "10crop".
+
+    Raises:
+        WeightsError: no such weights, of another task, or without a classifier.
+        ConfigError: an unknown precision, or a wrong override.
+        RunError: the device is not there.
+    """
+    from .classification.classifier import load_classifier as load
+
+    return load(path_or_name, device, precision, part=part, classes=classes, overrides=overrides)
 
 
 def __dir__() -> list[str]:

@@ -67,6 +67,8 @@ AT_MOST = {
     # More than ImageNet has.
     "TEST.PRECISE_BN.NUM_IMAGES": 2_000_000,
 }
+# How a trained network is shown images; a file of its weights alone carries these keys.
+TEST_KEYS = ("TEST.PROTOCOL", "INPUT.TEST_SIZE", "INPUT.TEST_SHORTER_SIDE")
 SHARES = ("DATA.SPLIT", "MODEL.DROP_PATH_RATE", "SOLVER.LABEL_SMOOTHING", "SOLVER.WARMUP_ERROR")
 PROTOCOLS = ("single", "1crop", "10crop", "dense")
 

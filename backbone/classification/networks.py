@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..weights import MisfitError, Preprocessing, WeightsFile, load_weights, ope
 from ..weights.load import NEW_CLASSIFIER_HINT
 from ..weights.weight_metadata import stride_doubt
 from .data import ImagesInMemory, LabelledImages
+from .data.augment import normalise
 
 
 def _matters(config: Any, key: str) -> bool:
@@ -180,6 +181,23 @@ def load_into(network: Backbone, weights: WeightsFile | str, *, new_classifier: 
     as_key = {stride_doubt("stride_in_1x1"): "" if inferred else stride_doubt(WEIGHT_KEYS.flags["stride_in_1x1"])}
     notes = filter(None, (as_key.get(note, note) for note in report.notes))
     return Trained(image, known, _class_names(weights), "; ".join(notes))
+
+
+def prepare_for(trained: Trained, config: Any) -> Callable[[Tensor], Tensor]:
+    """Return what turns RGB pixels 0..255 into the input that weights ask for; the config's where nothing is known."""
+    layout = config.MODEL.CHANNELS_LAST
+    known = trained.preprocessing
+    numbers = known.converted(value_range=255) if known is not None else None
+    order = numbers.channel_order if numbers else config.INPUT.FORMAT
+    mean = numbers.mean if numbers else config.MODEL.PIXEL_MEAN
+    std = numbers.std if numbers else config.MODEL.PIXEL_STD
+    image = trained.mean_image
+
+    def prepare(images: Tensor) -> Tensor:
+        images = images.flip(1) if order == "BGR" else images
+        return normalise(images, image if image is not None else mean, std, channels_last=layout)
+
+    return prepare
 
 
 def classes_of(path: str, part: str = "") -> list[str]:

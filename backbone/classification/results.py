@@ -11,8 +11,10 @@ from typing import Any
 from ..common.commands import as_typed
 from ..common.files import write_text
 from ..common.text import table
+from ..engine.config import get
 from ..engine.record import LOGGER
 from ..engine.results import say_where, write_backbone, write_results, write_table
+from .config import TEST_KEYS
 from .data import LabelledImages
 from .mistakes import Looker, mistakes_page
 from .plan import paper_row
@@ -96,6 +98,7 @@ def write_classifier(task: ClassificationTask, results: dict[str, dict[str, Any]
         "classes": facts["classes"],
         "results": tested,
         "trained_on": config.DATA.NAME,
+        "test": {key: get(config, key) for key in TEST_KEYS},
     }
     hint = f" ({as_typed('tools/train_net.py')} --weights takes it)"
     write_backbone(task.network(), config, metadata, hint)

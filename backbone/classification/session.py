@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..common.errors import ConfigError, DataError
 from ..engine.arguments import given_keys, overrides_of, request_of
@@ -24,10 +22,19 @@ from ..engine.task_run import RANDOM, TaskRun, start
 from ..networks import Backbone
 from .config import PROTOCOLS, check_tests, default_config, load_config
 from .data import LabelledImages, open_sets
-from .data.augment import normalise
 from .data.own import own_data_keys
 from .mistakes import Looker
-from .networks import WEIGHT_KEYS, Trained, build, classes_of, fit_weights, load_into, mean_image, resolve_classes
+from .networks import (
+    WEIGHT_KEYS,
+    Trained,
+    build,
+    classes_of,
+    fit_weights,
+    load_into,
+    mean_image,
+    prepare_for,
+    resolve_classes,
+)
 from .optimizer import make_optimizer
 from .plan import plan
 from .results import CONFUSION, MISTAKES, report, write_classifier, write_mistakes
@@ -209,23 +216,6 @@ def _check_classes(trained: Trained, images: LabelledImages, path: str) -> None:
             f"{path}: was trained on {len(trained.classes)} classes ({', '.join(trained.classes[:3])}, ...), "
             f"the data has {len(images.classes)} ({', '.join(images.classes[:3])}, ...)"
         )
-
-
-def prepare_for(trained: Trained, config: Any) -> Callable[[Tensor], Tensor]:
-    """Return what turns RGB pixels 0..255 into the input that weights ask for; the config's where nothing is known."""
-    layout = config.MODEL.CHANNELS_LAST
-    known = trained.preprocessing
-    numbers = known.converted(value_range=255) if known is not None else None
-    order = numbers.channel_order if numbers else config.INPUT.FORMAT
-    mean = numbers.mean if numbers else config.MODEL.PIXEL_MEAN
-    std = numbers.std if numbers else config.MODEL.PIXEL_STD
-    image = trained.mean_image
-
-    def prepare(images: Tensor) -> Tensor:
-        images = images.flip(1) if order == "BGR" else images
-        return normalise(images, image if image is not None else mean, std, channels_last=layout)
-
-    return prepare
 
 
 def schedule_of(config: Any) -> Any:

@@ -48,6 +48,20 @@ def load(path: str | Path) -> dict[str, Any]:
     return checked(content, path)
 
 
+def in_folder(path: str | Path) -> str | Path:
+    """Return the best weights of a run folder; of anything else, itself.
+
+    Raises:
+        WeightsError: a folder that has none.
+    """
+    if not Path(path).is_dir():
+        return path
+    for name in (BEST, FINAL):
+        if (file := Path(path, name)).is_file():
+            return file
+    raise WeightsError(f"{path}: a folder without {BEST} and {FINAL}; give a checkpoint")
+
+
 def checked(content: Any, path: str | Path) -> dict[str, Any]:
     """Return what a file holds; raises WeightsError if it is no checkpoint of this project."""
     if not isinstance(content, dict) or "model" not in content:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from backbone import ConfigError, WeightsError
+from backbone import ConfigError
 from backbone.common.text import nearest
 from backbone.engine import checkpoint
 
@@ -38,14 +38,4 @@ def load(
             raise ConfigError(f"--config {config}: {path_or_name} carries its own config")
         return open_exported(Path(path_or_name), engine, device, precision, overrides)
     given = ["TEST.PRECISION", precision] if precision != "float32" else []
-    return load_trained_detector(_in_folder(path_or_name), device, [*given, *overrides], config)
-
-
-def _in_folder(path: str | Path) -> str | Path:
-    """Return the best weights of a run folder; of anything else, itself."""
-    if not Path(path).is_dir():
-        return path
-    for name in (checkpoint.BEST, checkpoint.FINAL):
-        if (file := Path(path, name)).is_file():
-            return file
-    raise WeightsError(f"{path}: a folder without {checkpoint.BEST} and {checkpoint.FINAL}; give a checkpoint")
+    return load_trained_detector(checkpoint.in_folder(path_or_name), device, [*given, *overrides], config)
