@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
+from backbone.engine.arguments import add_run_arguments, train
 
 EXAMPLE = "tools/pretrain.py --config imagenet_resnet50.yaml --data-root /data/imagenet --num-gpus 8"
 PROTOCOLS = ("single", "1crop", "10crop", "dense", "all")
@@ -33,15 +33,7 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    arguments = make_parser().parse_intermixed_args()
-    if ran_seeds(arguments, "pretrain.py"):
-        return
-    # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.classification.session import make_request
-    from backbone.classification.session import run as train
-
-    request = make_request(arguments)
-    train(request, launch_of(arguments, request.config.MODEL.DEVICE))
+    train(make_parser(), "pretrain.py")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
+from backbone.engine.arguments import add_run_arguments, train
 
 EXAMPLE = (
     "tools/train_localization.py --config imagenet_loc_rpn_r101.yaml --data-root /data --weights resnet101.pth "
@@ -12,18 +12,14 @@ EXAMPLE = (
 )
 
 
-def main() -> None:
+def make_parser() -> Parser:
     parser = Parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
-    arguments = parser.parse_intermixed_args()
-    if ran_seeds(arguments, "train_localization.py"):
-        return
-    # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.localization.session import make_request
-    from backbone.localization.session import run as train
+    return parser
 
-    request = make_request(arguments)
-    train(request, launch_of(arguments, request.config.MODEL.DEVICE))
+
+def main() -> None:
+    train(make_parser(), "train_localization.py")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
+from backbone.engine.arguments import add_run_arguments, train
 
 EXAMPLE = (
     "tools/train_net.py --config coco_faster_rcnn_r101.yaml --data-root /data --weights resnet101.pth --num-gpus 8"
@@ -37,18 +37,7 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    arguments = make_parser().parse_intermixed_args()
-    if ran_seeds(arguments, "train_net.py"):
-        return
-    # Behind the parser: --help and a wrong flag answer at once.
-    import detection
-
-    detection.register()
-    from detection.engine.session import make_request
-    from detection.engine.session import run as train
-
-    request = make_request(arguments)
-    train(request, launch_of(arguments, request.config.MODEL.DEVICE))
+    train(make_parser(), "train_net.py")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from backbone.common.cli import Parser, run
-from backbone.engine.arguments import add_run_arguments, launch_of, ran_seeds
+from backbone.engine.arguments import add_run_arguments, train
 
 EXAMPLE = (
     "tools/train_segmentation.py --config voc_deeplabv3_r50.yaml --data-root /data --weights resnet50.pth --num-gpus 8"
@@ -29,15 +29,7 @@ def make_parser() -> Parser:
 
 
 def main() -> None:
-    arguments = make_parser().parse_intermixed_args()
-    if ran_seeds(arguments, "train_segmentation.py"):
-        return
-    # Behind the parser: --help and a wrong flag answer at once.
-    from backbone.segmentation.session import make_request
-    from backbone.segmentation.session import run as train
-
-    request = make_request(arguments)
-    train(request, launch_of(arguments, request.config.MODEL.DEVICE))
+    train(make_parser(), "train_segmentation.py")
 
 
 if __name__ == "__main__":

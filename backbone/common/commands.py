@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train": Command("train_net", "train and evaluate a detector from a config"),
+    "find-lr": Command("find_lr", "find a learning rate for a training: the loss while the rate grows"),
     "runs": Command("runs", "compare runs: figures, keys that differ, worst classes, curves"),
     "evaluate": Command("evaluate", "evaluate predictions with the figures of COCO or PASCAL VOC"),
     "predict": Command("predict", "run a trained detector on images"),

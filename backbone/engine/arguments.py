@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,14 @@ from .extensions import import_modules
 if TYPE_CHECKING:
     from .processes import Launch
     from .session import Request
+
+# The module with `make_request` and `run` of each tool that trains.
+SESSIONS = {
+    "train_net.py": "detection.engine.session",
+    "train_segmentation.py": "backbone.segmentation.session",
+    "train_localization.py": "backbone.localization.session",
+    "pretrain.py": "backbone.classification.session",
+}
 
 
 def add_run_arguments(parser: Parser) -> None:
@@ -108,26 +117,41 @@ def request_of(arguments: Namespace, config: Any, **more: Any) -> Request:
     """Return the request of the shared flags; `more` are fields that the tool has beside them."""
     from .session import Request
 
+    sweep = getattr(arguments, "sweep", None)
     flags = {name: getattr(arguments, name) for name in ("resume", "eval_only", "force", "overwrite")}
     return Request(
         config=config,
         given=given_keys(arguments),
-        plan_only=arguments.plan,
         draw=None if arguments.draw is None else Path(arguments.draw),
+        plan_only=arguments.plan or sweep is not None,
+        sweep=sweep,
         imports=tuple(arguments.imports),
         **flags,
         **more,
     )
 
 
-def ran_seeds(arguments: Namespace, tool: str) -> bool:
-    """Train with each of --seeds (see `seeds.run_seeds`); return whether there are any."""
-    if not arguments.seeds:
-        return False
-    from .seeds import run_seeds
+def train(parser: Parser, tool: str) -> None:
+    """Parse the command line of a tool that trains, and do what it asks for.
 
-    run_seeds(arguments, tool)
-    return True
+    Args:
+        tool: its file in tools/, one of SESSIONS.
+    """
+    arguments = parser.parse_intermixed_args()
+    if arguments.seeds:
+        from .seeds import run_seeds
+
+        run_seeds(arguments, tool)
+        return
+    start(arguments, tool)
+
+
+def start(arguments: Namespace, tool: str) -> None:
+    """Train, test or plan, as parsed arguments say."""
+    # Behind the parser: --help and a wrong flag answer at once.
+    session = importlib.import_module(SESSIONS[tool])
+    request = session.make_request(arguments)
+    session.run(request, launch_of(arguments, request.config.MODEL.DEVICE))
 
 
 def launch_of(arguments: Namespace, device: str) -> Launch:

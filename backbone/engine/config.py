@@ -34,6 +34,7 @@ KEYS_OF_TOOLS = {
     "tools/train_localization.py": ("MODEL.KIND", "MODEL.ANCHOR_SIZES", "TEST.VIEWS", "TEST.CLASSES", "TEST.PROPOSERS"),
     "tools/pretrain.py": ("INPUT.CROP", "MODEL.SHORTCUT", "TEST.PROTOCOL", "DATA.VAL_SYNSETS"),
 }
+TOOLS = tuple(KEYS_OF_TOOLS)
 CONFIG_FOLDER = CONFIGS
 
 
@@ -171,6 +172,16 @@ def check_tool(values: dict[str, Any], source: str, tool: str) -> None:
         mark = next((key for key in keys if other != tool and _has(values, key)), None)
         if mark is not None:
             raise ConfigError(f"{source}: a config of {other} (it has {mark}), not of {tool}")
+
+
+def tool_of(path_or_name: str | Path) -> str:
+    """Return the tool of KEYS_OF_TOOLS whose config a file is; of one without their keys, that of detectors.
+
+    Raises:
+        ConfigError: no such file, or it cannot be read.
+    """
+    values = read_yaml(find_config(path_or_name))
+    return next((tool for tool, keys in KEYS_OF_TOOLS.items() if any(_has(values, key) for key in keys)), TOOLS[0])
 
 
 def _has(values: Any, key: str) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .hooks import Hook, registered_hooks
+
+if TYPE_CHECKING:
+    from .rate_sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Request:
         force: resume although the config has changed.
         plan_only: say what the run would do and take, and stop.
         draw: folder for pictures of the first training batches, in place of the training.
+        sweep: the learning rates to try, in place of the training; with `plan_only`. None for none.
         overwrite: throw away a former run in the folder.
         tests: what an evaluation computes beyond its default, by names that the kind of run knows.
         predictions: folder for what the last test predicted, where the kind of run writes it; None for none.
@@ -37,6 +41,7 @@ class Request:
     overwrite: bool = False
     plan_only: bool = False
     draw: Path | None = None
+    sweep: Sweep | None = None
     tests: tuple[str, ...] = ()
     predictions: Path | None = None
     json: Path | None = None

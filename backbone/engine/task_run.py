@@ -22,6 +22,7 @@ from .extensions import import_modules
 from .hooks import Hook
 from .processes import Launch
 from .progress import duration
+from .rate_sweep import find_rate
 from .record import LOGGER, start_logging
 from .results import say_weights
 from .resume import checkpoint_to_resume
@@ -196,6 +197,9 @@ class TaskRun(ABC):
         optimizer, schedule = self.make_optimizer(network), self.make_schedule()
         if self.request.plan_only:
             log.info(shown)
+            if self.request.sweep is not None:
+                find_rate(task, optimizer, self.config, self.request.sweep, self.request.folder)
+                return
             rows = trial_rows(task, optimizer, schedule, self.config)
             log.info("\n".join(f"  {'expected':<10} {row}" for row in rows))
             return

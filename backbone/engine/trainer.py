@@ -240,7 +240,7 @@ class Trainer:
             if state.iteration == first and distributed.is_main():
                 for name, picture in self.task.pictures(batch).items():
                     self._record.picture(name, picture, state.iteration)
-            rate = self._set_rates()
+            rate = self.set_rates()
             self._call("before_step")
             self.losses, step_metrics = self.step(batch)
             averages.add(self.losses, step_metrics)
@@ -287,7 +287,8 @@ class Trainer:
         done = self.state.iteration if done is None else done
         return done == self.end or (period > 0 and done % period == 0)
 
-    def _set_rates(self) -> float:
+    def set_rates(self) -> float:
+        """Give the optimizer the rates of the next step; return that of its first group."""
         multiplier = self.schedule.multiplier(self.state.iteration)
         for group, base in zip(self.optimizer.param_groups, self.base_rates):
             group["lr"] = base * multiplier

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 import detection
+from backbone import ConfigError
 from backbone.engine.arguments import overrides_of, request_of
 from backbone.engine.class_weights import check_class_weights
 from backbone.engine.held_out import SPLIT_FILE, read_held_out, split_record
@@ -158,6 +159,8 @@ class DetectionRun(TaskRun):
     def train(self) -> None:
         """See `TaskRun.train`."""
         if self.config.SOLVER.SCHEME == "alternating" and self.request.draw is None:
+            if self.request.sweep is not None:
+                raise ConfigError("a rate is searched for one training; leave --scheme alternating out")
             train_alternating(self.config, self.sets, self.weights, self.request, self.notes, self.began, self.beside)
         else:
             super().train()

@@ -51,6 +51,14 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A horizontal axis: its name, and the places of its ticks with what stands there."""
+
+    name: str
+    ticks: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True)
 class Scale:
     """Ranges of the axes: iterations from 0, values."""
 
@@ -103,8 +111,9 @@ def draw(
     axis: str,
     number: int,
     empty: str,
-    drops: Sequence[int] = (),
+    drops: Sequence[float] = (),
     references: Sequence[Reference] = (),
+    across: Axis | None = None,
 ) -> str:
     """Return a chart as SVG text.
 
@@ -114,11 +123,12 @@ def draw(
         empty: what it says where it has no curve.
         drops: iterations at which the learning rate drops.
         references: published figures, lines across the chart; what the scale does not hold is left out.
+        across: the horizontal axis; by default, of iterations.
     """
     label = f"{title}: " + (", ".join(line.name for line in series) or empty)
     svg = element(None, "svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", **{"aria-label": label})
     text(svg, LEFT, 18, title, "title")
-    _axes(svg, scale, axis)
+    _axes(svg, scale, axis, across or _of_iterations(scale))
     for at in drops:
         x = f"{scale.x(at):.1f}"
         element(svg, "line", x1=x, x2=x, y1=TOP, y2=HEIGHT - BOTTOM, **{"class": "drop"})
@@ -181,7 +191,7 @@ def chart_data(series: Sequence[Series], scale: Scale, *, unit: str = " %", digi
     }
 
 
-def _axes(svg: XML.Element, scale: Scale, axis: str) -> None:
+def _axes(svg: XML.Element, scale: Scale, axis: str, across: Axis) -> None:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     step = tick_step(scale.high - scale.low)
     for index in range(int((scale.high - scale.low) / step + 1e-6) + 1):
@@ -189,16 +199,22 @@ def _axes(svg: XML.Element, scale: Scale, axis: str) -> None:
         y = f"{scale.y(value):.1f}"
         element(svg, "line", x1=LEFT, x2=right, y1=y, y2=y, **{"class": "grid"})
         text(svg, LEFT - 7, scale.y(value) + 4, f"{value:g}", "tick", anchor="end")
-    unit = TEN_THOUSANDS if scale.iterations >= TEN_THOUSANDS else 1
-    step = tick_step(scale.iterations / unit, most=8)
-    # Iterations are whole numbers.
-    step = step if unit > 1 else max(1.0, step)
-    for index in range(int(scale.iterations / unit / step + 1e-6) + 1):
-        x = scale.x(index * step * unit)
+    for place, shown in across.ticks:
+        x = scale.x(place)
         element(svg, "line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=bottom, y2=bottom + 4, **{"class": "axis"})
-        text(svg, x, bottom + 18, f"{index * step:g}", "tick", anchor="middle")
+        text(svg, x, bottom + 18, shown, "tick", anchor="middle")
     element(svg, "polyline", points=f"{LEFT},{TOP} {LEFT},{bottom} {right},{bottom}", **{"class": "axis"})
-    text(svg, (LEFT + right) / 2, HEIGHT - 8, "iteration (1e4)" if unit > 1 else "iteration", "name", anchor="middle")
+    text(svg, (LEFT + right) / 2, HEIGHT - 8, across.name, "name", anchor="middle")
     middle = (TOP + bottom) / 2
     name = text(svg, 14, middle, axis, "name", anchor="middle")
     name.set("transform", f"rotate(-90 14 {middle:g})")
+
+
+def _of_iterations(scale: Scale) -> Axis:
+    """Return the axis of iterations, in ten thousands of a long course."""
+    unit = TEN_THOUSANDS if scale.iterations >= TEN_THOUSANDS else 1
+    step = tick_step(scale.iterations / unit, most=8)
+    step = step if unit > 1 else max(1.0, step)
+    number = int(scale.iterations / unit / step + 1e-6) + 1
+    ticks = [(index * step * unit, f"{index * step:g}") for index in range(number)]
+    return Axis("iteration (1e4)" if unit > 1 else "iteration", ticks)
