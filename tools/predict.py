@@ -1,18 +1,30 @@
 #!/usr/bin/env python3
-"""Run a trained detector on images and videos: boxes (and masks) drawn, JSON Lines, and a JSON in COCO's results form.
+"""Run a trained network on images; the weights say whether it is a detector or one for segmentation.
 
-A run that was killed goes on when the same command is given again. detections.jsonl has a line for each image:
-bbox is [x, y, width, height] in pixels of the image.
+Of detectors: boxes (and masks) drawn, also on videos, JSON Lines, and a JSON in COCO's results form. A run that was
+killed goes on when the same command is given again. detections.jsonl has a line for each image: bbox is
+[x, y, width, height] in pixels of the image.
+
+Of segmentation: label images and overlays; with --truth also figures, and an HTML page of the errors.
 """
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.errors import WeightsError
+from backbone.common.text import count
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
+SCORE = 0.5
+# Flags that the networks of one task alone have.
+FLAGS = {
+    "detection": ("score", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
+    "segmentation": ("truth",),
+}
 
 
 def make_parser() -> Parser:
@@ -21,9 +33,9 @@ def make_parser() -> Parser:
         "--weights",
         required=True,
         metavar="FILE",
-        help="a checkpoint of tools/train_net.py, an exported .onnx or .xml, or a detector of another project",
+        help="a checkpoint or run folder, an exported .onnx or .xml, or a network of another project",
     )
-    parser.add_argument("--config", metavar="FILE", help="of weights of detectron2 (else its model zoo's is found)")
+    parser.add_argument("--config", metavar="FILE", help="of weights that carry none (else the project's usual one)")
     parser.add_argument(
         "--input",
         required=True,
@@ -31,33 +43,55 @@ def make_parser() -> Parser:
         help="an image, a video, a tar shard, a folder, a quoted glob, or a list of these: a .txt, or - for stdin",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--score", type=float, default=0.5, metavar="S", help="least score drawn (default: 0.5)")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="of a video, detect on each N-th frame")
     parser.add_argument("--no-pictures", action="store_true", help="draw no pictures and no videos")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="throw away another run that is unfinished in --output"
-    )
-    parser.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
-    parser.add_argument(
-        "--num-processes", type=int, metavar="N", help="that share the images, one a GPU on GPUs; torchrun does it too"
-    )
-    parser.add_argument(
-        "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
-    )
-    parser.add_argument(
-        "--save-as",
-        action="append",
-        choices=("yolo", "csv", "label-studio"),
-        help="write the boxes of --score or more in this form too; may be given more than once",
-    )
+    labels = parser.add_argument_group("segmentation")
+    labels.add_argument("--truth", type=Path, metavar="PATH", help="label images of the same names, to compare with")
+    add_detector_flags(parser)
     add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
     return parser
 
 
+def add_detector_flags(parser: Parser) -> None:
+    """Add what detectors alone have."""
+    boxes = parser.add_argument_group("detectors")
+    boxes.add_argument("--score", type=float, metavar="S", help=f"least score drawn (default: {SCORE})")
+    boxes.add_argument("--every", type=int, metavar="N", help="of a video, detect on each N-th frame")
+    boxes.add_argument("--overwrite", action="store_true", help="throw away another run that is unfinished in --output")
+    boxes.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")
+    boxes.add_argument(
+        "--num-processes", type=int, metavar="N", help="that share the images, one a GPU on GPUs; torchrun does it too"
+    )
+    boxes.add_argument(
+        "--ids", type=Path, metavar="JSON", help="annotations in COCO form, whose image ids the predictions get"
+    )
+    boxes.add_argument(
+        "--save-as",
+        action="append",
+        choices=("yolo", "csv", "label-studio"),
+        help="write the boxes of --score or more in this form too; may be given more than once",
+    )
+
+
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
+    # Behind the parser: --help and a wrong flag answer at once.
+    from backbone.engine.kinds import task_of
+
+    task = task_of(arguments.weights)
+    if task not in FLAGS:
+        raise WeightsError(f"{arguments.weights}: is a network for {task}; this runs those for {' and '.join(FLAGS)}")
+    for owner, names in FLAGS.items():
+        wrong = [name for name in names if owner != task and getattr(arguments, name) not in (None, False)]
+        if wrong:
+            flag = wrong[0].replace("_", "-")
+            raise WeightsError(f"--{flag} is for {owner}; {arguments.weights} is a network for {task}")
+    {"detection": detect, "segmentation": segment}[task](arguments)
+
+
+def detect(arguments: Namespace) -> None:
+    """Run a detector."""
     import detection
 
     detection.register()
@@ -65,10 +99,10 @@ def main() -> None:
     from detection.inference.predict_request import PredictRequest, launch_of, run_request
 
     options = {
-        "least_score": arguments.score,
+        "least_score": SCORE if arguments.score is None else arguments.score,
         "ids": arguments.ids,
         "forms": tuple(arguments.save_as or ()),
-        "every": arguments.every,
+        "every": 1 if arguments.every is None else arguments.every,
         "pictures": not arguments.no_pictures,
         "overwrite": arguments.overwrite,
     }
@@ -84,6 +118,27 @@ def main() -> None:
         options=options,
     )
     run_processes(run_request, launch_of(request, arguments.num_processes), (request,))
+
+
+def segment(arguments: Namespace) -> None:
+    """Run a network for segmentation."""
+    from backbone.engine.extensions import import_modules
+    from backbone.engine.record import start_logging
+    from backbone.segmentation.predicting import predict_images
+    from backbone.segmentation.segmenter import load_segmenter
+
+    start_logging(None)
+    import_modules(arguments.imports)
+    segmenter = load_segmenter(arguments.weights, arguments.device, arguments.overrides, arguments.config)
+    outcome = predict_images(
+        segmenter, arguments.input, arguments.output, truth=arguments.truth, pictures=not arguments.no_pictures
+    )
+    if outcome.table:
+        print(f"{outcome.table}\n")
+    skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
+    alone = f", {outcome.without_truth} of them without truth" if outcome.without_truth else ""
+    print(f"{count(outcome.images, 'image')}{alone}{skipped}")
+    print(f"{outcome.written} in {arguments.output}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ..weights import WeightMetadata, WeightsFile, find_state_dict, interpret, r
 from ..weights.identify import shortcut_of
 from ..weights.weight_metadata import stride_doubt
 from .config import fit, get, parse_yaml, put, read_yaml
+from .kinds import task_in
 from .record import CONFIG
 
 PIXEL_KEYS = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
@@ -159,6 +160,7 @@ class StartingWeights:
         metadata: of a whole model, what its checkpoint says of it.
         usual: `wants` are only the defaults of the project that the file is of; the command line's values win.
         notes: what was decided in reading it, a line each.
+        task: that a checkpoint of ours is of, where it is not a whole model of the task that reads it.
     """
 
     source: str
@@ -170,6 +172,7 @@ class StartingWeights:
     metadata: dict[str, Any] = field(default_factory=dict)
     usual: bool = False
     notes: list[str] = field(default_factory=list)
+    task: str = ""
 
     def wanted(self, given: Collection[str]) -> dict[str, Any]:
         """Return the keys that the weights ask for, where those of the command line, `given`, are not to win."""
@@ -180,6 +183,11 @@ class StartingWeights:
         """Whether the preprocessing among `wants` is only the usual one of such a file."""
         preprocessing = self.file.weight_metadata.preprocessing if self.file is not None else None
         return preprocessing is not None and preprocessing.assumed
+
+    @property
+    def holds(self) -> str:
+        """What a file without a whole model is, in words."""
+        return f"is a network for {self.task}" if self.task else "holds a backbone only"
 
     @property
     def says(self) -> str:
@@ -222,7 +230,8 @@ def open_starting_weights(
         classes, metadata = classes_in(content)
         return StartingWeights(path, True, tensors, keys.of_checkpoint(content, path), classes, metadata=metadata)
     file = interpret(content, text, path, part=part or None)
-    return StartingWeights(path, False, file.tensors, keys.of_backbone(file.weight_metadata, file.tensors), file=file)
+    wants = keys.of_backbone(file.weight_metadata, file.tensors)
+    return StartingWeights(path, False, file.tensors, wants, file=file, task=task_in(content))
 
 
 def classes_in(content: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

@@ -75,7 +75,7 @@ def load_whole(network: LocalizationNetwork, weights: StartingWeights, classes: 
         WeightsError: it is a backbone's, is of other classes, or does not fit; nothing is changed then.
     """
     if not weights.whole:
-        raise WeightsError(f"{weights.source}: holds a backbone only, not a trained network; train it with --weights")
+        raise WeightsError(f"{weights.source}: {weights.holds}, not a trained network; train it with --weights")
     if weights.classes and weights.classes != list(classes):
         raise WeightsError(
             f"{weights.source}: was trained on {count(len(weights.classes), 'class', 'classes')}, first "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.images import resize_image
+from ..engine.solver import device_of
+from ..weights import Preprocessing
 from .networks import OUT
 
 
@@ -36,6 +39,33 @@ class Inference:
     window: int = 0
     stride: int = 0
     amp: torch.dtype | None = None
+
+
+def preprocessing_of(config: Any) -> Preprocessing:
+    """Return what images go through, by MODEL and INPUT."""
+    model = config.MODEL
+    return Preprocessing(config.INPUT.FORMAT, 255, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
+
+
+def prepared(images: Tensor, preprocessing: Preprocessing, config: Any) -> Tensor:
+    """Return network input from pixels, (N, 3, H, W)."""
+    layout = torch.channels_last if config.MODEL.CHANNELS_LAST else torch.contiguous_format
+    return preprocessing(images).contiguous(memory_format=layout)
+
+
+def inference_of(config: Any, prepare: Callable[[Tensor], Tensor]) -> Inference:
+    """Return how TEST asks for images to be tested."""
+    test, amp = config.TEST, config.SOLVER.AMP
+    return Inference(
+        prepare,
+        device_of(config),
+        shorter_side=test.SHORTER_SIDE,
+        scales=tuple(test.SCALES),
+        flip=test.FLIP,
+        window=test.WINDOW,
+        stride=test.WINDOW_STRIDE or -(-2 * test.WINDOW // 3),
+        amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
+    )
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..common.images import lettering
+from ..common.images import lettering, picture_of
 from .data.labels import voc_palette
 from .evaluation import VOID
 
@@ -77,6 +77,37 @@ def comparison(
         entries.append(("void", np.full(3, 255)))
     head = [_line(caption, width)] if caption else []
     return np.concatenate([*head, picture, _legend(width, entries)])
+
+
+def quarters(
+    image: np.ndarray | None, predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str], side: int
+) -> np.ndarray:
+    """Return image, prediction, truth and errors in two rows, each with its name; their longer side is `side`. RGB.
+
+    Without an image, labels are drawn alone.
+    """
+    blank = np.full((*truth.shape, 3), 255, dtype=np.uint8) if image is None else image
+    panels = {
+        **({} if image is None else {"image": image}),
+        "prediction": overlay(blank, predicted, classes),
+        "truth": overlay(blank, truth, classes),
+        "errors": errors(blank, predicted, truth),
+    }
+    factor = side / max(truth.shape)
+    filter_ = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    size = tuple(max(1, round(length * factor)) for length in truth.shape[::-1])
+    drawn = [
+        np.concatenate([_line(name, size[0]), cv2.resize(panel, size, interpolation=filter_)])
+        for name, panel in panels.items()
+    ]
+    gap = np.full((drawn[0].shape[0], GAP, 3), 255, dtype=np.uint8)
+    drawn += [np.full_like(drawn[0], 255)] * (len(drawn) % 2)
+    return np.concatenate([np.concatenate([one, gap, other], axis=1) for one, other in zip(drawn[::2], drawn[1::2])])
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """Return an image as a set reads it, (H, W, C), as a picture: RGB."""
+    return np.ascontiguousarray(picture_of(image, "RGB")[:, :, ::-1])
 
 
 def caption_of(name: str, miou: float | None = None) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.images import montage, picture_of
+from ..common.images import montage
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.class_weights import class_weights
@@ -20,16 +20,15 @@ from ..engine.loading import Batch
 from ..engine.moving_average import MovingAverage
 from ..engine.solver import device_of
 from ..engine.task import Task
-from ..weights import Preprocessing
 from ..weights.weight_metadata import options_of
 from .data import SegmentationSet
 from .data.batches import training_batches, whole_images
 from .data.labels import write_label
 from .evaluation import VOID, Confusion, mean_iou, metrics
-from .inference import Inference, predict
+from .inference import Inference, inference_of, predict, prepared, preprocessing_of
 from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
-from .pictures import caption_of, comparison, overlay
+from .pictures import caption_of, comparison, overlay, rgb
 
 KIND = "sem_seg"
 PICTURED = 8  # training images in a TensorBoard picture
@@ -63,8 +62,7 @@ class SegmentationTask(Task):
         self.config = config
         self.predictions = predictions
         self.device = device_of(config)
-        numbers = (tuple(config.MODEL.PIXEL_MEAN), tuple(config.MODEL.PIXEL_STD))
-        self.preprocessing = Preprocessing(config.INPUT.FORMAT, 255, *numbers)
+        self.preprocessing = preprocessing_of(config)
         self.metrics: dict[str, float] = {}
         self.confusion = Confusion(len(test.classes))
         self.ious: dict[int, float] = {}
@@ -100,8 +98,7 @@ class SegmentationTask(Task):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return network input from (N, C, H, W) pixels: RGB 0..255, gray, or bands."""
-        layout = torch.channels_last if self.config.MODEL.CHANNELS_LAST else torch.contiguous_format
-        return self.preprocessing(images).contiguous(memory_format=layout)
+        return prepared(images, self.preprocessing, self.config)
 
     def step_metrics(self) -> dict[str, Tensor]:
         return {} if self._accuracy is None else {"train_accuracy": self._accuracy}
@@ -120,17 +117,7 @@ class SegmentationTask(Task):
 
     def inference(self) -> Inference:
         """Return how TEST asks for images to be tested."""
-        test, amp = self.config.TEST, self.config.SOLVER.AMP
-        return Inference(
-            self.prepare,
-            self.device,
-            shorter_side=test.SHORTER_SIDE,
-            scales=tuple(test.SCALES),
-            flip=test.FLIP,
-            window=test.WINDOW,
-            stride=test.WINDOW_STRIDE or -(-2 * test.WINDOW // 3),
-            amp=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
-        )
+        return inference_of(self.config, self.prepare)
 
     def evaluate(self, *, final: bool = True) -> dict[str, dict[str, float]]:
         """Return {"sem_seg": the defined figures}; {} where the test set has no truth.
@@ -174,7 +161,7 @@ class SegmentationTask(Task):
         return np.unique(np.linspace(0, len(self.test) - 1, number).astype(int)).tolist()
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        pixels = map(_rgb, batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy())
+        pixels = map(rgb, batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy())
         labels = batch.labels[:PICTURED].byte().cpu().numpy()
         return {
             "training batch": montage([overlay(*pair, self.test.classes) for pair in zip(pixels, labels)], columns=4)
@@ -186,13 +173,8 @@ class SegmentationTask(Task):
         for index in sorted(self.drawn, key=lambda index: (self.ious.get(index, 0.0), index)):
             image, truth = self.test.read(index)
             caption = caption_of(self.test.path(index).name, self.ious.get(index))
-            found[names[index]] = comparison(_rgb(image), self.drawn[index], truth, self.test.classes, caption)
+            found[names[index]] = comparison(rgb(image), self.drawn[index], truth, self.test.classes, caption)
         return found
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:
         return {f"segmentation {name}": picture for name, picture in self.comparisons().items()}
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """Return an image as the set reads it, (H, W, C), as a picture: RGB."""
-    return np.ascontiguousarray(picture_of(image, "RGB")[:, :, ::-1])

@@ -102,7 +102,7 @@ def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: 
         WeightsError: it is a backbone's, is of other classes, or does not fit; nothing is changed then.
     """
     if not weights.whole:
-        raise WeightsError(f"{weights.source}: holds a backbone only, not a trained network; train it with --weights")
+        raise WeightsError(f"{weights.source}: {weights.holds}, not a trained network; train it with --weights")
     _check_classes(weights, classes)
     return _fill(network, weights, weights.tensors)
 

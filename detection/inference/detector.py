@@ -21,6 +21,7 @@ from backbone.common.text import some
 from backbone.engine import checkpoint
 from backbone.engine.config import get, merge, merge_overrides, parse_yaml, put
 from backbone.engine.image_progress import ImageProgress
+from backbone.engine.kinds import DETECTION, refuse_others
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
 from backbone.engine.starting_weights import StartingWeights
@@ -157,6 +158,7 @@ def load_trained_detector(
     """
     read = read_known(str(path)) if read is None else read
     content = read[0]
+    refuse_others(content, path, DETECTION)
     carries = isinstance(content, dict) and isinstance(content.get("config"), str)
     if carries:
         checkpoint.checked(content, path)

@@ -64,9 +64,7 @@ def load_detector(model: nn.Module, weights: StartingWeights | str) -> LoadRepor
     """
     weights = open_starting_weights(weights) if isinstance(weights, str) else weights
     if not weights.whole:
-        raise WeightsError(
-            f"{weights.source}: holds a backbone only, not a trained detector; train it with --weights first"
-        )
+        raise WeightsError(f"{weights.source}: {weights.holds}, not a trained detector; train it with --weights first")
     return _fill(model, weights.tensors, weights.source, "the detector of this config")
 
 

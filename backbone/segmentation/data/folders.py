@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def has_pair(root: Path, split: str) -> bool:
 
 
 def _has_labels(pair: Pair) -> bool:
-    return any(map(_is_label, list_images(pair.labels)))
+    return any(map(is_label, list_images(pair.labels)))
 
 
 def _pairs(root: Path, split: str) -> Iterator[Pair]:
@@ -107,17 +108,17 @@ def _masks_beside(folder: Path) -> bool:
     """Whether a folder holds images and their labels, a.jpg with a_mask.png."""
     names = list_images(folder)
     stems = {os.path.splitext(name)[0] for name in names}
-    return any(_is_label(name) and _base(name, stems) for name in names)
+    return any(is_label(name) and image_of(name, stems) for name in names)
 
 
-def _base(name: str, stems: Collection[str]) -> str | None:
+def image_of(name: str, stems: Collection[str]) -> str | None:
     """Return the image's stem of which a file in the same folder is the mask, by a suffix such as _mask."""
     stem = os.path.splitext(name)[0]
-    ends = [place for place, letter in enumerate(stem) if letter in "_-." and place]
-    return next((stem[:place] for place in ends if stem[:place] in stems), None)
+    return next((stem[:place] for place in _cuts(stem) if stem[:place] in stems), None)
 
 
-def _is_label(name: str) -> bool:
+def is_label(name: str) -> bool:
+    """Whether a file name may be a label image's."""
     return os.path.splitext(name)[1].lower() in LABEL_FILES
 
 
@@ -153,7 +154,7 @@ def pair_files(pair: Pair, suffix: str = "") -> list[tuple[Path, Path]]:
     names = list_images(pair.images)
     labels = {}
     for name in list_images(pair.labels):
-        if _is_label(name):
+        if is_label(name):
             labels.setdefault(os.path.splitext(name)[0], pair.labels / name)
     if pair.images == pair.labels:
         names, suffix = _apart(names, suffix, pair.images)
@@ -167,7 +168,7 @@ def pair_files(pair: Pair, suffix: str = "") -> list[tuple[Path, Path]]:
         other = found[os.path.splitext(twice[0])[0]].name
         raise DataError(f"{pair.images / twice[0]}: {other} beside it has the same label image; keep one of them")
     stems = list(found) if pair.wanted is None else _wanted(pair, found)
-    suffix = suffix or _common_suffix(stems, labels)
+    suffix = suffix or common_suffix(set(stems), labels)
     records = [(found[stem], labels.get(stem + suffix, pair.labels / f"{stem}{suffix}.png")) for stem in stems]
     check_files(records)
     return records
@@ -187,22 +188,26 @@ def _wanted(pair: Pair, found: Collection[str]) -> list[str]:
 def _apart(names: Sequence[str], suffix: str, folder: Path) -> tuple[list[str], str]:
     """Return the images of a folder that holds their labels too, and the suffix of these."""
     stems = {os.path.splitext(name)[0] for name in names}
-    bases = {name: _base(name, stems) for name in names if _is_label(name)}
+    bases = {name: image_of(name, stems) for name in names if is_label(name)}
     found = {os.path.splitext(name)[0].removeprefix(base) for name, base in bases.items() if base is not None}
     if not suffix and len(found) > 1:
         raise DataError(f"{folder}: label files end in any of {some(sorted(found))}; DATA.LABEL_SUFFIX names one")
     suffix = suffix or next(iter(found), "")
-    return [name for name in names if not (_is_label(name) and os.path.splitext(name)[0].endswith(suffix))], suffix
+    return [name for name in names if not (is_label(name) and os.path.splitext(name)[0].endswith(suffix))], suffix
 
 
-def _common_suffix(stems: Sequence[str], labels: Collection[str]) -> str:
-    """Return what the label file of the first image has behind the image's name, where that is one thing."""
-    if not stems or stems[0] in labels:
+def common_suffix(stems: Collection[str], labels: Collection[str]) -> str:
+    """Return what label files have behind the name of their image, "" where names are equal or nothing fits."""
+    if any(stem in labels for stem in stems):
         return ""
-    rest = {label.removeprefix(stems[0]) for label in labels if label.startswith(stems[0])}
     # a_10_mask is the label of a_10, not of a_1.
-    rest = {suffix for suffix in rest if suffix[0] in "_-." and all(stem + suffix in labels for stem in stems)}
-    return rest.pop() if len(rest) == 1 else ""
+    found = Counter(label[place:] for label in labels for place in _cuts(label) if label[:place] in stems)
+    return found.most_common(1)[0][0] if found else ""
+
+
+def _cuts(stem: str) -> list[int]:
+    """Return the places where a suffix may begin."""
+    return [place for place, letter in enumerate(stem) if letter in "_-." and place]
 
 
 def check_files(records: Sequence[tuple[Path, Path | None]]) -> None:

@@ -1,0 +1,109 @@
+"""A trained segmentation network for images: built from its checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..common.class_names import VOC_CLASSES
+from ..common.errors import ConfigError
+from ..engine import checkpoint
+from ..engine.config import merge, merge_overrides, parse_yaml
+from ..engine.kinds import SEGMENTATION, refuse_others
+from ..engine.solver import check_device
+from ..weights import read_file
+from .config import check_values, default_config, load_config
+from .data.coco import BACKGROUND
+from .inference import Inference, inference_of, predict, prepared, preprocessing_of
+from .networks import build
+from .weights import WEIGHT_KEYS, fit_head, load_whole, open_starting_weights
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A network in eval mode with all that belongs to it.
+
+    Attributes:
+        classes: names by label.
+        notes: what was decided in loading it, a line each.
+    """
+
+    network: nn.Module
+    config: Any
+    classes: list[str]
+    how: Inference
+    notes: list[str]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the class of every pixel, (H, W) uint8, of an image (H, W, 3) RGB uint8."""
+        return predict(self.network, image, self.how).byte().cpu().numpy()
+
+
+def load_segmenter(
+    path: str | Path,
+    device: str | None = None,
+    overrides: Sequence[object] = (),
+    config: str | Path | None = None,
+) -> Segmenter:
+    """Build the network of a checkpoint, or of another project's file.
+
+    Args:
+        path: a file, a name or a URL; of a run folder its best weights.
+        device: "cuda" or "cpu"; by default what MODEL.DEVICE among the overrides says, else a GPU if there is one.
+        overrides: KEY, VALUE, ... over the config, such as TEST.FLIP True.
+        config: for a file that carries none; by default that of an FCN or DeepLabV3 with ResNet-50.
+
+    Raises:
+        WeightsError: no such file, or no segmentation network.
+        ConfigError: a key or value is wrong, or not what the weights were trained with.
+    """
+    path = checkpoint.in_folder(path)
+    made = _config_of(path, config)
+    made.MODEL.DEVICE = default_config().MODEL.DEVICE
+    given = set(merge_overrides(made, overrides))
+    if device is not None:
+        made.MODEL.DEVICE = device
+    # The second head trains the first one; nothing of it is seen in a test.
+    made.MODEL.HEAD.AUX_WEIGHT = 0.0
+    check_values(made, "command line")
+    check_device(made.MODEL.DEVICE)
+    weights = open_starting_weights(str(path), made.MODEL.WEIGHTS_PART)
+    resolved, notes = WEIGHT_KEYS.resolve(made, weights.wanted(given), weights.source, given, assumed=weights.assumed)
+    resolved, compared = fit_head(resolved, weights, given, testing=True)
+    classes = weights.classes or _names(weights.tensors)
+    network = build(resolved, len(classes))
+    load_whole(network, weights, classes)
+    how = inference_of(resolved, partial(prepared, preprocessing=preprocessing_of(resolved), config=resolved))
+    return Segmenter(network.eval(), resolved, list(classes), how, [*notes, *compared])
+
+
+def _config_of(path: str | Path, config: str | Path | None) -> Any:
+    """Return the config that a checkpoint carries, or `config`, unfrozen."""
+    content, _ = read_file(path)
+    refuse_others(content, path, SEGMENTATION)
+    carried = content.get("config") if isinstance(content, dict) else None
+    if not isinstance(carried, str):
+        made = default_config() if config is None else load_config(config).clone()
+        made.defrost()
+        return made
+    if config is not None:
+        raise ConfigError(f"--config {config}: {path} carries its own config; KEY VALUE pairs change it")
+    made = default_config()
+    merge(made, parse_yaml(carried, f"{path}, its config"), f"{path}, its config")
+    # Where the run's own weights came from says nothing of this file.
+    made.MODEL.WEIGHTS = made.MODEL.WEIGHTS_PART = ""
+    return made
+
+
+def _names(tensors: Any) -> list[str]:
+    """Return names for the classes of a file that has none: VOC's for 21, else numbers."""
+    last = [value for name, value in tensors.items() if name.startswith("classifier.") and value.ndim]
+    number = len(last[-1]) if last else 2
+    voc = [BACKGROUND, *VOC_CLASSES]
+    return voc if number == len(voc) else [str(label) for label in range(number)]
