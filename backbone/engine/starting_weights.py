@@ -161,6 +161,7 @@ class StartingWeights:
         usual: `wants` are only the defaults of the project that the file is of; the command line's values win.
         notes: what was decided in reading it, a line each.
         task: that a checkpoint of ours is of, where it is not a whole model of the task that reads it.
+        project: whose whole model it is; "" for one of ours.
     """
 
     source: str
@@ -173,6 +174,7 @@ class StartingWeights:
     usual: bool = False
     notes: list[str] = field(default_factory=list)
     task: str = ""
+    project: str = ""
 
     def wanted(self, given: Collection[str]) -> dict[str, Any]:
         """Return the keys that the weights ask for, where those of the command line, `given`, are not to win."""

@@ -30,6 +30,7 @@ from ..networks.resnet import DILATION_STYLES, SHORTCUTS, STEMS
 from .data.form import check_form
 from .losses import LOSSES
 
+HEADS, STYLES = ("fcn", "deeplabv3", "pspnet"), ("torchvision", "mmsegmentation")
 CHOICES = {
     **SHARED_CHOICES,
     "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
@@ -39,7 +40,8 @@ CHOICES = {
     "MODEL.SHORTCUT": ("", *SHORTCUTS),
     "MODEL.OUTPUT_STRIDE": (8, 16, 32),
     "MODEL.DILATION_STYLE": DILATION_STYLES,
-    "MODEL.HEAD.NAME": ("fcn", "deeplabv3"),
+    "MODEL.HEAD.NAME": HEADS,
+    "MODEL.HEAD.STYLE": STYLES,
     "DATA.NAME": ("voc", "coco", "folders", "cityscapes", "own", "mini"),
     "DATA.COCO_CLASSES": ("voc", "all"),
     "SOLVER.LOSS": LOSSES,
@@ -88,8 +90,13 @@ def _add_model(model: CfgNode) -> None:
     # With whole weights of another set of classes: the layers that give the classes begin anew.
     model.NEW_CLASSIFIER = False
     model.HEAD = CfgNode()
-    # On the last stage: "fcn" or "deeplabv3".
+    # On the last stage: "fcn", "deeplabv3" or "pspnet".
     model.HEAD.NAME = "fcn"
+    # Whose form the first two have: "torchvision", or "mmsegmentation", with more channels and a convolution more.
+    # "pspnet" is MMSegmentation's.
+    model.HEAD.STYLE = "torchvision"
+    # Enlarge scores by the centres of the corner pixels, as some of MMSegmentation's networks do.
+    model.HEAD.ALIGN_CORNERS = False
     # Of deeplabv3; (): those of the output stride, 12, 24, 36 at 8 and half of them at 16.
     model.HEAD.ATROUS_RATES = ()
     # Weight of the loss of a second FCN head, on the stage before the last; 0 for no such head.

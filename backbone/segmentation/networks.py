@@ -1,4 +1,4 @@
-"""A dilated ResNet with torchvision's segmentation heads."""
+"""A dilated ResNet with a segmentation head of torchvision or MMSegmentation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..engine.defaults import network_keywords
 from ..engine.solver import device_of
 from ..networks import Backbone, create, keywords_of
 from ..networks.norm import synchronise_norm
+from . import heads
 
 OUT, AUX = "out", "aux"
 # Of DeepLabV3 at output stride 8 (Chen et al., arXiv 1706.05587, Sec. 3.3); at 16 they are halved.
@@ -28,19 +29,28 @@ class SegmentationNetwork(nn.Module):
     Args:
         network: gives its last stage, and the one before where there is an auxiliary head.
         classifier, aux_classifier: from a stage's features to (N, classes, h, w).
+        align_corners: how the scores are enlarged, as of torch's `interpolate`.
     """
 
-    def __init__(self, network: Backbone, classifier: nn.Module, aux_classifier: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        network: Backbone,
+        classifier: nn.Module,
+        aux_classifier: nn.Module | None = None,
+        *,
+        align_corners: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = network
         self.classifier = classifier
         self.aux_classifier = aux_classifier
+        self.align_corners = align_corners
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
         """Compute the scores of every class at every pixel.
 
         Args:
-            images: (N, 3, H, W), preprocessed as the backbone's weights ask.
+            images: (N, C, H, W), preprocessed as the backbone's weights ask.
             size: (height, width) of the scores; by default the images'.
 
         Returns:
@@ -48,14 +58,13 @@ class SegmentationNetwork(nn.Module):
         """
         size = images.shape[-2:] if size is None else size
         features = list(self.backbone(images).values())
-        scores = {OUT: _enlarge(self.classifier(features[-1]), size)}
+        scores = {OUT: self._enlarge(self.classifier(features[-1]), size)}
         if self.training and self.aux_classifier is not None:
-            scores[AUX] = _enlarge(self.aux_classifier(features[-2]), size)
+            scores[AUX] = self._enlarge(self.aux_classifier(features[-2]), size)
         return scores
 
-
-def _enlarge(scores: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=False)
+    def _enlarge(self, scores: Tensor, size: Sequence[int]) -> Tensor:
+        return F.interpolate(scores.float(), size=tuple(size), mode="bilinear", align_corners=self.align_corners)
 
 
 def atrous_rates(config: Any) -> tuple[int, ...]:
@@ -74,16 +83,34 @@ def build(config: Any, classes: int) -> SegmentationNetwork:
     model = config.MODEL
     network = _build_backbone(config)
     channels = [info.channels for info in network.feature_info.values()]
-    if model.HEAD.NAME == "deeplabv3":
-        head = DeepLabHead(channels[-1], classes, atrous_rates(config))
-    else:
-        head = FCNHead(channels[-1], classes)
     auxiliary = FCNHead(channels[-2], classes) if model.HEAD.AUX_WEIGHT else None
-    whole = SegmentationNetwork(network, head, auxiliary)
+    corners = model.HEAD.ALIGN_CORNERS
+    whole = SegmentationNetwork(network, _head(config, channels[-1], classes), auxiliary, align_corners=corners)
     if model.NORM == "sync_bn":
         whole = synchronise_norm(whole)
     layout = torch.channels_last if model.CHANNELS_LAST else torch.contiguous_format
     return whole.to(device_of(config), memory_format=layout)
+
+
+def _head(config: Any, channels: int, classes: int) -> nn.Module:
+    head = config.MODEL.HEAD
+    theirs, corners = head.STYLE == "mmsegmentation", {"align_corners": head.ALIGN_CORNERS}
+    if head.NAME == "pspnet":
+        return heads.PSPNet(channels, classes, **corners)
+    if head.NAME == "deeplabv3":
+        rates = atrous_rates(config)
+        return heads.DeepLabV3(channels, classes, rates, **corners) if theirs else DeepLabHead(channels, classes, rates)
+    return heads.FCN(channels, classes) if theirs else FCNHead(channels, classes)
+
+
+def last_layers(network: SegmentationNetwork) -> tuple[str, ...]:
+    """Return the names of the layers that give the classes, each with a dot behind it."""
+    parts = {"classifier.": network.classifier, "aux_classifier.": network.aux_classifier}
+    return tuple(
+        f"{name}{'conv_seg' if isinstance(head, heads.Head) else len(head) - 1}."
+        for name, head in parts.items()
+        if head is not None
+    )
 
 
 def _build_backbone(config: Any) -> Backbone:

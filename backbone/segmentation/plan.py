@@ -42,6 +42,7 @@ def _network(network: SegmentationNetwork, test: SegmentationSet, config: Any) -
     head = model.HEAD.NAME
     if head == "deeplabv3":
         head += f" (rates {', '.join(map(str, atrous_rates(config)))})"
+    head += " of MMSegmentation" if model.HEAD.STYLE == "mmsegmentation" else ""
     auxiliary = f", auxiliary head x{model.HEAD.AUX_WEIGHT:g}" if model.HEAD.AUX_WEIGHT else ""
     frozen = f", {model.FREEZE_AT} stages frozen" if model.FREEZE_AT else ""
     return (

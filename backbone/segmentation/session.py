@@ -21,6 +21,7 @@ from .data.check import check_set
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer
 from .plan import plan
+from .projects import refuse_name
 from .results import SHEET, report
 from .task import KIND, SegmentationTask
 from .weights import WEIGHT_KEYS, fit_head, load_initial, load_whole, open_starting_weights
@@ -37,6 +38,7 @@ def make_request(arguments: Namespace) -> Request:
     """
     overrides = [*overrides_of(arguments, root_key="DATA.ROOT"), *own_data(arguments)]
     config = load_config(arguments.config, overrides)
+    refuse_name(config.MODEL.WEIGHTS)
     files = {"predictions": arguments.save_predictions, "json": arguments.json}
     return request_of(arguments, config, **{name: Path(path) if path else None for name, path in files.items()})
 
@@ -117,9 +119,11 @@ class SegmentationRun(TaskRun):
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
-        config, notes = WEIGHT_KEYS.resolve(self.config, weights.wants, weights.source, given, assumed=weights.assumed)
-        config, compared = fit_head(config, weights, given, testing=self.request.eval_only)
-        return config, weights, [*notes, *compared]
+        # The network first: which keys of the weights matter follows from it.
+        config, compared = fit_head(self.config, weights, given, testing=self.request.eval_only)
+        wants = {key: value for key, value in weights.wanted(given).items() if key not in WEIGHT_KEYS.whole}
+        config, notes = WEIGHT_KEYS.resolve(config, wants, weights.source, given, assumed=weights.assumed)
+        return config, weights, [*notes, *compared, *weights.notes]
 
     def build(self) -> SegmentationNetwork:
         return build(self.config, len(self.test_set.classes))

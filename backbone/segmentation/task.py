@@ -110,6 +110,8 @@ class SegmentationTask(Task):
             "architecture": model.NAME,
             **options_of(self.model.backbone),
             "head": model.HEAD.NAME,
+            "head_style": model.HEAD.STYLE,
+            "align_corners": model.HEAD.ALIGN_CORNERS,
             "output_stride": model.OUTPUT_STRIDE,
             "atrous_rates": list(atrous_rates(self.config)) if model.HEAD.NAME == "deeplabv3" else [],
             "preprocessing": self.preprocessing.to_dict(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -17,9 +18,12 @@ from ..networks.plain import load_plain
 from ..weights import load_weights, match
 from ..weights.channels import adapt_channels
 from .config import CHOICES
-from .networks import SegmentationNetwork, atrous_rates
+from .networks import SegmentationNetwork, atrous_rates, last_layers
+from .projects import read_foreign
 
 BACKBONE = "backbone."
+# In messages.
+_WORDS = {"MODEL.NAME": "the network", "MODEL.HEAD.NAME": "a head of", "MODEL.HEAD.STYLE": "a head in the style of"}
 WEIGHT_KEYS = WeightKeys(
     flags={
         "stride_in_1x1": "MODEL.STRIDE_IN_1X1",
@@ -32,16 +36,18 @@ WEIGHT_KEYS = WeightKeys(
     architecture=lambda config: find_architecture(config.MODEL.NAME),
     # Images that are not of three channels are the config's own: weights of three are adapted to them.
     matters=lambda config, key: key not in IMAGE_KEYS or len(config.MODEL.PIXEL_MEAN) == 3,
+    whole=("MODEL.NAME", "MODEL.HEAD.NAME", "MODEL.HEAD.STYLE", "MODEL.HEAD.ALIGN_CORNERS"),
 )
 
 
 def open_starting_weights(path: str, part: str = "") -> StartingWeights:
-    """Read a file of a whole segmentation network, or of a backbone in any layout.
+    """Read a file of a whole segmentation network, ours or another project's, or of a backbone in any layout.
 
     Raises:
-        WeightsError: it cannot be read, or holds no named tensors.
+        WeightsError: it cannot be read, holds no named tensors, or is of a network that there is none of here.
     """
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole, part)
+    of_others = partial(read_foreign, keys=WEIGHT_KEYS)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole, part, of_others)
 
 
 def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
@@ -49,9 +55,10 @@ def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
 
 
 def fit_head(config: Any, weights: StartingWeights, given: Collection[str], *, testing: bool) -> tuple[Any, list[str]]:
-    """Compare head, output stride and dilations with those that a whole network was trained with.
+    """Compare network, head, output stride and dilations with those that a whole network was trained with.
 
-    In a test the config takes them over, but for keys of the command line.
+    In a test the config takes them over, but for keys of the command line. Of another project's network it takes all
+    but the output stride in a training too: they are what its tensors are of.
 
     Returns:
         The frozen config, and what was set or is different, a line each.
@@ -61,20 +68,27 @@ def fit_head(config: Any, weights: StartingWeights, given: Collection[str], *, t
     """
     if not weights.whole:
         return config, []
-    stride, head, rates = (weights.metadata.get(key) for key in ("output_stride", "head", "atrous_rates"))
+    said = weights.metadata
+    stride, head, rates = (said.get(key) for key in ("output_stride", "head", "atrous_rates"))
     if stride not in CHOICES["MODEL.OUTPUT_STRIDE"] or head not in CHOICES["MODEL.HEAD.NAME"]:
         own = config.MODEL.OUTPUT_STRIDE
         note = f"MODEL.OUTPUT_STRIDE {own} kept; the file does not say, torchvision's own weights want 8"
         return config, [note] if own != 8 else []
-    if testing and head != config.MODEL.HEAD.NAME and "MODEL.HEAD.NAME" in given:
-        raise ConfigError(f"MODEL.HEAD.NAME is {config.MODEL.HEAD.NAME}, but {weights.source} has a head of {head}")
-    notes, wanted = [], {"MODEL.OUTPUT_STRIDE": stride, "MODEL.HEAD.NAME": head}
+    takes_form = testing or bool(weights.project)
+    form = {"MODEL.HEAD.NAME": head, "MODEL.HEAD.STYLE": said.get("head_style", "torchvision")}
+    if said.get("architecture") in CHOICES["MODEL.NAME"]:
+        form["MODEL.NAME"] = said["architecture"]
+    for key in form.keys() & set(given) if takes_form else ():
+        if form[key] != get(config, key):
+            raise ConfigError(f"{key} is {get(config, key)}, but {weights.source} has {_WORDS[key]} {form[key]}")
+    form["MODEL.HEAD.ALIGN_CORNERS"] = said.get("align_corners") is True
+    notes = []
     fitted = config.clone()
     fitted.defrost()
-    for key, value in wanted.items():
+    for key, value in {"MODEL.OUTPUT_STRIDE": stride, **form}.items():
         if get(config, key) == value:
             continue
-        if testing and key not in given:
+        if (takes_form if key in form else testing) and key not in given:
             put(fitted, key, value)
             notes.append(f"{key} {get(config, key)} -> {value}, as the weights were trained")
         else:
@@ -103,7 +117,7 @@ def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: 
     """
     if not weights.whole:
         raise WeightsError(f"{weights.source}: {weights.holds}, not a trained network; train it with --weights")
-    _check_classes(weights, classes)
+    _check_classes(network, weights, classes)
     return _fill(network, weights, weights.tensors)
 
 
@@ -123,20 +137,15 @@ def load_initial(
         return f"{weights.source}: {weights.says}backbone, {count(len(report.loaded), 'tensor')}{weights.leaves}"
     if not new_classifier:
         return load_whole(network, weights, classes)
-    last = _last_layers(network)
+    last = last_layers(network)
     kept = {name: value for name, value in weights.tensors.items() if not name.startswith(last)}
     return _fill(network, weights, kept, anew=last) + "; the layers that give the classes begin anew"
 
 
-def _last_layers(network: SegmentationNetwork) -> tuple[str, ...]:
-    heads = {"classifier.": network.classifier, "aux_classifier.": network.aux_classifier}
-    return tuple(f"{name}{len(head) - 1}." for name, head in heads.items() if head is not None)
-
-
-def _check_classes(weights: StartingWeights, classes: Sequence[str]) -> None:
+def _check_classes(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> None:
     mend = "MODEL.NEW_CLASSIFIER True trains new ones"
-    last = [value for name, value in weights.tensors.items() if name.startswith("classifier.") and value.ndim]
-    found = len(weights.classes) or (len(last[-1]) if last else 0)
+    last = weights.tensors.get(f"{last_layers(network)[0]}weight")
+    found = len(weights.classes) or (len(classes) if last is None or not last.ndim else len(last))
     if found != len(classes):
         raise WeightsError(f"{weights.source}: gives {found} classes, the data has {len(classes)}; {mend}")
     other = [pair for pair in zip(weights.classes, classes) if pair[0] != pair[1]]

@@ -31,6 +31,7 @@ DETECTRON2_NAME = re.compile(
 MM_DETECTORS = re.compile(
     r"(?:faster-rcnn|mask-rcnn|retinanet)_r(50|101)(?:-caffe)?[-_](?:c4|dc5|fpn)(?:_(?:fp16|ms|mstrain)(?:-poly)?)?[-_]\dx_coco"
 )
+MM_SEGMENTORS = re.compile(r"(?:fcn|deeplabv3|pspnet)_r(50|101)b?-d(?:8|16)_(?!.*mg).*")
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,13 @@ def _openmmlab() -> Iterator[tuple[str, str, Callable[[], Entry]]]:
             entry = Entry(f"openmmlab:{model}", network, "backbone", source=url)
             yield entry.name, network, lambda entry=entry: entry
     for model, values in zoos.openmmlab_models().items():
-        match = MM_DETECTORS.fullmatch(model)
+        task, match = "detector", MM_DETECTORS.fullmatch(model)
+        if match is None:
+            task, match = "segmentation", MM_SEGMENTORS.fullmatch(model)
         if match is None:
             continue
-        results = {result.get("Dataset", ""): result.get("Metrics") or {} for result in values.get("Results") or []}
-        entry = Entry(f"openmmlab:{model}", f"resnet{match[1]}", "detector", None, results, source=values["Weights"])
+        listed = values.get("Results") or []
+        listed = listed if isinstance(listed, list) else [listed]
+        results = {result.get("Dataset", ""): result.get("Metrics") or {} for result in listed}
+        entry = Entry(f"openmmlab:{model}", f"resnet{match[1]}", task, None, results, source=values["Weights"])
         yield entry.name, entry.network, lambda entry=entry: entry

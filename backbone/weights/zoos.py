@@ -153,7 +153,7 @@ def openmmlab_models() -> dict[str, dict[str, Any]]:
     """Return {name: entry} of the trained models in the metafiles that MMDetection and its like bring."""
     found: dict[str, dict[str, Any]] = {}
     for folder in filter(None, map(folder_of, MM_PROJECTS)):
-        for path in sorted((folder / ".mim" / "configs").glob("*/metafile.yml")):
+        for path in sorted((folder / ".mim" / "configs").glob("*/metafile.y*ml")):
             import yaml
 
             content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))

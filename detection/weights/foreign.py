@@ -81,14 +81,12 @@ class ForeignDetector(StartingWeights):
     """A detector of another project, its tensors by our names.
 
     Attributes:
-        project: whose it is.
         config: ours, unfrozen, of that detector; None where the project has no usual one for such tensors.
         doubt: where it has several, which, in words.
         translation: from its names to ours.
         category_ids: of the classes; [] where nothing says.
     """
 
-    project: str = ""
     config: CfgNode | None = None
     doubt: str = ""
     translation: Translation = field(default_factory=Translation)
