@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .classification.classifier import Classifier
+    from .classification.training import GivenSet, TrainingRun
     from .common.errors import ArchitectureError, ConfigError, DataError, ExportError, RunError, UserError, WeightsError
+    from .engine.hooks import Hook
     from .exporting import ExportReport, export
     from .networks import (
         ARCHITECTURES,
@@ -73,6 +75,7 @@ __all__ = [
     "read_weight_metadata",
     "recompute_bn",
     "save_weights",
+    "train",
     "unfreeze_norm",
 ]
 
@@ -149,6 +152,66 @@ def load_classifier(
     from .classification.classifier import load_classifier as load
 
     return load(path_or_name, device, precision, part=part, classes=classes, overrides=overrides)
+
+
+def train(
+    config: str | Path,
+    *,
+    train: GivenSet | None = None,
+    val: GivenSet | None = None,
+    split: float | None = None,
+    epochs: float | None = None,
+    data_root: str | Path | None = None,
+    output_dir: str | Path | None = None,
+    weights: str | Path | None = None,
+    overrides: Sequence[object] = (),
+    hooks: Sequence[Hook] = (),
+    device: str | None = None,
+    seed: int | None = None,
+    processes: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **keys: object,
+) -> TrainingRun:
+    """Train a classifier, as tools/pretrain.py does, and return the run: `metrics`, `classifier`, `folder`.
+
+    It needs the packages of the extra `detection`.
+
+    Args:
+        config: a path, or the name of a file in configs/.
+        train: images of your own: a folder of class folders, tar shards, a CSV, or (CSV, image folder); by default
+            the config's set below `data_root`. The classes follow from it.
+        val: the test set, likewise; without it, the part for it in `train`, else a share that is held out.
+        split: that share.
+        epochs: passes over the training set, in place of the config's schedule.
+        output_dir: the run folder; output/<config> by default.
+        weights: what training starts from: a path, a name or a URL.
+        overrides: KEY, VALUE, KEY, VALUE, ...
+        hooks: called before and after run, step and evaluation; see `backbone.engine.hooks`.
+        device: "cpu" or "cuda"; a GPU by default, if there is one.
+        processes: that share the batch, one a GPU. Hooks must be picklable then.
+        resume: go on with the run in the folder; overwrite: throw it away. Without either, it is refused.
+        keys: config keys with __ for the dots: SOLVER__BASE_LR=0.01.
+
+    Raises:
+        UserError: of the kind that is wrong: ConfigError, DataError, WeightsError or RunError.
+    """
+    from .classification.training import train as run_training
+
+    flags = {"weights": None if weights is None else str(weights), "device": device, "seed": seed, "split": split}
+    root = None if data_root is None else str(data_root)
+    return run_training(
+        config,
+        train=train,
+        val=val,
+        epochs=epochs,
+        output_dir=output_dir,
+        overrides=overrides,
+        hooks=hooks,
+        processes=processes,
+        flags={**flags, "data_root": root, "resume": resume, "overwrite": overwrite},
+        keys=keys,
+    )
 
 
 def __dir__() -> list[str]:

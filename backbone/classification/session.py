@@ -54,8 +54,8 @@ FREE_KEYS = {
 }
 
 
-def make_request(arguments: Namespace) -> Request:
-    """Return the request of tools/pretrain.py's arguments.
+def make_request(arguments: Namespace, **more: Any) -> Request:
+    """Return the request of tools/pretrain.py's arguments; `more` are fields that no argument has.
 
     Raises:
         ConfigError: config, overrides or flags do not fit together.
@@ -72,7 +72,7 @@ def make_request(arguments: Namespace) -> Request:
     tests = _protocols(arguments.protocol or [], config)
     # Not after the training, whose results would be lost.
     check_tests(config, tests, "--protocol")
-    return request_of(arguments, config, tests=tests)
+    return request_of(arguments, config, tests=tests, **more)
 
 
 def _protocols(names: list[str], config: object) -> tuple[str, ...]:

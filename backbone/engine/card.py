@@ -34,8 +34,10 @@ print(result.class_names, result.scores)
 result.save("out.jpg")""",
     "classification": """import backbone
 
-network = backbone.create("{network}", num_classes={classes}, weights="backbone.safetensors").eval()
-logits = network(network.preprocessing(images))["logits"]  # images: (N, 3, H, W), values 0..255""",
+classifier = backbone.load_classifier("{file}")
+result = classifier("street.jpg")
+print(result.top(5))
+result.save("out.jpg")""",
 }
 
 
@@ -66,8 +68,7 @@ def card(run: FinishedRun, task: str, classes: Sequence[str], folder: Path) -> s
         _training(run),
     ]
     if task in _LOAD:
-        code = _LOAD[task].format(file=best, network=network, classes=len(classes))
-        parts += ["## Use", f"```python\n{code}\n```"]
+        parts += ["## Use", f"```python\n{_LOAD[task].format(file=best)}\n```"]
     parts += ["## Licence", _licence(sets)]
     return "\n\n".join(parts).replace("\n\n- tested", "\n- tested") + "\n"
 
@@ -85,7 +86,10 @@ def _sets(config: dict[str, Any]) -> tuple[str, str]:
     if any(names):
         return tuple(some([Path(str(name)).name for name in found or ["nothing"]]) for found in names)
     name = config.get("DATA.NAME", "own data")
-    return f"{name}, {config.get('DATA.TRAIN', 'train')}", f"{name}, {config.get('DATA.VAL', 'val')}"
+    # A place of one's own is a path of this machine.
+    train, val = (Path(str(config.get(f"DATA.{part}", part.lower()))).name for part in ("TRAIN", "VAL"))
+    share = config.get("DATA.SPLIT")
+    return f"{name}, {train}", f"{share:g} of {train}, held out" if share else f"{name}, {val}"
 
 
 def _training(run: FinishedRun) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 
+import backbone
 import detection
 from backbone.common.mini_set import mini_set_root
 from backbone.engine import extensions, hooks, loggers
@@ -25,11 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 # Small images and few proposals, where a page trains; written behind a line that it has.
 WORKERS = "DATALOADER__NUM_WORKERS=0,"
 QUICK = f"{WORKERS} INPUT__MIN_SIZE_TRAIN=(64,), INPUT__MIN_SIZE_TEST=64, TEST__PICTURES=0, SOLVER__IMS_PER_BATCH=2,"
+# The same of classifiers.
+FROZEN = "MODEL__FREEZE_AT=2,"
+SMALL = f"{FROZEN} INPUT__TRAIN_SIZE=32, SOLVER__IMS_PER_BATCH=2, DATALOADER__NUM_WORKERS=0,"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # How many blocks a page has; of README.md, those on detectors.
 PAGES = {
     "README.md": 1,
-    "docs/python.md": 3,
+    "docs/python.md": 6,
     "docs/extending.md": 4,
     "docs/from_detectron2.md": 2,
     "docs/from_mmdetection.md": 1,
@@ -59,6 +63,13 @@ def place(tmp_path, monkeypatch) -> Path:
     file = save_detector(tmp_path / "model_best.pth", ["cat", "dog", "owl"], [17, 18, 90])
     (tmp_path / "output" / "quickstart" / "model_best.pth").symlink_to(file)
     cv2.imwrite("street.jpg", photo(90, 120, 0))
+    (tmp_path / "output" / "finetune_resnet50").mkdir()
+    classifier = backbone.create("resnet18", num_classes=3, norm="bn")
+    backbone.save_weights(classifier, "resnet18.pth", metadata={"classes": ["cat", "dog", "owl"]})
+    (tmp_path / "output" / "finetune_resnet50" / "model_best.pth").symlink_to(tmp_path / "resnet18.pth")
+    for number, name in enumerate(("rose", "rose", "tulip", "tulip")):
+        (tmp_path / "flowers" / name).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(f"flowers/{name}/{number}.jpg", photo(40, 40, number))
     (tmp_path / "images").symlink_to(mini_set_root() / "val")
     (tmp_path / "annotations").mkdir()
     data = json.loads((mini_set_root() / "annotations" / "instances_val.json").read_text())
@@ -80,7 +91,7 @@ def test_blocks_run(page, place):
     blocks = blocks_of(page)
     assert len(blocks) == PAGES[page]
     for block in blocks:
-        exec(compile(block.replace(WORKERS, QUICK), str(ROOT / page), "exec"), names)
+        exec(compile(block.replace(WORKERS, QUICK).replace(FROZEN, SMALL), str(ROOT / page), "exec"), names)
     if "found.jpg" in "".join(blocks):
         assert (place / "found.jpg").is_file()
 
