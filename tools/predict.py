@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Run a trained network on images; the weights say whether it is a detector or one for segmentation.
+"""Run a trained network on images; the weights say whether it is a detector, a classifier or one for segmentation.
 
 Of detectors: boxes (and masks) drawn, also on videos, JSON Lines, and a JSON in COCO's results form. A run that was
 killed goes on when the same command is given again. detections.jsonl has a line for each image: bbox is
 [x, y, width, height] in pixels of the image.
 
 Of segmentation: label images and overlays; with --truth also figures, and an HTML page of the errors.
+
+Of classifiers: the likeliest classes as JSON and CSV; with --grad-cam also pictures of where the network looks.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ SCORE = 0.5
 FLAGS = {
     "detection": ("score", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
     "segmentation": ("truth",),
+    "classification": ("top", "grad_cam"),
 }
 
 
@@ -47,6 +50,9 @@ def make_parser() -> Parser:
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     labels = parser.add_argument_group("segmentation")
     labels.add_argument("--truth", type=Path, metavar="PATH", help="label images of the same names, to compare with")
+    classes = parser.add_argument_group("classifiers")
+    classes.add_argument("--top", type=int, metavar="K", help="classes of each image (default: 5)")
+    classes.add_argument("--grad-cam", action="store_true", help="draw where the image speaks for its likeliest class")
     add_detector_flags(parser)
     add_import_argument(parser)
     parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="config keys, such as TEST.FLIP True")
@@ -81,13 +87,13 @@ def main() -> None:
 
     task = task_of(arguments.weights)
     if task not in FLAGS:
-        raise WeightsError(f"{arguments.weights}: is a network for {task}; this runs those for {' and '.join(FLAGS)}")
+        raise WeightsError(f"{arguments.weights}: is a network for {task}; this runs those for {', '.join(FLAGS)}")
     for owner, names in FLAGS.items():
         wrong = [name for name in names if owner != task and getattr(arguments, name) not in (None, False)]
         if wrong:
             flag = wrong[0].replace("_", "-")
             raise WeightsError(f"--{flag} is for {owner}; {arguments.weights} is a network for {task}")
-    {"detection": detect, "segmentation": segment}[task](arguments)
+    {"detection": detect, "segmentation": segment, "classification": classify}[task](arguments)
 
 
 def detect(arguments: Namespace) -> None:
@@ -138,6 +144,28 @@ def segment(arguments: Namespace) -> None:
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
     alone = f", {outcome.without_truth} of them without truth" if outcome.without_truth else ""
     print(f"{count(outcome.images, 'image')}{alone}{skipped}")
+    print(f"{outcome.written} in {arguments.output}")
+
+
+def classify(arguments: Namespace) -> None:
+    """Run a classifier."""
+    import backbone
+    from backbone.classification.predicting import predict_images
+    from backbone.engine.extensions import import_modules
+    from backbone.engine.record import start_logging
+
+    if arguments.config is not None:
+        raise WeightsError(f"--config {arguments.config}: a classifier needs none; KEY VALUE changes single keys")
+    if arguments.grad_cam and arguments.no_pictures:
+        raise WeightsError("--grad-cam asks for pictures, --no-pictures for none; give one of them")
+    start_logging(None)
+    import_modules(arguments.imports)
+    classifier = backbone.load_classifier(arguments.weights, arguments.device, overrides=arguments.overrides)
+    top = 5 if arguments.top is None else arguments.top
+    outcome = predict_images(classifier, arguments.input, arguments.output, top=top, pictures=arguments.grad_cam)
+    print(f"{outcome.table()}\n")
+    skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""
+    print(f"{count(len(outcome.guesses), 'image')}{skipped}")
     print(f"{outcome.written} in {arguments.output}")
 
 

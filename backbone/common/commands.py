@@ -29,7 +29,7 @@ COMMANDS = {
     "find-lr": Command("find_lr", "find a learning rate for a training: the loss while the rate grows"),
     "runs": Command("runs", "compare runs: figures, keys that differ, worst classes, curves"),
     "evaluate": Command("evaluate", "evaluate predictions with the figures of COCO or PASCAL VOC"),
-    "predict": Command("predict", "run a trained detector on images"),
+    "predict": Command("predict", "run a trained detector, segmentation network or classifier on images"),
     "demo": Command("demo", "show a detector in the browser, and answer HTTP with JSON"),
     "pretrain": Command("pretrain", "train and test a classifier on ImageNet, CIFAR or images of your own"),
     "train-segmentation": Command("train_segmentation", "train and test a network for semantic segmentation"),

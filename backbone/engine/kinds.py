@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError, WeightsError
-from ..weights import find_state_dict, read_file
+from ..weights import find_state_dict, interpret, read_file
+from ..weights.identify import CLASSIFIERS
 from . import checkpoint
 
 DETECTION, SEGMENTATION, CLASSIFICATION, LOCALIZATION = "detection", "segmentation", "classification", "localization"
@@ -35,8 +36,12 @@ def task_of(path: str | Path) -> str:
     It is detection where nothing says another: the loader of detectors says what is wrong with a file.
     """
     try:
-        content, _ = read_file(checkpoint.in_folder(path))
-        return task_in(content) or _of_names(find_state_dict(content, str(path)))
+        content, text = read_file(checkpoint.in_folder(path))
+        known = task_in(content) or _of_names(find_state_dict(content, str(path)))
+        if known:
+            return known
+        tensors = interpret(content, text, path).tensors
+        return CLASSIFICATION if any(name in tensors for name in CLASSIFIERS) else DETECTION
     except UserError:
         return DETECTION
 
@@ -55,6 +60,7 @@ def refuse_others(content: Any, path: str | Path, task: str) -> None:
 
 
 def _of_names(names: Any) -> str:
+    """Return the task that the tensors' names show, "" where they may be of several."""
     parts = [name.removeprefix("module.") for name in names]
     segments = any(name.startswith("backbone.") for name in parts) and any(name.startswith(HEADS) for name in parts)
-    return SEGMENTATION if segments else DETECTION
+    return SEGMENTATION if segments else ""
