@@ -24,7 +24,7 @@ EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input p
 SCORE = 0.5
 # Flags that the networks of one task alone have.
 FLAGS = {
-    "detection": ("score", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
+    "detection": ("score", "tile", "overlap", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
     "segmentation": ("truth",),
     "classification": ("top", "grad_cam"),
 }
@@ -63,6 +63,10 @@ def add_detector_flags(parser: Parser) -> None:
     """Add what detectors alone have."""
     boxes = parser.add_argument_group("detectors")
     boxes.add_argument("--score", type=float, metavar="S", help=f"least score drawn (default: {SCORE})")
+    boxes.add_argument(
+        "--tile", type=int, metavar="PX", help="detect on larger images in tiles of this side, and merge"
+    )
+    boxes.add_argument("--overlap", type=float, metavar="SHARE", help="of a tile, with each neighbour (default: 0.2)")
     boxes.add_argument("--every", type=int, metavar="N", help="of a video, detect on each N-th frame")
     boxes.add_argument("--overwrite", action="store_true", help="throw away another run that is unfinished in --output")
     boxes.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")
@@ -104,14 +108,16 @@ def detect(arguments: Namespace) -> None:
     from backbone.engine.processes import run as run_processes
     from detection.inference.predict_request import PredictRequest, launch_of, run_request
 
-    options = {
-        "least_score": SCORE if arguments.score is None else arguments.score,
+    wanted = {
+        "least_score": arguments.score,
         "ids": arguments.ids,
-        "forms": tuple(arguments.save_as or ()),
-        "every": 1 if arguments.every is None else arguments.every,
-        "pictures": not arguments.no_pictures,
-        "overwrite": arguments.overwrite,
+        "tile": arguments.tile,
+        "overlap": arguments.overlap,
+        "every": arguments.every,
     }
+    options = {name: value for name, value in wanted.items() if value is not None}
+    options["forms"] = tuple(arguments.save_as or ())
+    options |= {"pictures": not arguments.no_pictures, "overwrite": arguments.overwrite}
     request = PredictRequest(
         weights=arguments.weights,
         device=arguments.device,

@@ -62,6 +62,7 @@ class Detections:
         masks: (N, height, width) bool, None where the detector has no masks.
         keypoints: (N, K, 3) x, y in pixels and score, None where it has none.
         read: returns the image as (height, width, 3) BGR uint8. What the caller gave is read again, and not copied.
+        source: the file that the image comes from, and `frame`: its number in a video; of `Detector.stream`.
     """
 
     boxes: np.ndarray
@@ -73,6 +74,8 @@ class Detections:
     masks: np.ndarray | None = None
     keypoints: np.ndarray | None = None
     read: Callable[[], np.ndarray] | None = field(default=None)
+    source: str = ""
+    frame: int | None = None
 
     @property
     def class_names(self) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from detectron2.config import CfgNode
 from detectron2.structures import Instances
 from torch import nn
 
-from backbone import ConfigError, WeightsError
+from backbone import ConfigError, DataError, WeightsError
 from backbone.common.images import picture_of
 from backbone.common.images.given import Given, is_several, pixels_of
 from backbone.common.text import some
-from backbone.engine import checkpoint
+from backbone.engine import checkpoint, distributed
 from backbone.engine.config import get, merge, merge_overrides, parse_yaml, put
 from backbone.engine.image_progress import ImageProgress
 from backbone.engine.kinds import DETECTION, refuse_others
+from backbone.engine.loading import resolve_workers
 from backbone.engine.record import LOGGER
 from backbone.engine.solver import check_device
 from backbone.engine.starting_weights import StartingWeights
@@ -36,9 +37,12 @@ from ..weights.load import load_detector, open_starting_weights
 from ..weights.projects import read_known
 from .detections import Detections
 from .fast import state_of
+from .inputs import list_inputs
+from .items import Item, items_of, pixels_of_item
 from .methods import as_tested, check_ensemble
-from .pipeline import detect_in_batches
+from .pipeline import batch_size_of, detect_in_batches, pinned, run_pipeline
 from .run import detect
+from .tiles import Tiling, with_tiles
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
@@ -71,7 +75,13 @@ class Detector:
         return self._tested[1]
 
     def __call__(
-        self, images: Given | Sequence[Given], *, bgr: bool = False, batch_size: int = 8
+        self,
+        images: Given | Sequence[Given],
+        *,
+        bgr: bool = False,
+        batch_size: int = 8,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Detections | list[Detections]:
         """Return what is found on an image; on a list (or an array or tensor of four axes), a list of the same length.
 
@@ -81,19 +91,65 @@ class Detector:
             bgr: arrays and tensors are BGR, as those of cv2.imread are.
             batch_size: images of a list that are read, and may pass the network, at once. Only images of the same size
                 share a batch: another one's padding would change what is found.
+            tile: detect on larger images in tiles of this side, in pixels, of which neighbours share `overlap`; see
+                `detection.inference.tiles`. Their masks are a `MaskCrops`.
 
         Raises:
             DataError: no image, or one that cannot be read.
+            ConfigError: `tile` or `overlap` cannot be.
         """
         if not is_several(images):
-            return self([images], bgr=bgr)[0]
+            return self([images], bgr=bgr, tile=tile, overlap=overlap)[0]
+        tiling = None if tile is None else Tiling(tile, overlap)
         found: list[Detections] = []
         with ImageProgress(len(images), "detecting", visible=len(images) > batch_size) as progress:
             for start in range(0, len(images), batch_size):
                 part = images[start : start + batch_size]
-                found += self._detect_batch(part, bgr)
+                found += self._detect_batch(part, bgr, tiling)
                 progress.add(len(part))
         return found
+
+    def stream(
+        self, source: str | Path, *, every: int = 1, tile: int | None = None, overlap: float = 0.2
+    ) -> Iterator[Detections]:
+        """Yield what is found on each image that `source` names, in order, as `predict` has it: a folder, a pattern, a
+        list, a tar shard or a video. Few images are in memory at a time.
+
+        What cannot be read is left out with a warning. Results have their file as `source`, those of videos their
+        `frame`, whose pixels they hold. Of several processes each yields its share.
+
+        Args:
+            every: of a video, detect on each frame whose number, from 0, this divides.
+            tile, overlap: as when called with images.
+
+        Raises:
+            DataError: there is nothing of that name.
+            ConfigError: a value that cannot be.
+        """
+        if every < 1:
+            raise ConfigError(f"every must be 1 or more, not {every}")
+        tiling = None if tile is None else Tiling(tile, overlap)
+        config, order, channels = self.config, self.channel_order, len(self.config.MODEL.PIXEL_MEAN)
+        inputs, batch_size = list_inputs(str(source), None), batch_size_of(config)
+        model, transform = with_tiles(self.tested, TestTransform(config), tiling, order, batch_size)
+
+        def read(item: Item) -> dict[str, Any]:
+            return pinned(
+                transform(pixels_of_item(item, channel_order=order, channels=channels), order), config.MODEL.DEVICE
+            )
+
+        def finish(item: Item, sample: dict[str, Any], instances: Instances) -> Detections:
+            found = self._detections(instances, partial(pixels_of_item, item, channel_order=order, channels=channels))
+            frame = item.frame if item.frame >= 0 else None
+            return replace(found, source=str(inputs.root / item.row.name), frame=frame)
+
+        threads = resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
+        items = items_of(inputs, every=every)
+        for _, result in run_pipeline(model, items, read, finish, batch_size=batch_size, threads=threads):
+            if isinstance(result, DataError):
+                log.warning("left out: %s", result)
+            else:
+                yield result
 
     def detect(self, image: np.ndarray) -> Instances:
         """Return detectron2's own record of what is found on a BGR uint8 image (H, W, 3), or on (H, W, C) where
@@ -106,11 +162,14 @@ class Detector:
         order = self.config.INPUT.FORMAT
         return order if order in ("L", "bands") else "BGR"
 
-    def _detect_batch(self, images: Sequence[Given], bgr: bool) -> list[Detections]:
+    def _detect_batch(self, images: Sequence[Given], bgr: bool, tiling: Tiling | None) -> list[Detections]:
         readers = [self._reader(image, bgr) for image in images]
-        transform = TestTransform(self.config)
-        samples = [transform(read()) for read in readers]
-        found = detect_in_batches(self.tested, samples, lambda sample: sample, batch_size=len(samples))
+        order = self.channel_order
+        model, transform = with_tiles(
+            self.tested, TestTransform(self.config), tiling, order, batch_size_of(self.config)
+        )
+        samples = [transform(read(), order) for read in readers]
+        found = detect_in_batches(model, samples, lambda sample: sample, batch_size=len(samples))
         return [self._detections(instances.to("cpu"), read) for read, (_, instances) in zip(readers, found)]
 
     def _reader(self, image: Given, bgr: bool) -> Callable[[], np.ndarray]:

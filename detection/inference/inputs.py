@@ -165,7 +165,7 @@ class Inputs(Sequence):
         return ids
 
 
-def list_inputs(pattern: str, output: Path) -> Inputs:
+def list_inputs(pattern: str, output: Path | None) -> Inputs:
     """Return what `pattern` names: a file, a folder (searched through), a glob, a list of these (.txt, .lst, or - for
     standard input), each of images, tar shards and videos.
 
@@ -177,14 +177,15 @@ def list_inputs(pattern: str, output: Path) -> Inputs:
     root = Path(pattern) if os.path.isdir(pattern) else None
     inputs = Inputs(_entries(pattern, output), root)
     if not len(inputs):
-        raise DataError(f"--input {pattern!r}: no such image, folder with images, or pattern that finds any")
+        flag = "" if output is None else "--input "
+        raise DataError(f"{flag}{pattern!r}: no such image, folder with images, or pattern that finds any")
     return inputs
 
 
-def _entries(pattern: str, output: Path) -> Iterator[tuple[int, str, str, int, int]]:
-    output, searches = output.resolve(), is_searched(pattern)
+def _entries(pattern: str, output: Path | None) -> Iterator[tuple[int, str, str, int, int]]:
+    own = output.resolve() if output is not None and is_searched(pattern) else None
     for path, fault in files_of(pattern, _is_wanted):
-        if searches and path.name.endswith((PICTURE, CLIP)) and path.resolve().is_relative_to(output):
+        if own is not None and path.name.endswith((PICTURE, CLIP)) and path.resolve().is_relative_to(own):
             continue
         if fault:
             yield BROKEN, str(path), fault, 0, 0

@@ -35,6 +35,7 @@ from .listed import read_ids
 from .pipeline import batch_size_of, pinned, run_pipeline
 from .run import to_coco
 from .saving import save_as
+from .tiles import Tiling, with_tiles
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
@@ -58,6 +59,8 @@ class Options:
         least_score: of what is drawn, and goes into the further `forms`.
         ids: a JSON in COCO form, whose image and category ids are taken; files that it does not list are left out.
         forms: keys of `saving.FORMS`.
+        tile: the side of the tiles, in pixels, in which larger images are detected on, and `overlap`: the share of it
+            that neighbours have in common. None: no tiles.
         every: of a video, detect on each frame whose number, from 0, this divides.
         pictures: whether to draw.
         overwrite: throw away what another run has left unfinished.
@@ -67,6 +70,8 @@ class Options:
     least_score: float = 0.5
     ids: Path | None = None
     forms: Collection[str] = ()
+    tile: int | None = None
+    overlap: float = 0.2
     every: int = 1
     pictures: bool = True
     overwrite: bool = False
@@ -92,6 +97,7 @@ def predict(detector: Detector, pattern: str, output: Path, **options: Any) -> O
     asked = Options(**options)
     if asked.every < 1:
         raise ConfigError(f"--every must be 1 or more, not {asked.every}")
+    tiling = None if asked.tile is None else Tiling(asked.tile, asked.overlap)
     begun: list[Unfinished] = []
     with ExitStack() as stack, _folder(output):
 
@@ -107,7 +113,7 @@ def predict(detector: Detector, pattern: str, output: Path, **options: Any) -> O
             return inputs, category_ids, run.done, run.next_part()
 
         inputs, category_ids, done, part = distributed.made_by_main(begin)
-        _detect(detector, inputs, output, asked, category_ids, done, part + distributed.rank())
+        _detect(detector, inputs, output, asked, tiling, category_ids, done, part + distributed.rank())
         distributed.barrier()
         return distributed.made_by_main(lambda: _finish(begun[0], detector, inputs, asked, category_ids))
 
@@ -143,6 +149,8 @@ def _facts(detector: Detector, inputs: Inputs, options: Options) -> dict[str, An
         "config": blake2b(detector.config.dump().encode(), digest_size=8).hexdigest(),
         "set of files": f"{len(inputs):,} files, {inputs.digest()[:8]}",
         "--score": options.least_score,
+        "--tile": options.tile,
+        "--overlap": options.overlap,
         "--every": options.every,
         "--no-pictures": not options.pictures,
     }
@@ -153,13 +161,15 @@ def _detect(
     inputs: Inputs,
     output: Path,
     options: Options,
+    tiling: Tiling | None,
     category_ids: list[int],
     done: np.ndarray,
     part: int,
 ) -> None:
     """Detect on this process's share of what is not done: write the pictures and the lines."""
     config, order = detector.config, detector.channel_order
-    channels, device, transform = len(config.MODEL.PIXEL_MEAN), config.MODEL.DEVICE, TestTransform(config)
+    channels, device, batch_size = len(config.MODEL.PIXEL_MEAN), config.MODEL.DEVICE, batch_size_of(config)
+    model, transform = with_tiles(detector.tested, TestTransform(config), tiling, order, batch_size)
     pictures = inputs.pictures() if options.pictures else None
     names = dict(zip(category_ids, detector.classes))
 
@@ -183,8 +193,7 @@ def _detect(
 
     threads = resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size())
     items = items_of(inputs, every=options.every, done=done)
-    how = {"batch_size": batch_size_of(config), "threads": threads}
-    results = run_pipeline(detector.tested, items, read, finish, **how)
+    results = run_pipeline(model, items, read, finish, batch_size=batch_size, threads=threads)
     left = number_of_items(inputs, options.every) - len(done) if distributed.is_main() else 0
     writer = PartWriter(output, part)
     try:

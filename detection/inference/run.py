@@ -18,6 +18,7 @@ from backbone.engine.record import LOGGER
 from ..data.keypoints import CENTRE
 from ..data.samples import EvaluationSamples, Reader
 from .gathering import gather_records
+from .mask_crops import MaskCrops
 from .pipeline import WAITING, detect_in_batches, in_order, run_model
 from .transform import TestMapper
 
@@ -41,7 +42,7 @@ def coco_records(
     boxes: np.ndarray,
     scores: np.ndarray,
     labels: np.ndarray,
-    masks: np.ndarray | None,
+    masks: np.ndarray | MaskCrops | None,
     image_id: int,
     category_ids: list[int],
     keypoints: np.ndarray | None = None,
@@ -55,8 +56,9 @@ def coco_records(
         for label, box, score in zip(labels.tolist(), boxes.tolist(), scores.astype(np.float64).tolist())
     ]
     if masks is not None:
-        for record, mask in zip(records, masks):
-            record["segmentation"] = encode_mask(mask)
+        encoded = masks.encoded() if isinstance(masks, MaskCrops) else map(encode_mask, masks)
+        for record, segmentation in zip(records, encoded):
+            record["segmentation"] = segmentation
     if keypoints is not None:
         # COCO's coordinates are indices of pixels.
         points = keypoints.astype(np.float64) - (CENTRE, CENTRE, 0)

@@ -216,6 +216,23 @@ def test_a_video_that_is_cut_off_gives_what_there_is(given, tmp_path, caplog):
     assert len({line["id"] for line in lines}) == len(lines) and "cut_detections.mp4" in files_of(tmp_path / "found")
 
 
+def test_a_stream_yields_what_predict_finds(given, whole, tmp_path):
+    found = list(given.detector.stream(given.folder / "photos"))
+    expected = [line for line in lines_of(whole) if "error" not in line]
+    assert [result.source for result in found] == [
+        str(given.folder / "photos" / line["file_name"]) for line in expected
+    ]
+    for result, line in zip(found, expected):
+        assert result.to_coco(line["id"]) == [
+            r for r in json.loads((whole / "predictions.json").read_text()) if r["image_id"] == line["id"]
+        ]
+        assert result.frame is None
+    frames = given.detector.stream(given.folder / "clip.avi", every=5)
+    assert [(result.frame, result.draw().size) for result in frames] == [(0, (80, 60)), (5, (80, 60)), (10, (80, 60))]
+    with pytest.raises(DataError, match="no such image"):
+        next(given.detector.stream(tmp_path / "gone"))
+
+
 # -- runs that end before their time, and several processes
 
 
