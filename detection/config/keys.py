@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from detectron2.config import CfgNode
 
 from backbone import ConfigError
 from backbone.engine.config import flat, get
 
-from .names import RETINANET, is_retinanet
+from .names import P6P7_SUFFIX, RETINANET, is_retinanet
 
 # A key, or a section with a dot behind its name, that nothing here reads, and what stands in for it.
 UNUSED = {
@@ -52,6 +52,24 @@ UNUSED_BY = {
         **dict.fromkeys(("SOLVER.CLASS_WEIGHTS", "SOLVER.CLASS_BALANCE"), "RetinaNet's focal loss has its own balance"),
         **dict.fromkeys(("MODEL.MASK_ON", "MODEL.ROI_MASK_HEAD."), "RetinaNet has no masks"),
         **dict.fromkeys(("MODEL.KEYPOINT_ON", "MODEL.ROI_KEYPOINT_HEAD."), "RetinaNet has no keypoints"),
+    },
+}
+# The same, by MODEL.ROI_HEADS.NAME.
+_LAYERS = tuple(f"MODEL.ROI_BOX_HEAD.{key}" for key in ("NAME", "NUM_FC", "FC_DIM", "NUM_CONV", "CONV_DIM", "NORM"))
+_POOLERS = tuple(f"MODEL.ROI_MASK_HEAD.POOLER_{key}" for key in ("TYPE", "RESOLUTION", "SAMPLING_RATIO"))
+_LAST_STAGE = {
+    **dict.fromkeys(_LAYERS, "the last stage of the network is the box head of {heads}"),
+    **dict.fromkeys(_POOLERS, "{heads} pools once, as MODEL.ROI_BOX_HEAD says"),
+    "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": "{heads} has one pooling for boxes and masks",
+}
+UNUSED_BY_HEADS = {
+    "C4ROIHeads": _LAST_STAGE,
+    "Res5ROIHeads": _LAST_STAGE,
+    "VGGROIHeads": dict.fromkeys(_LAYERS, "fc6 and fc7 of VGG-16 are the box head of {heads}"),
+    "CascadeROIHeads": {
+        "MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS": "MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS has those of each stage",
+        "MODEL.ROI_HEADS.IOU_LABELS": "MODEL.ROI_BOX_CASCADE_HEAD.IOUS divides objects from background in each stage",
+        "MODEL.ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": "each stage trains on the boxes of the one before",
     },
 }
 # What of detectron2's registries the trainer can train. What others have registered is theirs to answer for.
@@ -115,18 +133,30 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def instead_of(key: str, architecture: str = "GeneralizedRCNN") -> str | None:
-    """Return what stands in for a key that nothing reads, with that MODEL.META_ARCHITECTURE; None for the others."""
+def instead_of(key: str, architecture: str = "GeneralizedRCNN", heads: str = "") -> str | None:
+    """Return what stands in for a key that nothing reads, with that MODEL.META_ARCHITECTURE and MODEL.ROI_HEADS.NAME;
+    None for the others.
+    """
     sections = [key[: place + 1] for place, letter in enumerate(key) if letter == "."]
-    unused = UNUSED | UNUSED_BY.get(architecture, {})
-    return next((unused[name] for name in (key, *sections) if name in unused), None)
+    of_heads = UNUSED_BY_HEADS.get(heads, {}) if architecture != RETINANET else {}
+    unused = UNUSED | UNUSED_BY.get(architecture, {}) | of_heads
+    return next((unused[name].format(heads=heads) for name in (key, *sections) if name in unused), None)
+
+
+def refuse_newer(keys: Iterable[str], config: CfgNode, source: str) -> None:
+    """Raise ConfigError for a key of another detectron2 than the installed one, which the `config` does not have."""
+    known = dict(flat(config))
+    for key in keys:
+        if key not in known and key in UNUSED:
+            raise ConfigError(f"{source}: {key} has no effect here; {UNUSED[key]}")
 
 
 def refuse_unused(config: CfgNode, before: CfgNode, source: str) -> None:
     """Raise ConfigError for a key that nothing here reads and that has another value than `before`."""
-    former, architecture = dict(flat(before)), config.MODEL.META_ARCHITECTURE
+    former = dict(flat(before))
+    kind = (config.MODEL.META_ARCHITECTURE, config.MODEL.ROI_HEADS.NAME)
     for key, value in flat(config):
-        if value != former.get(key) and (instead := instead_of(key, architecture)) is not None:
+        if value != former.get(key) and (instead := instead_of(key, *kind)) is not None:
             raise ConfigError(f"{source}: {key} has no effect here; {instead}")
     loader = config.DATALOADER
     if loader.REPEAT_THRESHOLD and loader.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
@@ -143,7 +173,18 @@ def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
         "MODEL.ROI_KEYPOINT_HEAD.": ("MODEL.KEYPOINT_ON", config.MODEL.KEYPOINT_ON),
         "TEST.KEYPOINT_OKS_SIGMAS": ("MODEL.KEYPOINT_ON", config.MODEL.KEYPOINT_ON),
         "MODEL.ROI_BOX_CASCADE_HEAD.": ("MODEL.ROI_HEADS.NAME", config.MODEL.ROI_HEADS.NAME == "CascadeROIHeads"),
+        **dict.fromkeys(
+            ("MODEL.FPN.P6_FROM_P5", "MODEL.FPN.RELU_BEFORE_P7"),
+            ("MODEL.BACKBONE.NAME", P6P7_SUFFIX in config.MODEL.BACKBONE.NAME),
+        ),
         "MODEL.FPN.": ("MODEL.BACKBONE.NAME", "_fpn" in config.MODEL.BACKBONE.NAME),
+        "INPUT.MASK_FORMAT": ("MODEL.MASK_ON", config.MODEL.MASK_ON),
+        "SOLVER.FAST_RCNN_IMAGES": ("SOLVER.SCHEME", config.SOLVER.SCHEME == "alternating"),
+        **dict.fromkeys(
+            ("SOLVER.STEPS", "SOLVER.GAMMA"),
+            ("SOLVER.LR_SCHEDULER_NAME", config.SOLVER.LR_SCHEDULER_NAME != "WarmupCosineLR"),
+        ),
+        "TEST.PATIENCE": ("TEST.EVAL_PERIOD", config.TEST.EVAL_PERIOD > 0),
         **dict.fromkeys(
             ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN"),
             ("INPUT.LARGE_SCALE_JITTER.ENABLED", not config.INPUT.LARGE_SCALE_JITTER.ENABLED),

@@ -12,7 +12,7 @@ from backbone.engine.config import check_tool, find_config, merge, merge_overrid
 from .checks import check_values, derive_from_architecture
 from .defaults import default_config
 from .detectron2_config import BUILDERS, from_detectron2, take_network, zoo_config
-from .keys import refuse_unused
+from .keys import refuse_newer, refuse_unused
 
 # Before the name of a config of detectron2's model zoo.
 ZOO = "detectron2:"
@@ -27,7 +27,9 @@ def load_config(path_or_name: str | Path, overrides: Sequence[object] = ()) -> C
         path = find_config(path_or_name)
         source, values, config = str(path), read_yaml(path), default_config()
         check_tool(values, source, "tools/train_net.py")
+        refuse_newer(_dotted(values), config, source)
         merge(config, values, source)
+    refuse_newer(map(str, overrides[::2]), config, "command line")
     given = merge_overrides(config, overrides)
     if config.MODEL.BACKBONE.NAME in BUILDERS:
         take_network(config, source)

@@ -100,6 +100,9 @@ def _two_stages(
         # Without one, masks take the regions of the boxes.
         pooled = pooled if isinstance(pooled, Mapping) else _at(regions, "bbox_roi_extractor", {})
         _check(pooled, ONLY_POOLED, source)
+        if part == "MASK" and form == C4:
+            # Its head pools once.
+            continue
         layer = _at(pooled, "roi_layer", {})
         values |= {
             f"MODEL.ROI_{part}_HEAD.POOLER_RESOLUTION": _at(layer, "output_size", side[part]),

@@ -21,6 +21,7 @@ from detection.config import default_config
 from detection.config.checks import DERIVED
 from detection.config.keys import idle_keys, instead_of
 from detection.engine.session import run
+from detection.modeling.build import build
 
 MINI = "mini_faster_rcnn_r18.yaml"
 TINY = {
@@ -116,6 +117,65 @@ def test_every_key_is_read_or_refused(read):
     keys = dict(flat(default_config()))
     unheard = {key for key in keys if key not in read and instead_of(key) is None} - READ_ELSEWHERE
     assert not unheard, " ".join(sorted(unheard))
+
+
+KINDS = {
+    "fpn": (MINI, ()),
+    "c4": ("coco_mask_rcnn_r50.yaml", ("MODEL.BACKBONE.NAME", "resnet18")),
+    "res5": ("coco_paper_r101.yaml", ("MODEL.BACKBONE.NAME", "resnet50", "MODEL.ROI_HEADS.NAME", "Res5ROIHeads")),
+    "cascade": ("coco_cascade_mask_rcnn_r50_fpn.yaml", ("MODEL.BACKBONE.NAME", "resnet18_fpn")),
+    "retinanet": ("coco_retinanet_r50_fpn.yaml", ("MODEL.BACKBONE.NAME", "resnet18_fpn_p6p7")),
+}
+# Refused by checks of their own, each with words for what stands in for it.
+CHECKED = {"MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT", "MODEL.ROI_BOX_HEAD.MIN_SIZE_TEST"}
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[str, tuple[set[str], CfgNode]]:
+    """For each kind of detector, the keys of MODEL that its building reads, and its config."""
+    found = {}
+    for kind, (name, pairs) in KINDS.items():
+        config = detection.get_config(name, ["MODEL.DEVICE", "cpu", *pairs])
+        Watched.read = set()
+        build(Watched.of(config))
+        found[kind] = (Watched.read, config)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_that_this_kind_of_detector_does_not_read_is_refused_or_noted(kind, built):
+    keys = {key for key, _ in flat(default_config())}
+    of_any = set().union(*(read for read, _ in built.values())) & keys
+    read, config = built[kind]
+    left = of_any - read - CHECKED - {f"MODEL.RESNETS.{key}" for key in DERIVED}
+    named = (config.MODEL.META_ARCHITECTURE, config.MODEL.ROI_HEADS.NAME)
+    left = {key for key in left if key.startswith("MODEL.") and instead_of(key, *named) is None}
+    noted = {line.split()[0] for line in idle_keys(config, left)}
+    assert left == noted
+
+
+@pytest.mark.parametrize(
+    ("name", "pairs", "said"),
+    [
+        (
+            "coco_faster_rcnn_r50.yaml",
+            ("MODEL.ROI_BOX_HEAD.FC_DIM", 64),
+            "the last stage of the network is the box head",
+        ),
+        ("coco_mask_rcnn_r50.yaml", ("MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", 28), "C4ROIHeads pools once"),
+        ("voc_paper_vgg16_07.yaml", ("MODEL.ROI_BOX_HEAD.NUM_FC", 1), "fc6 and fc7 of VGG-16"),
+        (
+            "coco_cascade_rcnn_r50_fpn.yaml",
+            ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0)),
+            "CASCADE_HEAD",
+        ),
+        (MINI, ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True), "CLASS_LOSS sigmoid is the same"),
+        (MINI, ("SOLVER.NUM_DECAYS", 2), "SOLVER.STEPS says when the rate drops"),
+    ],
+)
+def test_what_stands_in_for_a_key_is_said(name, pairs, said):
+    with pytest.raises(ConfigError, match=f"{pairs[0]} has no effect here; .*{said}"):
+        detection.get_config(name, pairs)
 
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
