@@ -215,8 +215,8 @@ class Mapper:
         instances.objectness_logits = torch.zeros(len(boxes))
         return instances
 
-    def _masks(self, segmentations: list[Any], view: View) -> tuple[PolygonMasks | BitMasks, np.ndarray]:
-        """Return the masks of a view, and the boxes (N, 4) that they cover."""
+    def _masks(self, segmentations: list[Any], view: View) -> tuple[PolygonMasks | BitMasks, np.ndarray | None]:
+        """Return the masks of a view, and, where it cuts them, the boxes (N, 4) that they cover."""
         polygons, bounds = view.polygons([item for item in segmentations if isinstance(item, list)])
         if self.mask_format == "polygon" and len(polygons) == len(segmentations):
             return PolygonMasks(polygons), bounds
@@ -226,7 +226,7 @@ class Mapper:
             for item in segmentations
         ]
         stacked = BitMasks(torch.from_numpy(np.stack(masks) if masks else np.zeros((0, *size), dtype=bool)))
-        return stacked, stacked.get_bounding_boxes().tensor.numpy()
+        return stacked, stacked.get_bounding_boxes().tensor.numpy() if view.cuts else None
 
 
 def _draw_flip(flip: str, rng: np.random.Generator | None) -> str:

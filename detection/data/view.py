@@ -137,40 +137,40 @@ class View:
             kept &= sides.prod(axis=1) >= self.least * scale * whole
         return moved[kept], kept
 
-    def polygons(self, objects: Sequence[Sequence[Sequence[float]]]) -> tuple[list[list[np.ndarray]], np.ndarray]:
+    def polygons(
+        self, objects: Sequence[Sequence[Sequence[float]]]
+    ) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
         """Move polygons x, y, x, y, ... of all objects in one go, and cut them to the window.
 
         Returns:
-            For each object its polygons, and (N, 4) XYXY what they cover; zeros where nothing is left.
+            For each object its polygons, and (N, 4) XYXY what they cover, zeros where nothing is left; None where the
+            view cuts nothing.
         """
         flat = list(chain.from_iterable(objects))
-        points = self.points(np.array(list(chain.from_iterable(flat)), dtype=np.float64).reshape(-1, 2))
-        ends = np.cumsum([0, *map(len, flat)]) // 2
+        points = self.points(np.array(list(chain.from_iterable(flat)), dtype=np.float64).reshape(-1, 2)).reshape(-1)
+        ends = np.cumsum([0, *map(len, flat)]).tolist()
         parts = iter([points[start:end] for start, end in zip(ends[:-1], ends[1:])])
         moved = [[next(parts) for _ in polygons] for polygons in objects]
-        cut = [[self._cut(polygon) for polygon in polygons] for polygons in moved]
-        boxes = np.zeros((len(objects), 4))
-        for row, pieces in enumerate(cut):
-            corners = [points for _, points in pieces if len(points)]
-            if corners:
-                every = np.concatenate(corners)
-                boxes[row] = (*every.min(axis=0), *every.max(axis=0))
-        return [[piece.reshape(-1) for piece, _ in pieces if len(piece)] for pieces in cut], boxes
+        if not self.cuts:
+            return moved, None
+        rest, boxes = [], np.zeros((len(objects), 4))
+        for row, polygons in enumerate(moved):
+            pieces = [cut for polygon in polygons if len((cut := self._cut(polygon.reshape(-1, 2)))[0])]
+            rest.append([piece.reshape(-1) for piece, _ in pieces])
+            if pieces:
+                bounding = np.concatenate([points for _, points in pieces])
+                boxes[row] = (*bounding.min(axis=0), *bounding.max(axis=0))
+        return rest, boxes
 
     def _cut(self, polygon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return a polygon (N, 2) cut to the window, and those of its points that bound what is left."""
-        if not self.cuts:
-            return polygon, polygon
         piece = cut_polygon(polygon, self.lower, self.upper)
         if not len(piece) or not (np.ptp(piece, axis=0) > 0).all():
             return piece[:0], piece[:0]
         # A polygon that goes around a corner of the window is cut along the border, through that corner.
-        contour = polygon.astype(np.float32)
         at_corner = (np.equal(piece, self.lower) | np.equal(piece, self.upper)).all(axis=1)
-        outside = [
-            corner and cv2.pointPolygonTest(contour, point.tolist(), False) < 0
-            for corner, point in zip(at_corner, piece)
-        ]
+        contour = polygon.astype(np.float32)
+        outside = [corner and not _is_inside(point, contour) for corner, point in zip(at_corner, piece)]
         return piece, piece[~np.array(outside, dtype=bool)]
 
     def mask(self, run_lengths: dict[str, Any]) -> np.ndarray:
@@ -193,6 +193,10 @@ class View:
         x, y, width, height = self.window
         # A copy where something is left out: loader processes would hand on the memory of the whole.
         return np.ascontiguousarray(image[y : y + height, x : x + width])
+
+
+def _is_inside(point: np.ndarray, contour: np.ndarray) -> bool:
+    return cv2.pointPolygonTest(contour, point.tolist(), False) >= 0
 
 
 def cut_polygon(points: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
