@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ..common.errors import DataError
+from ..common.errors import DataError, UserError
 from . import lost
 from .signals import end_with, leave_to_the_run, start_tracker
 
@@ -191,7 +191,7 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def until_error(loader: DataLoader) -> Iterator[list[Any]]:
-    """Yield the loader's batches; a DataError of a worker process comes out as one line, without its traceback."""
+    """Yield the loader's batches; a UserError of a worker process comes out as one line, without its traceback."""
     iterator = iter(loader)
     try:
         yield from iterator
@@ -203,9 +203,9 @@ def until_error(loader: DataLoader) -> Iterator[list[Any]]:
             if worker.exitcode:
                 raise lost.loader_error(worker.pid, worker.exitcode) from None
         raise
-    except DataError as error:
-        lines = str(error).strip().splitlines()
-        message = lines[-1].partition("DataError: ")[2] or str(error)
+    except UserError as error:
+        kind, lines = type(error), str(error).strip().splitlines()
+        message = lines[-1].partition(f"{kind.__name__}: ")[2] or str(error)
         # torch's frames refer to the error and it to them; while that circle lives, the workers do.
         error.__traceback__ = None
-    raise DataError(message)
+    raise kind(message)

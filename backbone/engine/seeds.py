@@ -32,8 +32,10 @@ def take_seeds(arguments: Namespace) -> list[int]:
     arguments.overrides = [*words, *arguments.overrides]
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds needs different whole numbers, such as --seeds 0 1 2, not {arguments.seeds}")
-    if arguments.eval_only or arguments.seed is not None:
-        raise ConfigError(f"--seeds goes without {'--eval-only' if arguments.eval_only else '--seed'}")
+    others = ("--eval-only", arguments.eval_only), ("--plan", arguments.plan), ("--draw", arguments.draw is not None)
+    for flag, given in (*others, ("--seed", arguments.seed is not None)):
+        if given:
+            raise ConfigError(f"--seeds goes without {flag}")
     if by_torchrun():
         raise ConfigError("--seeds starts its runs itself: use --num-gpus or --num-processes in place of torchrun")
     return seeds

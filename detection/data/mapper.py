@@ -13,6 +13,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks, polygons_to_bitmask
 from torch import Tensor
 
+from backbone.common.errors import ConfigError
 from backbone.common.images import read_image
 
 from .augment import Augmentation, joined, on_canvas, paste
@@ -118,6 +119,7 @@ class Mapper:
 
         Raises:
             DataError: an image cannot be decoded, or is not of the size that its record says.
+            ConfigError: a transform does not return a sample.
         """
         augmentation = self.augmentation if rng is not None else Augmentation()
         indices, views = [index], [self.view(index, rng)]
@@ -141,6 +143,11 @@ class Mapper:
             sample["proposals"] = Instances.cat([self.proposals(of, view) for of, view in zip(indices, views)])
         for transform in self.transforms if rng is not None else ():
             sample = transform(sample, rng)
+            if not isinstance(sample, dict) or not {"image", "instances"} <= sample.keys():
+                raise ConfigError(
+                    f"the transform {getattr(transform, '__qualname__', transform)!r:.80} returned "
+                    f"{type(sample).__name__}; it must return the sample, a dict with its image and instances"
+                )
         return sample
 
     def view(self, index: int, rng: np.random.Generator | None) -> View:

@@ -10,6 +10,7 @@ import torch
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints
 from torch import Tensor, nn
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from backbone.common.draws import torch_draws_from
 from backbone.common.errors import ConfigError
@@ -43,8 +44,19 @@ def registered_transforms() -> tuple[Transform | nn.Module, ...]:
 
 
 def prepared(transform: Transform | nn.Module, channel_order: str) -> Transform:
-    """Return a transform of torchvision in the form of one's own functions; those as they are."""
-    return Torchvision(transform, channel_order) if isinstance(transform, nn.Module) else transform
+    """Return a transform of torchvision in the form of one's own functions; those as they are.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(transform, (v2.Transform, nn.Sequential)):
+        return Torchvision(transform, channel_order)
+    if not callable(transform) or type(transform).__module__.startswith("torchvision."):
+        raise ConfigError(
+            f"the transform {transform!r:.80} is neither one of torchvision.transforms.v2 nor a function of a sample "
+            "and its generator"
+        )
+    return transform
 
 
 class Torchvision:

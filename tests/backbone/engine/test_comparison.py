@@ -120,13 +120,14 @@ class Flags:
 
     def __init__(self, *seeds: str, **others) -> None:
         self.seeds, self.overrides, self.eval_only, self.seed = list(seeds), ["A", "1"], False, None
+        self.plan, self.draw = False, None
         vars(self).update(others)
 
 
 def test_seeds_end_where_keys_begin():
     flags = Flags("0", "2", "SOLVER.MAX_ITER", "5")
     assert take_seeds(flags) == [0, 2] and flags.overrides == ["SOLVER.MAX_ITER", "5", "A", "1"]
-    for wrong in (Flags("x"), Flags("1", "1"), Flags("1", seed=3), Flags("1", eval_only=True)):
+    for wrong in (Flags("x"), Flags("1", "1"), Flags("1", seed=3), Flags("1", eval_only=True), Flags("1", draw="d")):
         with pytest.raises(ConfigError, match="--seeds"):
             take_seeds(wrong)
     for given in (["--seeds", "0", "2"], ["--seeds=0"]):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from backbone.common.errors import DataError
+from backbone.common.errors import ConfigError, DataError
 from backbone.engine import loading
 from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, until_error
 from detection.config import default_config
@@ -173,6 +173,20 @@ def test_fault_in_the_data_is_one_clean_line(images, workers, tmp_path, capfd):
     # The error of the worker, whose text is its whole traceback, is not shown beside it.
     assert caught.value.__context__ is None
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_transform_that_is_wrong_is_one_clean_line(images, workers):
+    source = TrainingSamples(Mapper(images, resize=Resize((16,), 40), channel_order="RGB", transforms=[_none]), seed=3)
+    with pytest.raises(
+        ConfigError, match=r"^the transform '_none' returned NoneType; it must return the sample"
+    ) as caught:
+        list(until_error(make_loader(source, workers=workers, pin_memory=False, batches=batches(steps=1))))
+    assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
+
+
+def _none(sample: dict, random: np.random.Generator) -> None:
+    return None
 
 
 class Defective:

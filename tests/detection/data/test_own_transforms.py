@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.structures import PolygonMasks
 from keypoint_set import write_corners
-from torchvision.transforms import v2
+from torchvision.transforms import ColorJitter, v2
 
 import detection
 from backbone import ConfigError
@@ -168,12 +168,24 @@ def test_what_a_transform_of_torchvision_cuts_away_is_no_target(masked, sanitize
     assert lost > 0
 
 
-def test_transforms_that_change_the_kind_of_image_are_refused(masked):
-    mapper = training_mapper(*masked, transforms=[v2.ToDtype(torch.float32, scale=True)])
-    with pytest.raises(
-        ConfigError, match="the transform ToDtype turns images .* of torch.uint8 into .* of torch.float32"
-    ):
-        mapper(0, np.random.default_rng(0))
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        (
+            v2.ToDtype(torch.float32, scale=True),
+            "transform ToDtype turns images .* of torch.uint8 into .* of torch.float32",
+        ),
+        (
+            ColorJitter(0.2),
+            r"the transform ColorJitter\(.*\) is neither one of torchvision.transforms.v2 nor a function",
+        ),
+        ("darken", "the transform 'darken' is neither"),
+        (lambda sample, random: None, "the transform .*<lambda>' returned NoneType; it must return the sample"),
+    ],
+)
+def test_transforms_that_are_none_are_one_line(masked, own, said):
+    with pytest.raises(ConfigError, match=said):
+        training_mapper(*masked, transforms=[own])(0, np.random.default_rng(0))
 
 
 def test_keypoints_move_with_a_transform_of_torchvision(tmp_path):
