@@ -2,7 +2,8 @@
 """Evaluate predictions with COCO's figures: twelve for boxes and masks, ten for keypoints, and AP of each class.
 
 The figures are those of pycocotools to the last digit. With --voc-root, PASCAL VOC's: AP by 11 points and by area, as
-the development kit and detectron2 compute them. Needs detectron2 for --model alone.
+the development kit and detectron2 compute them. Needs detectron2 for --model alone. Where --predictions are label
+images, the figures are those of semantic segmentation: IoU, Dice, accuracy and precision of each class.
 
 Example:
     python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json
@@ -12,12 +13,14 @@ Example:
     python tools/evaluate.py --gt instances_val2017.json --model detector.onnx --images val2017
     python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split val --predictions dets --metric voc10
     python tools/evaluate.py --voc-root VOCdevkit/VOC2012 --split test --predictions dets.json --submission results
+    python tools/evaluate.py --gt labels --predictions found/labels --images photos --report out.html
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,8 @@ ENGINES, IOU_TYPES, METRICS = (
     ("bbox", "segm", "keypoints"),
     ("voc07", "voc10"),
 )
+# As in backbone.segmentation.data.folders.
+LABEL_FILES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 # As in detection.inference.opening.
 RUNTIMES = ("torch", "onnxruntime", "openvino")
 EXAMPLE = "python tools/evaluate.py --gt instances_val2017.json --predictions detections.json --json results.json"
@@ -46,13 +51,18 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = Parser("Evaluate predictions with COCO's figures, identical to pycocotools's.", EXAMPLE)
     parser.add_argument(
-        "--gt", type=Path, help="ground truth: a COCO JSON file, or one's own set in any form (its part for validation)"
+        "--gt",
+        type=Path,
+        help="ground truth: a COCO JSON file, one's own set in any form (its part for validation), or label images",
     )
-    parser.add_argument("--predictions", type=Path, help="a JSON file in COCO's results form; see --voc-root")
+    parser.add_argument(
+        "--predictions", type=Path, help="a JSON file in COCO's results form; see --voc-root; or label images"
+    )
     parser.add_argument(
         "--classes",
         metavar="NAME,NAME",
-        help="with --gt in VOC or CSV form: the classes in the order of the predictions' ids (else by the alphabet)",
+        help="with --gt in VOC or CSV form: the classes in the order of the predictions' ids (else by the alphabet); "
+        "of label images: a file of them too",
     )
     parser.add_argument(
         "--model",
@@ -84,13 +94,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures as JSON")
     add_report_flags(parser)
     add_voc_arguments(parser)
-    args = parser.parse_args()
+    add_label_arguments(parser)
+    args = parser.parse_intermixed_args()
     if (args.gt is None) == (args.voc_root is None):
         parser.error("give the ground truth: either --gt FILE (COCO) or --voc-root DIR (PASCAL VOC)")
     if (args.predictions is None) == (args.model is None):
         parser.error("give either --predictions FILE or --model FILE")
     if args.model is not None and args.classes:
         parser.error("--classes belongs to --predictions; a --model names its classes")
+    if is_segmentation(args):
+        return args
+    if args.same_numbers or args.overrides:
+        parser.error(f"{'--same-numbers' if args.same_numbers else args.overrides[0]} belongs to label images")
     check_voc_arguments(parser, args)
     args.iou_type = list(dict.fromkeys(",".join(args.iou_type or IOU_TYPES[:1]).split(",")))
     args.max_detections = args.max_detections and [_limit(text) for text in args.max_detections.split(",")]
@@ -109,6 +124,30 @@ def add_voc_arguments(parser: Parser) -> None:
     voc.add_argument("--split", help="a list in ImageSets/Main, such as val or test")
     voc.add_argument("--metric", choices=METRICS, help="11 points or area (default: voc07 for VOC2007, else voc10)")
     voc.add_argument("--submission", type=Path, metavar="DIR", help="write the predictions as comp4_det_*.txt there")
+
+
+def add_label_arguments(parser: Parser) -> None:
+    """Add the flags of label images."""
+    labels = parser.add_argument_group(
+        "segmentation: --predictions is a folder of label images (or one), named as those of --gt or as their images; "
+        "--voc-root takes the lists of ImageSets/Segmentation"
+    )
+    labels.add_argument(
+        "--same-numbers",
+        action="store_true",
+        help="their files hold what those of --gt do (else the numbers of classes)",
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY VALUE", help="what the label images hold: DATA.ID_MAP, ..."
+    )
+
+
+def is_segmentation(args: argparse.Namespace) -> bool:
+    """Whether the predictions are label images."""
+    path = args.predictions
+    if path is None or not path.is_dir():
+        return path is not None and path.suffix.lower() in LABEL_FILES
+    return any(name.lower().endswith(LABEL_FILES) for _, _, names in os.walk(path) for name in names)
 
 
 def check_voc_arguments(parser: Parser, args: argparse.Namespace) -> None:
@@ -302,6 +341,12 @@ def main() -> None:
     """Run the command line."""
     args = parse()
     check_output(args)
+    if is_segmentation(args):
+        from backbone.segmentation.label_command import evaluate_labels
+
+        for line in evaluate_labels(args):
+            print(line)
+        return
     if args.voc_root is not None:
         evaluate_split(args)
         return

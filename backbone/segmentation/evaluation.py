@@ -11,6 +11,7 @@ from torch import Tensor
 from ..common.confusion import row_shares
 from ..engine import distributed
 
+KIND = "sem_seg"  # of the figures, as detectron2 calls them
 VOID = 255  # label of pixels that count neither in training nor in testing
 
 

@@ -209,7 +209,7 @@ def _classes(classes: Sequence[str], counts: np.ndarray, gallery: _Gallery) -> s
 
 def _confusion(classes: Sequence[str], counts: np.ndarray, gallery: _Gallery) -> str:
     def link(truth: int, found: int, words: str) -> str:
-        return gallery.button(f"m{truth}-{found}", words, confused_words((truth, found, 0), classes))
+        return gallery.button(f"m{truth}-{found}", words, confused_words((truth, found, 0), [*classes, "no class"]))
 
     header = ["truth", "taken for", "pixels", "% of the class"]
     often = confusions_table(counts, classes, header, link)

@@ -12,7 +12,7 @@ import torch
 
 from ..common.errors import DataError
 from ..common.files import write_json
-from ..common.images import find_images, montage, read_image
+from ..common.images import montage, read_image
 from ..common.images.inputs import find_inputs, picture_names, root_of
 from ..common.images.save import write_jpeg
 from ..engine.defaults import reading_of
@@ -21,18 +21,17 @@ from ..engine.record import LOGGER
 from ..engine.results import UNIT
 from .data.batches import whole_images
 from .data.check import examine
-from .data.cityscapes import IMAGE_END
-from .data.folders import common_suffix, find_classes, image_of, is_label
+from .data.folders import find_classes, image_of, is_label
 from .data.form import form_of, plain_form
 from .data.labels import read_label, write_label
+from .data.pairing import label_files, match_stems, stem_below
 from .data.sets import LabelledFiles
-from .evaluation import Confusion, confusion_record, metrics
+from .evaluation import KIND, Confusion, confusion_record, metrics
 from .page import write_page
 from .pictures import caption_of, comparison, rgb
 from .results import SHEET, figures_table
 from .scores import ImageScore, score_image, worst_first, worst_table
 from .segmenter import Segmenter
-from .task import KIND
 
 log = logging.getLogger(LOGGER)
 PICTURE = "_segmentation.jpg"
@@ -164,17 +163,10 @@ def _labels_of(files: list[Path], root: Path, truth: Path, data: Any) -> dict[Pa
         if len(files) > 1:
             raise DataError(f"--truth {truth}: is one label image for {len(files)} images; give a folder")
         return {files[0]: truth}
-    given = {file.resolve() for file in files}
-    labels = [path for path in find_images(truth) if is_label(path.name) and path.resolve() not in given]
-    found = {path.relative_to(truth).with_suffix("").as_posix(): path for path in labels}
-    by_path = {file: file.relative_to(root).with_suffix("").as_posix().removesuffix(IMAGE_END) for file in files}
-    by_name = {file: Path(stem).name for file, stem in by_path.items()}
-    flat = {Path(stem).name: path for stem, path in found.items()}
-    for stems, labels in ((by_path, found), (by_name, flat)):
-        suffix = data.LABEL_SUFFIX or common_suffix(set(stems.values()), labels)
-        pairs = {file: labels[stem + suffix] for file, stem in stems.items() if stem + suffix in labels}
-        if pairs:
-            return pairs
+    labels = label_files(truth, {file.resolve() for file in files})
+    pairs = match_stems({file: stem_below(file, root) for file in files}, labels, data.LABEL_SUFFIX)
+    if pairs:
+        return pairs
     raise DataError(f"--truth {truth}: holds no label image of the name of an image, such as {files[0].stem}.png")
 
 

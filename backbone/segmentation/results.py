@@ -13,8 +13,8 @@ from ..common.confusion import most_confused, row_shares
 from ..common.text import table
 from ..engine.record import LOGGER
 from ..engine.results import PICTURES, say_where, write_pictures, write_results, write_table
-from .evaluation import confusion_record, metrics
-from .task import KIND, SegmentationTask
+from .evaluation import KIND, confusion_record, metrics
+from .task import SegmentationTask
 
 log = logging.getLogger(LOGGER)
 SHEET = "segmentation.jpg"

@@ -18,12 +18,13 @@ from ..weights.zoos import suggestion
 from .config import default_config, load_config
 from .data import open_sets
 from .data.check import check_set
+from .evaluation import KIND
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer
 from .plan import plan
 from .projects import refuse_name
 from .results import SHEET, report
-from .task import KIND, SegmentationTask
+from .task import SegmentationTask
 from .weights import WEIGHT_KEYS, fit_head, load_initial, load_whole, open_starting_weights
 
 # Keys of segmentation that a resumed run may have otherwise.

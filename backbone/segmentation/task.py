@@ -24,13 +24,12 @@ from ..weights.weight_metadata import options_of
 from .data import SegmentationSet
 from .data.batches import training_batches, whole_images
 from .data.labels import write_label
-from .evaluation import VOID, Confusion, mean_iou, metrics
+from .evaluation import KIND, VOID, Confusion, mean_iou, metrics
 from .inference import Inference, inference_of, predict, prepared, preprocessing_of
 from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
 from .pictures import caption_of, comparison, overlay, rgb
 
-KIND = "sem_seg"
 PICTURED = 8  # training images in a TensorBoard picture
 
 

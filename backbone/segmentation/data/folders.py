@@ -105,10 +105,11 @@ def _first(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def _masks_beside(folder: Path) -> bool:
-    """Whether a folder holds images and their labels, a.jpg with a_mask.png."""
+    """Whether a folder holds images and, of half of them at least, the labels: a.jpg with a_mask.png."""
     names = list_images(folder)
     stems = {os.path.splitext(name)[0] for name in names}
-    return any(is_label(name) and image_of(name, stems) for name in names)
+    masks = [name for name in names if is_label(name) and image_of(name, stems)]
+    return 0 < len(names) - len(masks) <= 2 * len(masks)
 
 
 def image_of(name: str, stems: Collection[str]) -> str | None:

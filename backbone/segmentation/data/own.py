@@ -60,6 +60,14 @@ def open_own(path: Path, part: str, images: Path | None, data: Any, known: Seque
     raise DataError(f"{path}: no set for segmentation in a known form (for {part}); {mend}")
 
 
+def is_set(path: Path, part: str) -> bool:
+    """Whether a path is a set of images with labels that `open_own` reads, not label images alone."""
+    if os.path.isfile(path):
+        return path.suffix.lower() == ".json"
+    trees = any((path / name).is_dir() for name in (CITYSCAPES, LISTS))
+    return trees or label_split(path, part) is not None or any(_json_files(path, part))
+
+
 def label_split(path: Path, part: str) -> str | None:
     """Return what a part of a folder with label images is called there, "" where it has no parts; None if it has none.
 

@@ -1,0 +1,47 @@
+"""Label files that belong to images, or to other label files, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from ...common.images import find_images
+from .cityscapes import IMAGE_END
+from .folders import common_suffix, is_label
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def stem_below(path: Path, root: Path) -> str:
+    """Return what a file is called below a folder, without its ending."""
+    return path.relative_to(root).with_suffix("").as_posix().removesuffix(IMAGE_END)
+
+
+def label_files(place: Path, left_out: Collection[Path] = ()) -> dict[str, Path]:
+    """Return {stem: file} of the label files below a folder, or of the one file that `place` is.
+
+    Args:
+        left_out: resolved paths of files that are no labels.
+    """
+    if place.is_file():
+        return {place.stem: place}
+    files = [path for path in find_images(place) if is_label(path.name) and path.resolve() not in left_out]
+    return {stem_below(path, place): path for path in files}
+
+
+def match_stems(stems: Mapping[Key, str], labels: Mapping[str, Value], suffix: str = "") -> dict[Key, Value]:
+    """Return the label (a file) of each stem that has one: of the same path, else of the same name in any folder.
+
+    Args:
+        suffix: what label files have behind that; "" for nothing, or for the one suffix that most have.
+    """
+    names = {key: Path(stem).name for key, stem in stems.items()}
+    flat = {Path(stem).name: label for stem, label in labels.items()}
+    for wanted, known in ((stems, labels), (names, flat)):
+        end = suffix or common_suffix(set(wanted.values()), known)
+        found = {key: known[stem + end] for key, stem in wanted.items() if stem + end in known}
+        if found:
+            return found
+    return {}
