@@ -20,6 +20,8 @@ from .augment import bit_masks
 # Takes a sample and its random generator; returns the sample, changed or another one.
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 Given = TypeVar("Given", bound=Callable[..., Any])
+# Transforms from there take other things than a sample and its generator.
+FOREIGN = ("torchvision.", "detectron2.", "fvcore.")
 _transforms: dict[str, Transform | nn.Module] = {}
 
 
@@ -32,9 +34,8 @@ def register_transform(transform: Given) -> Given:
     of seed and step: then a resumed run sees the same samples. torchvision's transforms draw from it by themselves.
     """
     # A function that is registered again, as by a module that is imported anew, replaces the former one.
-    named = not isinstance(transform, nn.Module) and hasattr(transform, "__qualname__")
-    name = f"{transform.__module__}.{transform.__qualname__}" if named else f"{len(_transforms)}"
-    _transforms[name] = transform
+    name = getattr(transform, "__qualname__", "<lambda>")
+    _transforms[str(id(transform)) if "<lambda>" in name else f"{transform.__module__}.{name}"] = transform
     return transform
 
 
@@ -51,7 +52,7 @@ def prepared(transform: Transform | nn.Module, channel_order: str) -> Transform:
     """
     if isinstance(transform, (v2.Transform, nn.Sequential)):
         return Torchvision(transform, channel_order)
-    if not callable(transform) or type(transform).__module__.startswith("torchvision."):
+    if not callable(transform) or type(transform).__module__.startswith(FOREIGN):
         raise ConfigError(
             f"the transform {transform!r:.80} is neither one of torchvision.transforms.v2 nor a function of a sample "
             "and its generator"

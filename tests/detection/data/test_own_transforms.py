@@ -8,6 +8,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from detectron2.data.transforms import RandomBrightness
 from detectron2.structures import PolygonMasks
 from keypoint_set import write_corners
 from torchvision.transforms import ColorJitter, v2
@@ -179,6 +180,7 @@ def test_what_a_transform_of_torchvision_cuts_away_is_no_target(masked, sanitize
             ColorJitter(0.2),
             r"the transform ColorJitter\(.*\) is neither one of torchvision.transforms.v2 nor a function",
         ),
+        (RandomBrightness(0.9, 1.1), r"the transform RandomBrightness\(.*\) is neither"),
         ("darken", "the transform 'darken' is neither"),
         (lambda sample, random: None, "the transform .*<lambda>' returned NoneType; it must return the sample"),
     ],
@@ -203,3 +205,20 @@ def test_keypoints_move_with_a_transform_of_torchvision(tmp_path):
     assert set(map(tuple, shown[shown[..., 2] > 0][:, :2].tolist())) == set(
         map(tuple, (plain[..., :2] - offset)[inside].tolist())
     )
+
+
+def test_what_is_registered_twice(monkeypatch):
+    """The same once, a function of the same name in the place of the former one, and every lambda for itself."""
+    monkeypatch.setattr(transforms, "_transforms", {})
+    flip, one, other = v2.RandomHorizontalFlip(), lambda sample, random: sample, lambda sample, random: sample
+
+    def named():
+        def brighten(sample, random):
+            return sample
+
+        return brighten
+
+    first, second = named(), named()
+    for transform in (flip, one, other, first, flip, second):
+        assert register_transform(transform) is transform
+    assert transforms.registered_transforms() == (flip, one, other, second)
