@@ -40,6 +40,7 @@ COMMANDS = {
     "convert": Command("convert_weights", "convert weights to the names and the file of another project"),
     "export-backbone": Command("export_backbone", "write a backbone as ONNX, OpenVINO, TorchScript or torch.export"),
     "export-detector": Command("export_detector", "write a trained detector for another runtime"),
+    "export-segmentation": Command("export_segmentation", "write a trained segmentation network as ONNX or OpenVINO"),
     "formats": Command("formats", "compare size, time and AP of the formats of a trained detector"),
     "analyze": Command("analyze", "show what a backbone costs: parameters, multiply-adds, memory, receptive field"),
     "reproduce": Command("reproduce", "run a table of the paper, and set measured beside published figures"),

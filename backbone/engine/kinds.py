@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.errors import UserError, WeightsError
+from ..exporting import load_exported
 from ..weights import find_state_dict, interpret, read_file
 from ..weights.identify import CLASSIFIERS
 from . import checkpoint
@@ -28,14 +29,17 @@ TOOLS = {
 }
 # Parts that the tensors of another project's segmentation network are named by: a backbone and one of these.
 HEADS = ("classifier.", "decode_head.")
+EXPORTED = (".onnx", ".xml")
 
 
 def task_of(path: str | Path) -> str:
-    """Return the task of the network in a checkpoint, a run folder or a file of another project.
+    """Return the task of the network in a checkpoint, a run folder, an exported file or a file of another project.
 
     It is detection where nothing says another: the loader of detectors says what is wrong with a file.
     """
     try:
+        if Path(path).suffix.lower() in EXPORTED:
+            return SEGMENTATION if load_exported(path).metadata.get("task") == SEGMENTATION else DETECTION
         content, text = read_file(checkpoint.in_folder(path))
         known = task_in(content) or _of_names(find_state_dict(content, str(path)))
         if known:

@@ -20,9 +20,10 @@ from ..engine.solver import check_device
 from ..weights import read_file
 from .config import check_values, default_config, load_config
 from .data.coco import BACKGROUND
+from .exported import fit_exported, is_exported, open_exported
 from .inference import Inference, inference_of, predict, prepared, preprocessing_of
 from .networks import build
-from .weights import WEIGHT_KEYS, fit_head, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, fit_head, load_whole, number_of_classes, open_starting_weights
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def load_segmenter(
     overrides: Sequence[object] = (),
     config: str | Path | None = None,
 ) -> Segmenter:
-    """Build the network of a checkpoint, or of another project's file.
+    """Build the network of a checkpoint or of another project's file, or open an exported one in its runtime.
 
     Args:
         path: a file, a name or a URL; of a run folder its best weights.
@@ -63,6 +64,8 @@ def load_segmenter(
         WeightsError: no such file, or no segmentation network.
         ConfigError: a key or value is wrong, or not what the weights were trained with.
     """
+    if is_exported(path):
+        return _load_exported(path, overrides)
     path = checkpoint.in_folder(path)
     made = _config_of(path, config)
     made.MODEL.DEVICE = default_config().MODEL.DEVICE
@@ -81,6 +84,15 @@ def load_segmenter(
     load_whole(network, weights, classes)
     how = inference_of(resolved, partial(prepared, preprocessing=preprocessing_of(resolved), config=resolved))
     return Segmenter(network.eval(), resolved, list(classes), how, [*notes, *compared])
+
+
+def _load_exported(path: str | Path, overrides: Sequence[object]) -> Segmenter:
+    exported, made = open_exported(path), default_config()
+    made.MODEL.DEVICE = "cpu"
+    merge_overrides(made, overrides)
+    check_values(made, "command line")
+    config = fit_exported(made, exported)
+    return Segmenter(exported.network, config, exported.classes, inference_of(config, lambda pixels: pixels), [])
 
 
 def _config_of(path: str | Path, config: str | Path | None) -> Any:
@@ -103,7 +115,6 @@ def _config_of(path: str | Path, config: str | Path | None) -> Any:
 
 def _names(tensors: Any) -> list[str]:
     """Return names for the classes of a file that has none: VOC's for 21, else numbers."""
-    last = [value for name, value in tensors.items() if name.startswith("classifier.") and value.ndim]
-    number = len(last[-1]) if last else 2
+    number = number_of_classes(tensors) or 2
     voc = [BACKGROUND, *VOC_CLASSES]
     return voc if number == len(voc) else [str(label) for label in range(number)]

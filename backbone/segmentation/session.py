@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, WeightsError
 from ..engine.arguments import overrides_of, request_of
 from ..engine.class_weights import check_class_weights
 from ..engine.defaults import reading_of
@@ -19,13 +19,14 @@ from .config import default_config, load_config
 from .data import open_sets
 from .data.check import check_set
 from .evaluation import KIND
+from .exported import Exported, ExportedNetwork, fit_exported, is_exported, open_exported
 from .networks import SegmentationNetwork, build
 from .optimizer import make_optimizer
 from .plan import plan
 from .projects import refuse_name
 from .results import SHEET, report
 from .task import SegmentationTask
-from .weights import WEIGHT_KEYS, fit_head, load_initial, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, check_names, fit_head, load_initial, load_whole, open_starting_weights
 
 # Keys of segmentation that a resumed run may have otherwise.
 FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
@@ -118,6 +119,11 @@ class SegmentationRun(TaskRun):
         return self.test_set.classes
 
     def read_weights(self):
+        if is_exported(self.config.MODEL.WEIGHTS):
+            if not self.request.eval_only:
+                raise WeightsError(f"{self.config.MODEL.WEIGHTS}: an exported network is tested, not trained")
+            exported = open_exported(self.config.MODEL.WEIGHTS)
+            return fit_exported(self.config, exported), exported, []
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
         # The network first: which keys of the weights matter follows from it.
@@ -126,7 +132,9 @@ class SegmentationRun(TaskRun):
         config, notes = WEIGHT_KEYS.resolve(config, wants, weights.source, given, assumed=weights.assumed)
         return config, weights, [*notes, *compared, *weights.notes]
 
-    def build(self) -> SegmentationNetwork:
+    def build(self) -> SegmentationNetwork | ExportedNetwork:
+        if isinstance(self.weights, Exported):
+            return self.weights.network
         return build(self.config, len(self.test_set.classes))
 
     def load_first(self, network: SegmentationNetwork) -> str:
@@ -138,6 +146,9 @@ class SegmentationRun(TaskRun):
         return load_initial(network, self.weights, classes, new_classifier=anew)
 
     def load_trained(self, network: SegmentationNetwork) -> str:
+        if isinstance(self.weights, Exported):
+            check_names(self.weights.source, self.weights.classes, self.test_set.classes)
+            return f"{self.weights.source}, run in {self.weights.runtime}"
         return load_whole(network, self.weights, self.test_set.classes)
 
     def make_task(self, network: SegmentationNetwork) -> SegmentationTask:

@@ -97,6 +97,8 @@ class SegmentationTask(Task):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return network input from (N, C, H, W) pixels: RGB 0..255, gray, or bands."""
+        if getattr(self.model, "takes_pixels", False):
+            return images
         return prepared(images, self.preprocessing, self.config)
 
     def step_metrics(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -117,7 +118,7 @@ def load_whole(network: SegmentationNetwork, weights: StartingWeights, classes: 
     """
     if not weights.whole:
         raise WeightsError(f"{weights.source}: {weights.holds}, not a trained network; train it with --weights")
-    _check_classes(network, weights, classes)
+    _check_classes(weights, classes)
     return _fill(network, weights, weights.tensors)
 
 
@@ -142,17 +143,29 @@ def load_initial(
     return _fill(network, weights, kept, anew=last) + "; the layers that give the classes begin anew"
 
 
-def _check_classes(network: SegmentationNetwork, weights: StartingWeights, classes: Sequence[str]) -> None:
-    mend = "MODEL.NEW_CLASSIFIER True trains new ones"
-    last = weights.tensors.get(f"{last_layers(network)[0]}weight")
-    found = len(weights.classes) or (len(classes) if last is None or not last.ndim else len(last))
+def _check_classes(weights: StartingWeights, classes: Sequence[str]) -> None:
+    check_names(
+        weights.source,
+        weights.classes or number_of_classes(weights.tensors) or len(classes),
+        classes,
+        "; MODEL.NEW_CLASSIFIER True trains new ones",
+    )
+
+
+def number_of_classes(tensors: Mapping[str, Tensor]) -> int:
+    """Return how many classes the head in a file tells apart; 0 where it has none."""
+    rows = [value for name, value in tensors.items() if re.fullmatch(r"classifier\.(\d+|conv_seg)\.bias", name)]
+    return len(rows[-1]) if rows and rows[-1].ndim else 0
+
+
+def check_names(source: str, known: Sequence[str] | int, classes: Sequence[str], mend: str = "") -> None:
+    """Raise WeightsError unless a network's classes, or their number, are those of the data."""
+    found = known if isinstance(known, int) else len(known)
     if found != len(classes):
-        raise WeightsError(f"{weights.source}: gives {found} classes, the data has {len(classes)}; {mend}")
-    other = [pair for pair in zip(weights.classes, classes) if pair[0] != pair[1]]
+        raise WeightsError(f"{source}: gives {found} classes, the data has {len(classes)}{mend}")
+    other = [] if isinstance(known, int) else [pair for pair in zip(known, classes) if pair[0] != pair[1]]
     if other:
-        raise WeightsError(
-            f"{weights.source}: has the class {other[0][0]!r} where the data has {other[0][1]!r}; {mend}"
-        )
+        raise WeightsError(f"{source}: has the class {other[0][0]!r} where the data has {other[0][1]!r}{mend}")
 
 
 def _fill(
