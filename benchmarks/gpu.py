@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from backbone.common.cli import Parser, run
-from backbone.engine.progress import duration
+from backbone.common.waiting import duration
 
 ROOT = Path(__file__).resolve().parents[1]
 BUDGET = 520.0  # seconds, for a limit of nine minutes with the start of Python in it

@@ -38,12 +38,14 @@ def page(table: Table, records: Sequence[Record], details: Details = NO_DETAILS)
 
 # {(name of a row, heading): class of its cell}.
 Marks = dict[tuple[str, str], str]
+# By whether the paper's figure lies in the interval of the measured one.
+_MARKS = {True: "within", False: "outside"}
 
 
 def _marks(records: Sequence[Record]) -> Marks:
     """Return which measured figures have the paper's in their interval, and which have not."""
     return {
-        (record.row.name, f"measured {figure.name}"): "within" if inside else "outside"
+        (record.row.name, f"measured {figure.name}"): _MARKS[inside]
         for record in records
         for figure in record.row.figures
         if (inside := is_within(record, figure)) is not None
@@ -91,7 +93,7 @@ def _drawings(table: Table, records: Sequence[Record]) -> list[str]:
         for panel, series in shown:
             drops = sorted({at for line in series for at in by_name[line.name].drops})
             figures.append(
-                _figure(panel, series, scale, number, table.curves_axis, drops, _references(series, by_name))
+                _figure(panel, series, scale, number, table.curves_axis, drops, _references(series, by_name), by_name)
             )
             number += 1
         parts += [f"<h2>{escape(caption)}</h2>", f'<div class="panels">{"".join(figures)}</div>']
@@ -139,6 +141,7 @@ def _figure(
     axis: str,
     drops: Sequence[int],
     references: Sequence[Reference],
+    records: dict[str, Record],
 ) -> str:
     empty = f"not run: {', '.join(panel.rows)}" if panel.rows else "no such row"
     svg = draw(
@@ -147,7 +150,7 @@ def _figure(
     data = json_for_script(chart_data(series, scale))
     # One entry a row: of its test curve, where it has one.
     lines = {line.name: line for line in sorted(series, key=lambda line: not line.dashed)}
-    paper = {one.name: f"{one.value:.2f} %" for one in references}
+    paper = {one.name: (f"{one.value:.2f} %", _mark_of_curve(records[one.name])) for one in references}
     legend = (
         "".join(_legend_entry(lines[name], paper) for name in panel.rows if name in lines)
         or f"<li>{escape(empty)}</li>"
@@ -158,6 +161,16 @@ def _figure(
     )
 
 
-def _legend_entry(line: Series, paper: dict[str, str]) -> str:
-    last = f"{line.points[-1][1]:.2f} %" + (f", paper {paper[line.name]}" if line.name in paper else "")
-    return f'<li><span class="swatch c{line.color}"></span>{escape(line.name)} <span class="last">{last}</span></li>'
+def _mark_of_curve(record: Record) -> str:
+    """Return the mark of the figure whose curve a panel shows; "" where it was not measured."""
+    figure = _figure_of_curve(record.row.figures, record.row.curves.get("test", ""))
+    inside = None if figure is None else is_within(record, figure)
+    return "" if inside is None else _MARKS[inside]
+
+
+def _legend_entry(line: Series, paper: dict[str, tuple[str, str]]) -> str:
+    """Return a row's last value, and the paper's with the mark that says whether it is within the tolerance."""
+    figure, mark = paper.get(line.name, ("", ""))
+    last = f"{line.points[-1][1]:.2f} %" + (f", paper {figure}" if figure else "")
+    kind = f"last {mark}" if mark else "last"
+    return f'<li><span class="swatch c{line.color}"></span>{escape(line.name)} <span class="{kind}">{last}</span></li>'

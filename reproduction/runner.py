@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backbone.common.commands import command_line
+from backbone.common.waiting import duration
 from backbone.engine.checkpoint import FINAL
-from backbone.engine.progress import duration
 
 from .records import lacking, read_run
 from .rows import Row, Step

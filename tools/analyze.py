@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.waiting import Pass, say_importing, shows_bars
 
 EXAMPLE = """tools/analyze.py --backbone resnet101 --input-size 800 1216 --num-classes none --json r101.json
   tools/analyze.py --all
@@ -110,7 +111,11 @@ def analyse_all(given: dict) -> dict:
     from backbone import list_backbones
     from backbone.analysis import analyse, summary_table, to_json
 
-    reports = [analyse(name, **given) for name in list_backbones()]
+    names, reports = list_backbones(), []
+    with Pass(len(names), "analysing", visible=shows_bars(), unit="network", plural="networks") as shown:
+        for name in names:
+            reports.append(analyse(name, **given))
+            shown.add(1)
     print(summary_table(reports))
     return {report.name: to_json(report) for report in reports}
 
@@ -128,9 +133,11 @@ def measure_responses(given: dict) -> dict:
     source = "; ".join(dict.fromkeys(words for _, words in images.values()))
     print(f"images: {source}", flush=True)
     measured = []
-    for name, side in sides.items():
-        options = {"weights": weights.get(name), "seed": given.get("seed", 0)}
-        measured.append(network_responses(name, images[side][0], **options))
+    with Pass(len(sides), "measuring", visible=shows_bars(), unit="network", plural="networks") as shown:
+        for name, side in sides.items():
+            options = {"weights": weights.get(name), "seed": given.get("seed", 0)}
+            measured.append(network_responses(name, images[side][0], **options))
+            shown.add(1)
     rows = []
     for one in measured:
         values = list(one.layers.values())
@@ -147,6 +154,7 @@ def measure_responses(given: dict) -> dict:
 
 def main() -> None:
     mode, arguments, given = read_arguments()
+    say_importing("torch")
     if mode == "backbone":
         figures = analyse_one(arguments.backbone, given)
     else:

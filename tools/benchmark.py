@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.waiting import say_importing
 
 EXAMPLE = "tools/benchmark.py inference --backbone resnet50 resnet101 --write docs/results.md"
 BENCHMARKS = ("inference", "training", "detectors", "pretraining", "evaluation", "input", "loader", "product")
@@ -68,6 +69,7 @@ def main() -> None:
         parser.error("input needs --images FOLDER, some hundred image files of the data set")
     if "product" in arguments.what and arguments.images is None:
         parser.error("product needs --images FOLDER, some image files")
+    say_importing("torch", "detectron2")
     import torch
 
     import detection

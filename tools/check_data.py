@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from backbone.common.cli import Parser, run
 from backbone.common.errors import DataError
+from backbone.common.waiting import say_reading
 
 if TYPE_CHECKING:
     from detection.data import catalog, checks
@@ -84,6 +85,7 @@ def check_own(args: argparse.Namespace) -> int:
         place = find_place(path, part, images)
         args.json = place.source
         check_outputs(args)
+        say_reading(place.source)
         own = read_place(place, classes)
         args.images = own.folder
         status = max(status, check_coco_form(args, own.data, own.faults, title=f"{place.title}: {place.source}"))
@@ -139,8 +141,10 @@ def main() -> int:
     """Run the command line."""
     args = parse()
     # Behind the parser: --help and a wrong flag answer at once.
+    from backbone.engine.record import start_logging
     from detection.data import catalog, checks
 
+    start_logging(None)
     if args.train is not None or args.val is not None:
         return check_own(args)
     if args.dataset:
@@ -149,6 +153,7 @@ def main() -> int:
     check_outputs(args)
     if args.dataset and source.voc is not None:
         return check_voc(source, args)
+    say_reading(args.json)
     data, faults = checks.read_json(args.json)
     return check_coco_form(args, data, faults, title=str(args.json), official=bool(args.dataset) and source.official)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.waiting import say_importing
 
 EXAMPLE = "tools/config_keys.py --write docs/config_keys.md"
 
@@ -18,6 +19,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch", "detectron2")
     import detection
 
     detection.register()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import count
+from backbone.common.waiting import say_reading
 
 EXAMPLE = "tools/convert_data.py --train my_data --to yolo --output my_data_yolo"
 PARTS = ("train", "val", "test")
@@ -37,7 +38,9 @@ def main() -> None:
             path = arguments.train
         if path is None:
             continue
-        own = read_place(find_place(path, part, images), classes)
+        place = find_place(path, part, images)
+        say_reading(place.source)
+        own = read_place(place, classes)
         faults = own.faults if own.data is None else [*own.faults, *check_coco(own.data, own.folder, source=path)]
         raise_on_errors(faults, str(own.place.source), flags=own.place.flags)
         parts[part] = own

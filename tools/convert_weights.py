@@ -12,6 +12,7 @@ from typing import Any
 from backbone.common.cli import Parser, run
 from backbone.common.errors import UserError
 from backbone.common.text import count, table
+from backbone.common.waiting import say_importing
 
 # As backbone.weights.WRITABLE, which imports torch; --help and a wrong flag answer without it.
 WRITABLE = ("detectron2", "huggingface", "mmdet", "mmpretrain", "timm", "torchvision")
@@ -45,6 +46,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch")
     from backbone.weights import MisfitError, convert, interpret, read_file
 
     weights = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.errors import UserError
+from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/demo.py --weights output/quickstart/model_best.pth"
@@ -36,6 +37,7 @@ def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score: {arguments.score} is no score; give a number from 0 to 1")
+    say_importing("gradio", "torch", "detectron2")
     import gradio  # noqa: F401  (what is missing is said before the detector is read)
 
     import detection

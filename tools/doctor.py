@@ -184,19 +184,24 @@ def main() -> int:
     parser.error = lambda message: parser.exit(2, f"{parser.prog}: error: {message} (--help shows the usage)\n")
     arguments = parser.parse_args()
     root = arguments.data_root or Path(os.environ.get("DETECTRON2_DATASETS") or "datasets")
-    lines = [
-        check_python(),
-        *check_torch(),
-        check_torchvision(),
-        check_detectron2(),
-        *check_packages(),
-        check_evaluation(),
-        *check_memory(),
-        *check_data(root),
-    ]
-    for line in lines:
-        mend = f"  -> {line.mend}" if line.mend and line.status != OK else ""
-        print(f"{line.status:<5} {line.subject:<16} {line.finding}{mend}")
+    checks = (
+        check_python,
+        check_torch,
+        check_torchvision,
+        check_detectron2,
+        check_packages,
+        check_evaluation,
+        check_memory,
+        lambda: check_data(root),
+    )
+    lines: list[Line] = []
+    for check in checks:
+        found = check()
+        for line in [found] if isinstance(found, Line) else found:
+            mend = f"  -> {line.mend}" if line.mend and line.status != OK else ""
+            # At once: some checks import what takes seconds.
+            print(f"{line.status:<5} {line.subject:<16} {line.finding}{mend}", flush=True)
+            lines.append(line)
     broken = sum(line.status == BAD for line in lines)
     print("all is well" if not broken else f"{broken} to mend")
     if arguments.json:

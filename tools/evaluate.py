@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from backbone.common.cli import Parser, run
 from backbone.common.errors import DataError, UserError
 from backbone.common.files import write_json
+from backbone.common.waiting import say_importing, say_reading
 
 if TYPE_CHECKING:
     from detection.analysis import Case, OwnFigures
@@ -288,11 +289,14 @@ def read_truth(args: argparse.Namespace) -> Path | dict[str, Any]:
 
 def run_model(args: argparse.Namespace) -> None:
     """Run --model on the images of --gt: sets `truth`, `predictions` and `images`."""
+    say_importing("torch", "detectron2")
     import detection
 
     detection.register()
+    from backbone.engine.record import start_logging
     from detection.inference.on_truth import read_truth, records_on
 
+    start_logging(None)
     engine = None if args.engine == "auto" else args.engine
     detector = detection.load(args.model, engine=engine)
     truth = read_truth(args.gt, args.images, detector.classes)
@@ -347,6 +351,7 @@ def main() -> None:
         for line in evaluate_labels(args):
             print(line)
         return
+    say_reading(args.gt, args.predictions)
     if args.voc_root is not None:
         evaluate_split(args)
         return

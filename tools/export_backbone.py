@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import table
+from backbone.common.waiting import say_importing
 
 if TYPE_CHECKING:
     from backbone import Backbone
@@ -63,10 +64,13 @@ def main() -> None:
         parser.error("give --weights FILE, --checkpoint FILE, or --backbone NAME alone for random weights")
     if arguments.checkpoint and (arguments.backbone or arguments.num_classes):
         parser.error("--checkpoint knows its network: leave out --backbone and --num-classes")
+    say_importing("torch")
     from backbone.common.files import write_json
+    from backbone.engine.record import start_logging
     from backbone.exporting import export
     from backbone.weights import MisfitError
 
+    start_logging(None)
     try:
         network, notes = open_source(arguments)
     except MisfitError as error:
@@ -135,12 +139,10 @@ def backbone_of_detector(path: str) -> Backbone:
     import detection
 
     detection.register()
-    from backbone.engine.record import start_logging
     from backbone.weights import Preprocessing
     from detection.inference.detector import load_trained_detector
     from detection.modeling.backbone import network_of
 
-    start_logging(None)
     detector = load_trained_detector(path, "cpu")
     network, config = network_of(detector.model), detector.config
     network.preprocessing = Preprocessing(config.INPUT.FORMAT, 255, config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD)

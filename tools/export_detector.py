@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import table
+from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/export_detector.py --weights run/model_best.pth --output detector.onnx --images photos/"
@@ -32,6 +33,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch", "detectron2")
     import detection
 
     detection.register()

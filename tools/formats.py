@@ -9,6 +9,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import count
+from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/formats.py --weights run/model_best.pth --gt instances_val.json --images val/"
@@ -33,6 +34,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
+    say_importing("torch", "detectron2")
     import detection
 
     detection.register()

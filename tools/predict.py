@@ -18,6 +18,7 @@ from pathlib import Path
 from backbone.common.cli import Parser, run
 from backbone.common.errors import WeightsError
 from backbone.common.text import count
+from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
@@ -87,6 +88,7 @@ def add_detector_flags(parser: Parser) -> None:
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
+    say_importing("torch")
     from backbone.engine.kinds import task_of
 
     task = task_of(arguments.weights)
@@ -102,6 +104,7 @@ def main() -> None:
 
 def detect(arguments: Namespace) -> None:
     """Run a detector."""
+    say_importing("detectron2")
     import detection
 
     detection.register()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backbone.common.cli import Parser, run
+from backbone.common.waiting import say_importing
 
 if TYPE_CHECKING:
     from reproduction import Table
@@ -107,6 +108,7 @@ def table_of(number: str) -> Table:
 def main() -> int:
     arguments = make_parser().parse_intermixed_args()
     # Behind the parser: --help and a wrong flag answer at once.
+    say_importing("torch", *(["detectron2"] if arguments.table in DETECTION else []))
     from reproduction import Request, reproduce
 
     request = Request(

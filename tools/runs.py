@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
+from backbone.common.waiting import say_importing
 
 EXAMPLE = "tools/runs.py output/ --html runs.html"
 
@@ -20,6 +21,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch")
     from backbone.common.files import write_json, write_text
     from backbone.engine import comparison
     from backbone.engine.curves import comparison_page

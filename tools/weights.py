@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import count, table
+from backbone.common.waiting import say_importing
 
 if TYPE_CHECKING:
     from backbone.weights.zoo_list import Entry
@@ -43,6 +44,7 @@ def row_of(entry: Entry) -> list[object]:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch")
     from backbone.common.files import write_json
     from backbone.weights.zoo_list import list_weights
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..common.cli import Parser
+from ..common.waiting import say_importing
 from .config import check_pairs
 from .extensions import import_modules
 
@@ -149,6 +150,7 @@ def train(parser: Parser, tool: str) -> None:
 def start(arguments: Namespace, tool: str) -> None:
     """Train, test or plan, as parsed arguments say."""
     # Behind the parser: --help and a wrong flag answer at once.
+    say_importing("torch", *(["detectron2"] if SESSIONS[tool].startswith("detection") else []))
     session = importlib.import_module(SESSIONS[tool])
     request = session.make_request(arguments)
     session.run(request, launch_of(arguments, request.config.MODEL.DEVICE))

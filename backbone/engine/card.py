@@ -9,9 +9,9 @@ from typing import Any
 
 from ..common.files import write_text
 from ..common.text import some, table
+from ..common.waiting import duration
 from . import checkpoint
 from .comparison import FinishedRun, figure_names, read_run
-from .progress import duration
 
 CARD = "README.md"
 # The first line: another's README.md in the folder is left alone.

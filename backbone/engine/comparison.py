@@ -14,8 +14,8 @@ from typing import Any
 from ..common.errors import RunError
 from ..common.reading import read_text
 from ..common.text import table
+from ..common.waiting import duration
 from .config import flat, read_yaml
-from .progress import duration
 from .record import CONFIG, LOSS, METRICS, RESULTS, read_metrics
 
 # The figures that are shown first, where a run has them: a run's own main figure is the first of them.

@@ -10,6 +10,7 @@ from collections import deque
 import torch
 from tqdm.auto import tqdm
 
+from ..common.waiting import duration, shows_bars
 from .record import LOGGER
 
 log = logging.getLogger(LOGGER)
@@ -45,17 +46,6 @@ class Speed:
         return steps * self.seconds_per_step
 
 
-def duration(seconds: float) -> str:
-    """Return "45s", "3m20s", "2h05m" or "3d04h"."""
-    seconds = int(seconds + 0.5)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if days:
-        return f"{days}d{hours % 24:02d}h"
-    if hours:
-        return f"{hours}h{minutes % 60:02d}m"
-    return f"{minutes}m{seconds % 60:02d}s" if minutes else f"{seconds}s"
-
-
 def gpu_memory() -> float | None:
     """Peak memory of this process's GPU in GiB, or None on a CPU."""
     if not (torch.cuda.is_available() and torch.cuda.is_initialized()):
@@ -71,11 +61,6 @@ def peak_memory(device: torch.device) -> int:
 
     # Linux counts in kilobytes, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def shows_bars() -> bool:
-    """Whether a bar can be shown: on a terminal, and in a notebook that has widgets."""
-    return sys.stderr.isatty() or any(kind.__module__ == "tqdm.notebook" for kind in tqdm.__mro__)
 
 
 class Progress:

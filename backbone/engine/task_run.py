@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from ..common.waiting import duration
 from . import checkpoint, distributed
 from .card import write_card
 from .curves import CurvesPage, write_curves
@@ -21,7 +22,6 @@ from .epochs import fit_epochs
 from .extensions import import_modules
 from .hooks import Hook
 from .processes import Launch
-from .progress import duration
 from .rate_sweep import find_rate
 from .record import LOGGER, start_logging
 from .results import say_weights
@@ -200,6 +200,7 @@ class TaskRun(ABC):
             if self.request.sweep is not None:
                 find_rate(task, optimizer, self.config, self.request.sweep, self.request.folder)
                 return
+            log.info("  %-10s a few steps", "timing")
             rows = trial_rows(task, optimizer, schedule, self.config)
             log.info("\n".join(f"  {'expected':<10} {row}" for row in rows))
             return

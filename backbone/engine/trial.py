@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from ..common.waiting import duration
 from . import distributed
-from .progress import duration, peak_memory
+from .progress import peak_memory
 from .solver import device_of, fuse, make_schedule, make_settings
 from .task import Schedule, Task
 from .trainer import Trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from .onnx_file import exporters_to_try, opset_of
 from .report import ExportReport
 from .weights_file import export_weights
 from .whole import put_in_place, temporary_folder
+
+# Shown where a command has started the log.
+log = logging.getLogger("backbone")
 
 
 def export(
@@ -107,7 +111,10 @@ def _write_and_check(
     metadata = describe(source, graph, options)
     with temporary_folder(path) as folder:
         file = folder / path.name
+        how = f" through torch's {options.exporter} exporter" if options.exporter else ""
+        log.info("%s: writing %s%s", path, kind.name, how)
         kind.write(graph, file, options, metadata)
+        log.info("%s: comparing with the network in %s", path, runtime_of(kind))
         run, found = kind.load(file)
         if found != metadata:
             raise ExportError(f"{path}: its metadata did not come back as it was written; nothing was kept")

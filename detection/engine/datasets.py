@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, DataError
+from backbone.common.waiting import say_reading
 from backbone.engine import distributed
 from backbone.engine.defaults import color_jitter
 
@@ -180,6 +181,8 @@ Content = tuple[dict[str, Any], list[Fault], Path, bool]
 
 
 def _read(source: Source, config: CfgNode, *, unlabelled: bool, classes: Sequence[str] | None) -> Content:
+    if distributed.is_main():
+        say_reading(source.json_file)
     if source.own is not None:
         own = read_place(source.own, classes)
         data, faults, folder = own.data, own.faults, own.folder

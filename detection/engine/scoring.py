@@ -7,7 +7,7 @@ from typing import Any
 
 from backbone import ConfigError
 from backbone.common.files import write_json
-from backbone.engine.progress import duration
+from backbone.common.waiting import duration
 
 from ..config.checks import VALIDATION_LOSS
 from ..data.voc import DetSplit

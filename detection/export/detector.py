@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from detectron2.config import CfgNode
 from backbone import ExportError
 from backbone.common.environment import version
 from backbone.common.images import read_image
+from backbone.common.text import count
 from backbone.engine.config import dump, get, put
+from backbone.engine.record import LOGGER
 from backbone.exporting.check import differences
 from backbone.exporting.metadata import project
 from backbone.exporting.onnx_file import drop_outputs, store_half, write_model
@@ -32,6 +35,7 @@ from .graph import IMAGE, MASKS, DetectorGraph
 from .int8 import describe, quantise
 from .reference import of_detector, raw_of_detector
 
+log = logging.getLogger(LOGGER)
 OPSET = 17
 # By the type of the weights. Those that are rounded give other scores, and other objects: of these the share is
 # reported alone, and a fault is far outside of the first figure.
@@ -128,16 +132,20 @@ def export_detector(
     samples = {str(file): read_image(file) for file in images} if images else _drawn()
     where = f"{path} in {engine}"
     with temporary_folder(path) as folder:
+        log.info("%s: writing the graph", path)
         _write(graph, folder / RAW, metadata)
         if precision == "float16":
             store_half(folder / RAW)
         elif calibration:
+            log.info("%s: quantising", path)
             quantise(folder / RAW, calibration, TestTransform(detector.config, views=False), metadata["input"])
         drop_outputs(folder / RAW, graph.raw_outputs, folder / WHOLE)
         if suffix == ".xml":
+            log.info("%s: converting to OpenVINO", path)
             convert_onnx(folder / WHOLE, folder / path.name, metadata)
         else:
             (folder / WHOLE).rename(folder / path.name)
+        log.info("%s: comparing with the detector in %s on %s", path, engine, count(len(samples), "image"))
         raw, _ = open_file(folder / RAW, engine, outputs=(*graph.outputs, *graph.raw_outputs))
         run, found = open_file(folder / path.name, engine)
         if found != metadata:

@@ -101,7 +101,7 @@ def test_paper_against_measured(tmp_path, report):
     assert "The paper's figure is within the interval: ResNet-20." in markdown and "It is outside" not in markdown
     assert '<td class="number within">9.12 ± 0.56 (+0.37)</td>' in page
     assert page.count("<title>ResNet-20, paper: 8.75 %</title>") == 1 and "plain-20, paper" not in page
-    assert "9.12 %, paper 8.75 %" in page
+    assert '<span class="last within">9.12 %, paper 8.75 %</span>' in page
     drawn = next(part for part in re.findall(r"<svg.*?</svg>", page, re.DOTALL) if "ResNet-20, paper" in part)
     tree = ElementTree.fromstring(drawn)
     (line,) = [one for one in tree.iter("line") if one.findtext("title", "").startswith("ResNet-20, paper")]

@@ -12,7 +12,7 @@ STYLE = (
 .wide td:last-child { min-width: 18em; }
 svg .paper { stroke-width: 1; stroke-dasharray: 9 4; opacity: .75; }
 .within::after { content: " ✓"; color: var(--c2); }
-.outside::after { content: " ✗"; color: var(--c1); }
+.outside::after { content: " ✗"; color: var(--bad); }
 svg .drop { stroke: var(--weak); stroke-dasharray: 1 4; }
 .tip { position: absolute; pointer-events: none; background: var(--back); border: 1px solid var(--rule);
   padding: 5px 9px; font-size: 12px; line-height: 1.45; white-space: nowrap;

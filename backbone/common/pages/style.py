@@ -18,10 +18,10 @@ def _variables(colors: tuple[str, ...]) -> str:
 
 BASE_STYLE = f"""
 :root {{ color-scheme: light dark; --back: #ffffff; --text: #1c1e21; --weak: #666b73; --rule: #dfe2e6;
-  --panel: #f5f6f8; --focus: #0072b2;
+  --panel: #f5f6f8; --focus: #0072b2; --bad: #b34700;
   {_variables(LIGHT)} }}
 @media (prefers-color-scheme: dark) {{ :root {{ --back: #15171a; --text: #e8eaed; --weak: #9aa0a8; --rule: #34383e;
-  --panel: #1e2125; --focus: #5ab0f0;
+  --panel: #1e2125; --focus: #5ab0f0; --bad: #ff9050;
   {_variables(DARK)} }} }}
 body {{ margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }}
@@ -54,7 +54,8 @@ svg .dashed {{ stroke-width: 1.1; stroke-dasharray: 5 3; }}
 /* On paper: light, with all colours, nothing that scrolls or waits for a pointer, and no row or picture in two. */
 @media print {{
   :root {{ color-scheme: only light; --back: #ffffff; --text: #1c1e21; --weak: #555a61; --rule: #c9cdd2;
-    --panel: #f5f6f8; --focus: #0072b2; {_variables(LIGHT)} print-color-adjust: exact; }}
+    --panel: #f5f6f8; --focus: #0072b2; --bad: #b34700;
+    {_variables(LIGHT)} print-color-adjust: exact; }}
   @page {{ margin: 14mm; }}
   body {{ font-size: 10pt; }}
   main {{ max-width: none; padding: 0; }}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from backbone.common.errors import DataError
 from backbone.common.images import has_image_magic, read_header, with_end
 from backbone.common.own_data import leaves_folder
 from backbone.common.reading import read_bytes
+from backbone.common.waiting import Pass
 
 from ...coco_json.columns import whole_number
 from ...coco_json.files import describe_bytes
@@ -91,7 +91,7 @@ def inspect_images(data: dict, images: Path, *, progress: bool = False) -> dict[
     Args:
         data: in COCO form, with a list of images.
         images: folder that the file names are relative to.
-        progress: show a bar on standard error if it is a terminal.
+        progress: show how far it is, see `Pass`.
 
     Returns:
         Facts by file name.
@@ -103,13 +103,14 @@ def inspect_images(data: dict, images: Path, *, progress: bool = False) -> dict[
     facts: dict[str, ImageFacts] = {}
     pool = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     try:
-        with captured_complaints() as (complaints, terminal):
-            disable = None if progress else True
-            with tqdm(total=len(names), unit="image", desc="decoding", file=terminal, disable=disable) as bar:
-                for start in range(0, len(names), BATCH):
-                    batch = names[start : start + BATCH]
-                    facts.update(_inspect_batch(batch, folder.root, pool, complaints))
-                    bar.update(len(batch))
+        with (
+            captured_complaints() as (complaints, terminal),
+            Pass(len(names), "decoding", visible=progress, stream=terminal) as shown,
+        ):
+            for start in range(0, len(names), BATCH):
+                batch = names[start : start + BATCH]
+                facts.update(_inspect_batch(batch, folder.root, pool, complaints))
+                shown.add(len(batch))
     finally:
         pool.shutdown(cancel_futures=True)
     return facts

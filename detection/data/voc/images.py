@@ -12,7 +12,7 @@ def check_voc_images(objects: VocObjects, *, progress: bool = False) -> list[Fau
     """Decode every image of a split.
 
     Args:
-        progress: show a bar on standard error if it is a terminal.
+        progress: show how far it is.
 
     Returns:
         What `checks.check_images` finds; without annotations sizes have nothing to be compared with.

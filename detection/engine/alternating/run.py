@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 
 from backbone.common.environment import provenance
 from backbone.common.files import write_json
+from backbone.common.waiting import duration
 from backbone.engine import checkpoint, distributed
 from backbone.engine.config import dump
 from backbone.engine.curves import write_curves
-from backbone.engine.progress import duration
 from backbone.engine.record import LOGGER, RESULTS, start_logging
 from backbone.engine.results import say_weights
 from backbone.engine.resume import check_classes, check_unchanged, checkpoint_to_resume

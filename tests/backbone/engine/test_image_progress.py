@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from backbone.engine import image_progress
+from backbone.common import waiting
 from backbone.engine.image_progress import ImageProgress
 from backbone.engine.record import start_logging
 
 
 def lines(capsys, between: float, monkeypatch) -> list[str]:
-    monkeypatch.setattr(image_progress, "SECONDS_BETWEEN_LINES", between)
+    monkeypatch.setattr(waiting, "SECONDS_BETWEEN_LINES", between)
     start_logging(None)
     with ImageProgress(3, "evaluating val", visible=True) as progress:
         for _ in range(3):
