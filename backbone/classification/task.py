@@ -119,7 +119,8 @@ class ClassificationTask(Task):
         return Augmented(*self.augment(batch, iteration, Share.of_this_process()), batch.labels)
 
     def losses(self, model: nn.Module, batch: Batch | Augmented, iteration: int) -> dict[str, Tensor]:
-        batch = batch if isinstance(batch, Augmented) else self._augmented(batch, iteration)
+        is_part = isinstance(batch, Augmented)
+        batch = batch if is_part else self._augmented(batch, iteration)
         images, targets, mixed = batch.images, batch.targets, batch.mixed
         if self.config.MODEL.COMPILE:
             model = self._compile(model)
@@ -130,9 +131,10 @@ class ClassificationTask(Task):
         weights, smoothing = self.class_weights, self.config.SOLVER.LABEL_SMOOTHING
         if weights is None or mixed:
             return {"loss_class": F.cross_entropy(logits, targets, weights, label_smoothing=smoothing)}
-        # As with reduction "mean", but 0 where no image has a weight.
+        # As with reduction "mean" over the images of all processes, of a part over its own; 0 where none has a weight.
         loss = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
-        return {"loss_class": loss / weights[targets].sum().clamp(min=1e-12)}
+        total = weights[targets].sum()
+        return {"loss_class": loss / (total if is_part else distributed.mean(total)).clamp(min=1e-12)}
 
     def _compile(self, model: nn.Module) -> nn.Module:
         mode = self.config.MODEL.COMPILE_MODE

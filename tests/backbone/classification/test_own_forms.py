@@ -21,6 +21,7 @@ from backbone.classification.data.own import has_part, hold_out, own_data_keys
 from backbone.classification.networks import build
 from backbone.classification.task import Augmented, ClassificationTask
 from backbone.common.errors import ConfigError, DataError
+from backbone.engine.loading import Batch
 
 LABELS = {"a.png": "cat", "b.png": "dog", "c.png": "cat", "d.png": "owl", "e.png": "dog", "f.png": "cat"}
 IMAGE = cv2.imencode(".png", np.full((8, 8, 3), 90, np.uint8))[1].tobytes()
@@ -261,6 +262,21 @@ def test_class_weights_are_those_of_torch(key, given, weights, smoothing):
     shares = F.one_hot(labels, 3).float().roll(1, 0) * 0.3 + F.one_hot(labels, 3) * 0.7
     mixed = task.losses(network, Augmented(images, shares, True, labels), 0)["loss_class"]
     torch.testing.assert_close(mixed, loss(network(images)["logits"], shares))
+
+
+def test_class_weights_hold_over_the_images_of_all_processes(monkeypatch):
+    """Gradients are averaged over the processes, so each divides its sum by the mean of their weights."""
+    task = small_task("SOLVER.CLASS_WEIGHTS", (1, 2, 3), "SOLVER.LABEL_SMOOTHING", 0.0)
+    halves = [Batch(torch.randn(4, 3, 8, 8), part) for part in torch.tensor([[0, 0, 1, 2], [2, 2, 1, 2]])]
+    images, labels = (torch.cat([getattr(half, name) for half in halves]) for name in ("images", "labels"))
+    network = task.model.eval()
+    whole = torch.nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0]))(network(images)["logits"], labels)
+    mean = task.class_weights[labels].sum() / 2
+    monkeypatch.setattr("backbone.classification.task.distributed.mean", lambda values: mean)
+    monkeypatch.setattr(task, "_augmented", lambda batch, _: Augmented(batch.images, batch.labels, False, batch.labels))
+    for parts in (lambda half: [(half, 1)], lambda half: task.parts(half, 0, 2)):
+        losses = [share * task.losses(network, part, 0)["loss_class"] for half in halves for part, share in parts(half)]
+        torch.testing.assert_close(sum(losses) / 2, whole)
 
 
 def test_class_weights_are_as_many_as_the_classes():
