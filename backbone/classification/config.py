@@ -13,6 +13,7 @@ from ..common.text import nearest
 from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import brief, get, load
 from ..engine.defaults import (
+    DATA_NOT_NEGATIVE,
     IMAGES,
     SCHEDULES,
     SHARED_AT_MOST,
@@ -22,6 +23,7 @@ from ..engine.defaults import (
     SIDE,
     add_data_keys,
     add_network_keys,
+    add_training_keys,
     check_choices,
     check_numbers,
     check_pixels,
@@ -47,7 +49,7 @@ CHOICES = {
 }
 NOT_NEGATIVE = (
     *SHARED_NOT_NEGATIVE,
-    *("MODEL.NUM_CLASSES", "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES"),
+    *("MODEL.NUM_CLASSES", *DATA_NOT_NEGATIVE),
     *("INPUT.MIXUP", "INPUT.CUTMIX", "INPUT.LIGHTING", "INPUT.PAD", "SOLVER.PLATEAU_PATIENCE"),
     *("MODEL.FREEZE_AT", "SOLVER.CLASS_BALANCE", "TEST.MISTAKES"),
     "SOLVER.PLATEAU_MIN_EVALUATIONS",
@@ -159,33 +161,20 @@ def _add_input(node: CfgNode) -> None:
 
 
 def _add_solver(solver: CfgNode) -> None:
-    # Images a step, of all processes together.
-    solver.IMS_PER_BATCH = 256
-    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
-    solver.REFERENCE_BATCH_SIZE = 256
-    # The learning rate, for REFERENCE_BATCH_SIZE images a step.
-    solver.BASE_LR = 0.1
+    add_training_keys(solver, batch=256, rate=0.1, length=600000)
     # "caffe": v = m v + lr g, so a drop of the rate reaches the update slowly; "torch": v = m v + g, update lr v.
     solver.MOMENTUM_FORM = "caffe"
-    # Of BN's parameters and biases.
-    solver.WEIGHT_DECAY_NORM = 1e-4
     # Share of the probability that is spread over all classes.
     solver.LABEL_SMOOTHING = 0.0
     add_class_weights(solver)
     # "WarmupMultiStepLR", "WarmupCosineLR", or "Plateau".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    # Iterations, for REFERENCE_BATCH_SIZE images a step.
-    solver.MAX_ITER = 600000
     # Of WarmupMultiStepLR: iterations at which the rate drops.
     solver.STEPS = (150000, 300000, 450000)
     # Of Plateau: evaluations without a lower error before the rate drops.
     solver.PLATEAU_PATIENCE = 3
     # Of Plateau: evaluations that every rate lasts at least.
     solver.PLATEAU_MIN_EVALUATIONS = 0
-    # Iterations of the warm-up.
-    solver.WARMUP_ITERS = 0
-    # The rate at the start of the warm-up, as a share of BASE_LR.
-    solver.WARMUP_FACTOR = 0.1
     # Stay at WARMUP_FACTOR until the training error is below this share (ResNet-110: 0.8); 0 for no such warm-up.
     solver.WARMUP_ERROR = 0.0
 

@@ -126,14 +126,6 @@ class ClassificationRun(TaskRun):
             return {}
         return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
 
-    @property
-    def images_of_an_epoch(self) -> int:
-        return len(self.train_set)
-
-    @property
-    def classes(self) -> list[str]:
-        return self.test_set.classes
-
     def read_weights(self):
         return fit_weights(self.config, self.config.MODEL.WEIGHTS, self.request.given, images=True)
 

@@ -34,6 +34,8 @@ SHARED_NOT_NEGATIVE = (
     *("SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.GAMMA"),
     *("TEST.EVAL_PERIOD", "TEST.PATIENCE", "SEED"),
 )
+# Of the keys of `add_data_keys`.
+DATA_NOT_NEGATIVE = ("DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES")
 # Sizes above these come from a slip of the keyboard, and no machine has the memory or the time.
 SIDE, IMAGES = 16_384, 2**20
 COLORS = ("BRIGHTNESS", "CONTRAST", "SATURATION", "HUE")
@@ -161,6 +163,28 @@ def add_data_keys(data: Any) -> None:
     data.VAL_IMAGES = 0
     # Unreadable training images before the run stops; each is named, replaced by another, and counts once.
     data.MAX_BAD_IMAGES = 100
+
+
+def add_training_keys(solver: Any, *, batch: int, rate: float, length: int) -> None:
+    """Add what the tasks without detectron2 have in SOLVER alike.
+
+    Args:
+        batch: images a step; rate: learning rate for it; length: iterations of it.
+    """
+    # Images a step, of all processes together.
+    solver.IMS_PER_BATCH = batch
+    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
+    solver.REFERENCE_BATCH_SIZE = batch
+    # The learning rate, for REFERENCE_BATCH_SIZE images a step.
+    solver.BASE_LR = rate
+    # Iterations, for REFERENCE_BATCH_SIZE images a step.
+    solver.MAX_ITER = length
+    # Of the norms' parameters and of biases.
+    solver.WEIGHT_DECAY_NORM = 1e-4
+    # Iterations of the warm-up.
+    solver.WARMUP_ITERS = 0
+    # The rate at the start of the warm-up, as a share of BASE_LR.
+    solver.WARMUP_FACTOR = 0.1
 
 
 def _add_solver(solver: Any) -> None:

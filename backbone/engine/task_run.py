@@ -49,6 +49,7 @@ class TaskRun(ABC):
         files: patterns of what the run writes into its folder, beside `session.RUN_FILES`.
         best: "kind/metric" of the evaluation by which the best weights are chosen.
         config: as it will run; what data, weights and batch ask for is set on the way.
+        train_set, test_set: what `open` has opened; a run of another form says itself what follows from its sets.
         weights: what MODEL.WEIGHTS holds; None without any, or where a checkpoint takes their place.
         notes: lines for the plan.
     """
@@ -60,6 +61,8 @@ class TaskRun(ABC):
     default_config: ClassVar[Callable[[], Any]]
     files: ClassVar[Collection[str]] = ()
     best: str
+    train_set: Any
+    test_set: Any
 
     def __init__(self, request: Request) -> None:
         self.began = time.monotonic()
@@ -75,14 +78,14 @@ class TaskRun(ABC):
         """Open data and weights, check them, and set the config to what they ask for."""
 
     @property
-    @abstractmethod
     def classes(self) -> Sequence[str]:
         """The classes of the open sets, in order."""
+        return self.test_set.classes
 
     @property
-    @abstractmethod
     def images_of_an_epoch(self) -> int:
         """How many images one pass over the training set has."""
+        return len(self.train_set)
 
     @abstractmethod
     def read_weights(self) -> tuple[Any, Any, list[str]]:

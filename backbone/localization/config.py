@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 from ..common.errors import ConfigError
 from ..engine.config import load
 from ..engine.defaults import (
+    DATA_NOT_NEGATIVE,
     IMAGES,
     SCHEDULES,
     SHARED_AT_MOST,
@@ -19,6 +20,7 @@ from ..engine.defaults import (
     SIDE,
     add_data_keys,
     add_network_keys,
+    add_training_keys,
     check_choices,
     check_numbers,
     check_pixels,
@@ -47,7 +49,7 @@ POSITIVE = (
     *("MODEL.ANCHOR_SIZES", "MODEL.ANCHOR_RATIOS", "MODEL.ANCHORS_PER_IMAGE", "MODEL.PROPOSALS"),
     *("INPUT.TRAIN_SIZE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES", "TEST.BATCH_SIZE"),
 )
-NOT_NEGATIVE = (*SHARED_NOT_NEGATIVE, "DATA.TRAIN_IMAGES", "DATA.VAL_IMAGES", "DATA.MAX_BAD_IMAGES")
+NOT_NEGATIVE = (*SHARED_NOT_NEGATIVE, *DATA_NOT_NEGATIVE)
 AT_MOST = {
     **SHARED_AT_MOST,
     **dict.fromkeys(("INPUT.TRAIN_SIZE", "INPUT.SHORTER_SIDE", "INPUT.TEST_SHORTER_SIDE", "TEST.DENSE_SIDES"), SIDE),
@@ -102,26 +104,13 @@ def _add_input(node: CfgNode) -> None:
 
 
 def _add_solver(solver: CfgNode) -> None:
-    # Images a step, of all processes together.
-    solver.IMS_PER_BATCH = 256
-    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
-    solver.REFERENCE_BATCH_SIZE = 256
-    # The learning rate, for REFERENCE_BATCH_SIZE images a step.
-    solver.BASE_LR = 0.01
-    # Of the norms' parameters and of biases.
-    solver.WEIGHT_DECAY_NORM = 1e-4
+    add_training_keys(solver, batch=256, rate=0.01, length=60000)
     # "caffe": v := m v + lr g; "torch": w := w - lr (m v + g). They differ where the rate changes.
     solver.MOMENTUM_FORM = "caffe"
     # "WarmupMultiStepLR" or "WarmupCosineLR".
     solver.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
     # Iterations at which the rate drops.
     solver.STEPS = (40000, 55000)
-    # Iterations, for REFERENCE_BATCH_SIZE images a step.
-    solver.MAX_ITER = 60000
-    # Iterations of the warm-up.
-    solver.WARMUP_ITERS = 0
-    # The rate at the start of the warm-up, as a share of BASE_LR.
-    solver.WARMUP_FACTOR = 0.1
 
 
 def _add_test(test: CfgNode) -> None:

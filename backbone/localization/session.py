@@ -78,14 +78,6 @@ class LocalizationRun(TaskRun):
             other.freeze()
             self.config = other
 
-    @property
-    def images_of_an_epoch(self) -> int:
-        return len(self.train_set)
-
-    @property
-    def classes(self) -> list[str]:
-        return self.test_set.classes
-
     def read_weights(self):
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         config, given = self.config, self.request.given

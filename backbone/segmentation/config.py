@@ -12,6 +12,7 @@ from ..common.preprocessing import CHANNEL_ORDERS
 from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import load
 from ..engine.defaults import (
+    DATA_NOT_NEGATIVE,
     SHARED_AT_MOST,
     SHARED_CHOICES,
     SHARED_NOT_NEGATIVE,
@@ -19,6 +20,7 @@ from ..engine.defaults import (
     SIDE,
     add_data_keys,
     add_network_keys,
+    add_training_keys,
     check_choices,
     check_numbers,
     check_pixels,
@@ -62,10 +64,8 @@ NOT_NEGATIVE = (
     *(
         "MODEL.FREEZE_AT",
         "MODEL.HEAD.AUX_WEIGHT",
-        "DATA.TRAIN_IMAGES",
-        "DATA.VAL_IMAGES",
+        *DATA_NOT_NEGATIVE,
         "DATA.LEAST_AREA",
-        "DATA.MAX_BAD_IMAGES",
     ),
     *("INPUT.SHORTER_SIDE", "TEST.SHORTER_SIDE", "TEST.PICTURES", "TEST.WINDOW", "TEST.WINDOW_STRIDE"),
     *("SOLVER.FOCAL_GAMMA", "SOLVER.DICE_WEIGHT", "SOLVER.CLASS_BALANCE"),
@@ -151,13 +151,8 @@ def _add_input(node: CfgNode) -> None:
 
 
 def _add_solver(solver: CfgNode) -> None:
-    # Images a step, of all processes together.
-    solver.IMS_PER_BATCH = 16
-    # Images a step for which the rate and the schedule were chosen; see AUTO_SCALE.
-    solver.REFERENCE_BATCH_SIZE = 16
-    # The learning rate of the backbone, for REFERENCE_BATCH_SIZE images a step.
-    solver.BASE_LR = 0.007
-    # The heads' rate is this times the backbone's.
+    add_training_keys(solver, batch=16, rate=0.007, length=30000)
+    # The heads' rate is this times BASE_LR, which is the backbone's.
     solver.HEAD_LR_FACTOR = 10.0
     # Of a pixel: "cross_entropy", or "focal", which is that times (1 - p)^FOCAL_GAMMA, p the probability of its class.
     solver.LOSS = "cross_entropy"
@@ -167,20 +162,12 @@ def _add_solver(solver: CfgNode) -> None:
     # batch; 0 for none. Each process, and each part of SOLVER.ACCUMULATE, sums over its own images.
     solver.DICE_WEIGHT = 0.0
     add_class_weights(solver)
-    # Of the norms' parameters and of biases.
-    solver.WEIGHT_DECAY_NORM = 1e-4
     # "WarmupPolyLR", "WarmupMultiStepLR" or "WarmupCosineLR".
     solver.LR_SCHEDULER_NAME = "WarmupPolyLR"
     # Of WarmupPolyLR: the rate is (1 - t / MAX_ITER) to this power, times BASE_LR.
     solver.POLY_POWER = 0.9
-    # Iterations, for REFERENCE_BATCH_SIZE images a step.
-    solver.MAX_ITER = 30000
     # Of WarmupMultiStepLR: iterations at which the rate drops.
     solver.STEPS = ()
-    # Iterations of the warm-up.
-    solver.WARMUP_ITERS = 0
-    # The rate at the start of the warm-up, as a share of BASE_LR.
-    solver.WARMUP_FACTOR = 0.1
 
 
 def _add_test(test: CfgNode) -> None:

@@ -110,14 +110,6 @@ class SegmentationRun(TaskRun):
             self.notes += check_set(self.train_set, self.config, training=True)
         self.notes += check_set(self.test_set, self.config, training=False)
 
-    @property
-    def images_of_an_epoch(self) -> int:
-        return len(self.train_set)
-
-    @property
-    def classes(self) -> list[str]:
-        return self.test_set.classes
-
     def read_weights(self):
         if is_exported(self.config.MODEL.WEIGHTS):
             if not self.request.eval_only:
