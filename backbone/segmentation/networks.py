@@ -83,9 +83,9 @@ def build(config: Any, classes: int) -> SegmentationNetwork:
     model = config.MODEL
     network = _build_backbone(config)
     channels = [info.channels for info in network.feature_info.values()]
+    head = _head(config, channels[-1], classes)
     auxiliary = FCNHead(channels[-2], classes) if model.HEAD.AUX_WEIGHT else None
-    corners = model.HEAD.ALIGN_CORNERS
-    whole = SegmentationNetwork(network, _head(config, channels[-1], classes), auxiliary, align_corners=corners)
+    whole = SegmentationNetwork(network, head, auxiliary, align_corners=model.HEAD.ALIGN_CORNERS)
     if model.NORM == "sync_bn":
         whole = synchronise_norm(whole)
     layout = torch.channels_last if model.CHANNELS_LAST else torch.contiguous_format

@@ -25,8 +25,14 @@ THEIRS = {"MODEL__HEAD__STYLE": "mmsegmentation", "MODEL__STEM": "deep", "MODEL_
 
 def segmenter_of(**keys) -> Segmenter:
     config = config_of(MODEL__NAME="resnet18", MODEL__HEAD__AUX_WEIGHT=0.0, **keys)
+    torch.manual_seed(0)
     network = randomised(build(config, len(CLASSES)))
     prepare = partial(prepared, preprocessing=preprocessing_of(config), config=config)
+    noise = torch.randint(256, (1, len(config.MODEL.PIXEL_MEAN), 64, 64)).float()
+    with torch.no_grad():
+        # No class has the largest score everywhere.
+        last = getattr(network.classifier, "conv_seg", None) or network.classifier[-1]
+        last.bias -= network(prepare(noise))["out"].mean((0, 2, 3))
     return Segmenter(network, config, CLASSES, inference_of(config, prepare), [])
 
 

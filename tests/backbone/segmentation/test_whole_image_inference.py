@@ -211,6 +211,6 @@ def test_overlays_show_labels_in_vocs_colours():
     assert np.abs(drawn[0, 25] - (0.4 * 100 + 0.6 * voc_palette()[1])).max() <= 1
     assert (drawn[:, 30:] == 193).all()
     picture = comparison(image, label, label, CLASSES)
-    assert picture.shape[1] == 2 * 400 + 4 and picture.shape[0] > 320
+    assert picture.shape[1] == 3 * 400 + 2 * 4 and picture.shape[0] > 320
     legend = picture[320:]
     assert (legend == voc_palette()[1]).all(-1).sum() >= 100 and not (legend == voc_palette()[2]).all(-1).any()
