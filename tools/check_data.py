@@ -7,6 +7,7 @@ Example:
     python tools/check_data.py --data-root datasets --dataset coco_2017_val --report report.json
     python tools/check_data.py --data-root datasets --dataset voc_2012_trainval
     python tools/check_data.py --json train.json --images train --fix train_mended.json
+    python tools/check_data.py --train my_labels --val my_labels DATA.ID_MAP "7: road, 8: sidewalk, *: void"
 
 Exit status: 0 when the data (with --fix, the mended copy) has no errors, 2 when it has, or on a mistake in the usage.
 """
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
     from detection.data import catalog, checks
 
 PARTS = ("train", "val")
+# As in backbone.segmentation.data.folders, whose libraries other sets need not wait for.
+LABEL_FOLDERS = ("labels", "masks", "annotations", "ann_dir", "label", "mask", "gtFine", "SegmentationClass")
+LABEL_FILES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
 
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = Parser("Check a data set in COCO, VOC, YOLO or CSV form; exit status 2 when it has errors.", EXAMPLE)
+    parser = Parser(
+        "Check a data set in COCO, VOC, YOLO or CSV form, or with label images; exit status 2 when it has errors.",
+        EXAMPLE,
+    )
     for part in PARTS:
         parser.add_argument(f"--{part}", metavar="PATH", help="a set in any form, as tools/train_net.py takes it")
         parser.add_argument(f"--{part}-images", metavar="DIR", help="the images' folder, where it is not found")
@@ -43,7 +50,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", "--no-images", dest="deep", action="store_false", help="open no image")
     parser.add_argument("--fix", type=Path, metavar="OUT", help="write a mended copy; the input stays as it is")
     parser.add_argument("--report", type=Path, metavar="OUT", help="write the report as JSON as well")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--segmentation", action="store_true", help="check the labels of pixels, of a set that has boxes too"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY VALUE", help="of label images: DATA.ID_MAP and its like")
+    args = parser.parse_intermixed_args()
     files, folder = args.json is not None, args.images is not None
     own = [part for part in PARTS if getattr(args, part) is not None]
     wrong = [part for part in PARTS if getattr(args, f"{part}_images") is not None and part not in own]
@@ -52,10 +63,42 @@ def parse() -> argparse.Namespace:
     if own and not (files or folder or args.dataset or args.data_root):
         if len(own) > 1 and (args.fix or args.report):
             parser.error("--fix and --report are for one set; give --train or --val")
+        args.segmentation = args.segmentation or all(has_label_images(Path(getattr(args, part)), part) for part in own)
+        if args.overrides and not args.segmentation:
+            parser.error(f"{args.overrides[0]}: keys are for label images; --segmentation checks those of any set")
         return args
+    if args.segmentation or args.overrides:
+        parser.error(f"{(args.overrides or ['--segmentation'])[0]} goes with --train or --val")
     if own or files != folder or files == (args.dataset is not None) or (files and args.data_root):
         parser.error("give --train or --val, or --json with --images, or --dataset with --data-root")
     return args
+
+
+def has_label_images(path: Path, part: str) -> bool:
+    """Whether a folder looks like a set with label images, and not like one with boxes."""
+    if (path / "Annotations").is_dir() and (path / "ImageSets" / "Main").is_dir():
+        return False
+    places = [folder / name for folder in (path, path / part) for name in LABEL_FOLDERS]
+    if any(next(place.rglob(f"*{end}"), None) for place in places for end in LABEL_FILES):
+        return True
+    if any(next(folder.glob(f"*_mask*{end}"), None) for folder in (path, path / part) for end in LABEL_FILES):
+        return True
+    return _holds_labels_alone(path)
+
+
+def _holds_labels_alone(path: Path) -> bool:
+    """Whether a folder holds palette or gray PNG files and nothing else but a list of classes."""
+    from PIL import Image
+
+    files = sorted(path.iterdir()) if path.is_dir() else []
+    labels = [file for file in files if file.suffix.lower() in LABEL_FILES]
+    if not labels or any(file.is_file() and file not in labels and file.name != "classes.txt" for file in files):
+        return False
+    try:
+        with Image.open(labels[0]) as image:
+            return image.mode in ("P", "L", "1", "I", "I;16")
+    except OSError:
+        return False
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -137,9 +180,24 @@ def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
     return 2 if checks.has_errors(faults) else 0
 
 
+def check_segmentation(args: argparse.Namespace) -> int:
+    """Check sets with label images."""
+    from backbone.segmentation.checking import check_sets
+
+    check_outputs(args)
+    status = 0
+    for report in check_sets(args, [part for part in PARTS if getattr(args, part) is not None]):
+        for line in report.lines():
+            print(line)
+        status = status if report.fine else 2
+    return status
+
+
 def main() -> int:
     """Run the command line."""
     args = parse()
+    if args.segmentation:
+        return check_segmentation(args)
     # Behind the parser: --help and a wrong flag answer at once.
     from backbone.engine.record import start_logging
     from detection.data import catalog, checks

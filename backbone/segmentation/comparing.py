@@ -17,12 +17,10 @@ from ..common.text import count, some
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import resolve_workers
 from ..engine.results import UNIT
-from .data.class_files import ClassList
-from .data.folders import find_classes
-from .data.form import LabelForm, form_of, plain_form
+from .data.form import LabelForm, plain_form
 from .data.labels import read_label
 from .data.own import is_set, open_own
-from .data.pairing import label_files, match_stems, stem_below
+from .data.pairing import label_files, match_stems, open_labels, stem_below
 from .data.sets import LabelledFiles, SegmentationSet
 from .evaluation import KIND, VOID, confusion_record, metrics
 from .page import write_page
@@ -134,13 +132,7 @@ def _open_truth(truth: Path, data: Any, part: str, named: list[str], *, given: b
         if given and found.classes != named:
             raise DataError(f"{truth}: its classes are {some(found.classes)}; leave out those of --classes")
         return found
-    files = label_files(truth)
-    if not files:
-        raise DataError(f"{truth}: holds no label images (.png, .bmp, .tif, .gif)")
-    places = [truth, *list(truth.absolute().parents)[:2]]
-    known = ClassList(named) if given else find_classes(data.CLASSES, places, named)
-    form = form_of(data, known.names, known.colours, known.numbers)
-    return LabelledFiles(truth.name, form, [(path, path) for path in files.values()])
+    return open_labels(truth, data, named, given=given)
 
 
 def _stems(images: SegmentationSet, truth: Path) -> dict[int, str]:

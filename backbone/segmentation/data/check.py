@@ -28,30 +28,33 @@ class Findings:
     """What a look at every image of a set has found.
 
     Attributes:
-        pixels: (256,) pixels of each label.
+        pixels: (256,) pixels of each label; images: (256,) images that have it.
         void: images whose labels are void all over.
         wrong: {image: what is wrong with its labels, or how its size differs from theirs}.
         unreadable: {image: why it cannot be read}.
     """
 
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    images: np.ndarray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     void: list[int] = field(default_factory=list)
     wrong: dict[int, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def __iadd__(self, other: Findings) -> Findings:
-        self.pixels = self.pixels + other.pixels
+        self.pixels, self.images = self.pixels + other.pixels, self.images + other.images
         self.void = sorted(self.void + other.void)
         self.wrong = dict(sorted({**self.wrong, **other.wrong}.items()))
         self.unreadable = dict(sorted({**self.unreadable, **other.unreadable}.items()))
         return self
 
 
-def examine(images: SegmentationSet, workers: int) -> Findings:
-    """Read all labels, and of the images what tells their size and whether they end. A collective call."""
+def examine(images: SegmentationSet, workers: int, *, decode: bool = False) -> Findings:
+    """Read all labels, and of the images what tells their size and whether they end, or all (`decode`). Collective."""
     share = range(distributed.rank(), len(images), distributed.world_size())
     found = Findings()
-    loader = make_loader(_Looks(images, share), workers=min(workers, len(share) // IMAGES_A_WORKER), pin_memory=False)
+    loader = make_loader(
+        _Looks(images, share, decode), workers=min(workers, len(share) // IMAGES_A_WORKER), pin_memory=False
+    )
     with ImageProgress(len(images), f"checking {images.name}", visible=True) as progress:
         for (one,) in until_error(loader):
             found += one
@@ -63,9 +66,10 @@ def examine(images: SegmentationSet, workers: int) -> Findings:
 
 
 class _Looks(Dataset):
-    def __init__(self, images: SegmentationSet, share: range) -> None:
+    def __init__(self, images: SegmentationSet, share: range, decode: bool) -> None:
         self.images = images
         self.share = share
+        self.decode = decode
 
     def __len__(self) -> int:
         return len(self.share)
@@ -77,10 +81,13 @@ class _Looks(Dataset):
         except DataError as error:
             found.wrong[index] = str(error)
             return found
+        found.images = (found.pixels > 0).astype(np.int64)
         if size is not None and not found.pixels[:VOID].any():
             found.void.append(index)
         try:
             stored = _stored_size(images, index)
+            if self.decode:
+                read_image(images.path(index), **images.reading)
         except DataError as error:
             found.unreadable[index] = str(error)
             return found
@@ -127,7 +134,7 @@ def check_set(images: SegmentationSet, config: Any, *, training: bool) -> list[s
     images.pixels = found.pixels[: len(images.classes)]
     notes = _unreadable(images, found, config, training=training)
     if images.has_truth:
-        notes += _classes(images, found, training=training)
+        notes += class_notes(images, found, training=training)
     if found.void:
         first = images.source(found.void[0])
         notes.append(f"{images.name}: {count(len(found.void), 'label image')} void ({VOID}) all over, first {first}")
@@ -149,7 +156,12 @@ def _unreadable(images: SegmentationSet, found: Findings, config: Any, *, traini
     return [f"{images.name}: {count(number, 'image')} cannot be read, {what}; the first: {first}"]
 
 
-def _classes(images: SegmentationSet, found: Findings, *, training: bool) -> list[str]:
+def class_notes(images: SegmentationSet, found: Findings, *, training: bool = False) -> list[str]:
+    """Return what is strange about the classes of a set.
+
+    Raises:
+        DataError: its labels hold nothing to learn (`training`), or are void all over.
+    """
     pixels = found.pixels[: len(images.classes)]
     present = [name for name, number in zip(images.classes, pixels) if number]
     void = f" and void ({VOID}) alone; where {VOID} stands for an object, write the number of its class"

@@ -41,11 +41,14 @@ IDS = {
 KNOWN = 34  # numbers that labelIds has; a licence plate is -1, in a file 255
 
 
-def open_cityscapes(root: Path, split: str, data: Any) -> LabelledFiles:
+def open_cityscapes(root: Path, split: str, data: Any, *, check: bool = True) -> LabelledFiles:
     """Open leftImg8bit/<split> with gtFine/<split>, or with gtCoarse where DATA.LABEL_FOLDER says so.
 
     Files *_labelIds.png are read by their numbers, or *_labelTrainIds.png where those are missing. The labels of
     `test` stay with the benchmark's server; the files of that name are void.
+
+    Args:
+        check: whether each file must be there.
 
     Raises:
         DataError: a folder or a file is missing.
@@ -65,7 +68,8 @@ def open_cityscapes(root: Path, split: str, data: Any) -> LabelledFiles:
     ends = ("_labelIds.png", "_labelTrainIds.png")
     end = next((end for end in ends if os.path.isfile(f"{stems[0]}{end}")), ends[0])
     records = [(path, Path(f"{stem}{end}") if has_truth else None) for path, stem in zip(files, stems)]
-    check_files(records)
+    if check:
+        check_files(records)
     classes = list(IDS)
     numbers = dict.fromkeys(range(KNOWN), VOID) | {number: label for label, number in enumerate(IDS.values())}
     form = make_form(classes, numbers=numbers if end == ends[0] else None)

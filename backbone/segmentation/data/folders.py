@@ -37,22 +37,29 @@ class Pair:
     list_file: Path | None = None
 
 
-def open_folders(root: Path, split: str, data: Any, known: Sequence[str] = (), name: str = "") -> LabelledFiles:
+def open_folders(
+    root: Path, split: str, data: Any, known: Sequence[str] = (), name: str = "", *, check: bool = True
+) -> LabelledFiles:
     """Open images/<split> with labels/<split>, <split>/images with <split>/labels, <split> with both, or images and
     labels with the list of names <split>.txt.
 
     Args:
         data: DATA of the config.
         known: the classes where no file names them.
+        check: whether each image must have its label file.
 
     Raises:
         DataError: a folder, a file or the list of classes is missing, or names do not pair up.
     """
     pair = find_pair(root, split)
     classes = find_classes(data.CLASSES, [root, pair.images], known)
-    records = pair_files(pair, data.LABEL_SUFFIX)
+    records, unused = pair_files(pair, data.LABEL_SUFFIX)
+    if check:
+        check_files(records)
     form = form_of(data, classes.names, classes.colours, classes.numbers)
-    return LabelledFiles(name or f"{root.name} {split}", form, records)
+    found = LabelledFiles(name or f"{root.name} {split}", form, records)
+    found.unused = unused
+    return found
 
 
 def find_pair(root: Path, split: str) -> Pair:
@@ -142,15 +149,15 @@ def find_classes(class_file: str, places: Sequence[Path], known: Sequence[str] =
     return read_class_list(found or places[0] / DEFAULT_LIST)
 
 
-def pair_files(pair: Pair, suffix: str = "") -> list[tuple[Path, Path]]:
-    """Return (image, label file) of each image that is wanted.
+def pair_files(pair: Pair, suffix: str = "") -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """Return (image, label file) of each image that is wanted, and the label files of no image.
 
     Args:
         suffix: of the label files: a.jpg has the labels a<suffix>.png; "" for the same name, or the one suffix that
             all label files have.
 
     Raises:
-        DataError: an image has no label file, or two images have the same.
+        DataError: there is no image, or two have the same label file.
     """
     names = list_images(pair.images)
     labels = {}
@@ -171,8 +178,8 @@ def pair_files(pair: Pair, suffix: str = "") -> list[tuple[Path, Path]]:
     stems = list(found) if pair.wanted is None else _wanted(pair, found)
     suffix = suffix or common_suffix(set(stems), labels)
     records = [(found[stem], labels.get(stem + suffix, pair.labels / f"{stem}{suffix}.png")) for stem in stems]
-    check_files(records)
-    return records
+    ends = {stem + suffix for stem in found}
+    return records, [path for stem, path in labels.items() if stem not in ends and path.name not in names]
 
 
 def _wanted(pair: Pair, found: Collection[str]) -> list[str]:

@@ -22,7 +22,9 @@ LOOKED_FOR = (
 )
 
 
-def open_own(path: Path, part: str, images: Path | None, data: Any, known: Sequence[str] = ()) -> SegmentationSet:
+def open_own(
+    path: Path, part: str, images: Path | None, data: Any, known: Sequence[str] = (), *, check: bool = True
+) -> SegmentationSet:
     """Open a COCO JSON file, or a folder with label images in any of the forms of docs/segmentation.md.
 
     Args:
@@ -30,6 +32,7 @@ def open_own(path: Path, part: str, images: Path | None, data: Any, known: Seque
         images: the images' folder of a JSON file, where it is not near it.
         data: DATA of the config.
         known: the classes where no file names them.
+        check: whether each label image must be there.
 
     Raises:
         DataError: nothing is there, no known form, or as the form's reader says.
@@ -45,13 +48,13 @@ def open_own(path: Path, part: str, images: Path | None, data: Any, known: Seque
     if images is not None:
         raise DataError(f"{path}: --{part}-images belongs to a COCO JSON file; this is a folder")
     if (path / CITYSCAPES).is_dir():
-        return open_cityscapes(path, part, data)
+        return open_cityscapes(path, part, data, check=check)
     if (path / LISTS).is_dir():
         lists = [split for split in PARTS[part] if (path / LISTS / f"{split}.txt").is_file()]
-        return open_voc(path, lists[0] if lists else part, data)
+        return open_voc(path, lists[0] if lists else part, data, check=check)
     split = label_split(path, part)
     if split is not None:
-        return open_folders(path, split, data, known, f"{name} (label images)")
+        return open_folders(path, split, data, known, f"{name} (label images)", check=check)
     files = list(_json_files(path, part))
     if len(files) == 1:
         return open_coco(f"{name} (COCO JSON)", files[0], images, part=part)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ...common.errors import DataError
 from ...common.images import find_images
 from .cityscapes import IMAGE_END
-from .folders import common_suffix, is_label
+from .class_files import ClassList
+from .folders import LABEL_FILES, common_suffix, find_classes, is_label
+from .form import form_of
+from .sets import LabelledFiles
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -45,3 +49,22 @@ def match_stems(stems: Mapping[Key, str], labels: Mapping[str, Value], suffix: s
         if found:
             return found
     return {}
+
+
+def open_labels(place: Path, data: Any, named: Sequence[str], *, given: bool = False) -> LabelledFiles:
+    """Open a folder of label images, or one, as a set whose images are they themselves.
+
+    Args:
+        data: DATA of a config, which says what the files hold.
+        named: the classes, where no list lies with the files; with `given`, in any case.
+
+    Raises:
+        DataError: there are no label images, or the list of classes is wrong.
+    """
+    files = label_files(place)
+    if not files:
+        raise DataError(f"{place}: holds no label images ({', '.join(LABEL_FILES)})")
+    places = [place, *list(place.absolute().parents)[:2]]
+    known = ClassList(list(named)) if given else find_classes(data.CLASSES, places, named)
+    form = form_of(data, known.names, known.colours, known.numbers)
+    return LabelledFiles(place.name, form, [(path, path) for path in files.values()])

@@ -136,6 +136,9 @@ class SegmentationSet(ABC):
 class LabelledFiles(SegmentationSet):
     """Records are (image file, label file or None).
 
+    Attributes:
+        unused: label files that belong to no image.
+
     Args:
         form: what the numbers or colours in the label files stand for.
     """
@@ -145,6 +148,7 @@ class LabelledFiles(SegmentationSet):
     ) -> None:
         super().__init__(name, form.classes, records, has_truth=has_truth)
         self.form = form
+        self.unused: list[Path] = []
 
     def path(self, index: int) -> Path:
         return self.records[index][0]

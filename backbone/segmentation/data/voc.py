@@ -20,8 +20,11 @@ from .sets import LabelledFiles
 LISTS = "ImageSets/Segmentation"
 
 
-def open_voc(root: Path, split: str, data: Any) -> LabelledFiles:
+def open_voc(root: Path, split: str, data: Any, *, check: bool = True) -> LabelledFiles:
     """Open the set VOC<DATA.YEAR> below a root, or the root itself; its split `test` has no labels.
+
+    Args:
+        check: whether each file must be there.
 
     Raises:
         DataError: a folder, the list of the split or a file that it names is missing.
@@ -45,7 +48,8 @@ def open_voc(root: Path, split: str, data: Any) -> LabelledFiles:
         (folder / "JPEGImages" / files.get(stem, f"{stem}.jpg"), folder / labels / f"{stem}.png" if has_truth else None)
         for stem in stems
     ]
-    check_files(records)
+    if check:
+        check_files(records)
     # Another list of classes is that of a set of one's own in VOC's tree.
     known = find_classes(data.CLASSES, [folder], (BACKGROUND, *VOC_CLASSES))
     form = form_of(data, known.names, known.colours, known.numbers)
