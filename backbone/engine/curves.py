@@ -57,14 +57,16 @@ def curves_page(run: FinishedRun) -> str:
         # The total is the only loss.
         losses.remove(LOSS)
     # Of a test set, beside the one that training shows.
-    tested = sorted({name for line in run.lines if LOSS not in line for name in line if name.endswith(f"/{LOSS}")})
-    charts = [_chart("losses", {name: run.curve(name) for name in (*losses, *tested)}, 0)] if losses else []
-    for name in names:
-        if name not in (LOSS, *losses, "iteration", "data_share"):
-            charts.append(_chart(OTHERS.get(name, name), {name: run.curve(name)}, len(charts)))
+    tests = [line for line in run.lines if LOSS not in line]
+    tested = sorted({name for line in tests for name in line if name.endswith((f"/{LOSS}", "/loss"))})
+    shown = {"losses": {name: run.curve(name) for name in (*losses, *tested)}} if losses else {}
     for kind, metrics in _metrics(run).items():
-        curves = {name: run.curve(f"{kind}/{name}") for name in metrics}
-        charts.append(_chart(kind, curves, len(charts)))
+        shown[kind] = {name: run.curve(f"{kind}/{name}") for name in metrics}
+    # What a step has beside its losses comes last: there is much of it, and few look for it.
+    rest = [name for name in names if name not in (LOSS, *losses, "iteration", "data_share")]
+    for name in sorted(rest, key=lambda name: name not in OTHERS):
+        shown[OTHERS.get(name, name)] = {name: run.curve(name)}
+    charts = [_chart(title, curves, number) for number, (title, curves) in enumerate(shown.items())]
     parts = [f"<p>{escape(run.state)}</p>", _SLIDER, f'<div class="panels">{"".join(charts)}</div>']
     return document(f"Curves of {run.name}", "\n".join(parts), style=STYLE, script=SCRIPT)
 

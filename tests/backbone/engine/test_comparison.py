@@ -85,6 +85,23 @@ def test_pages_hold_every_curve_and_escape_names(runs):
     assert {line["name"]: line["points"] for line in data[0]["series"]}["total_loss"] == [[1, 3.0], [2, 1.5], [3, 1.0]]
 
 
+def test_the_loss_of_a_test_set_stands_beside_that_of_training_and_figures_before_counts():
+    step = {"iteration": 1, "total_loss": 3.0, "loss_a": 1.0, "loss_b": 2.0, "head/accuracy": 0.1, "lr": 0.1}
+    test = {"iteration": 1, "bbox/AP": 0.2, "bbox/AP-cat": 0.3, "validation/total_loss": 3.5}
+    page = curves_page(comparison.FinishedRun("a", {}, [step, test], {}))
+    titles = [part.split("<")[0].lstrip(">") for part in page.split('class="title"')[1:]]
+    assert [title.rpartition(">")[2] for title in titles] == [
+        "losses",
+        "bbox",
+        "validation",
+        "learning rate",
+        "head/accuracy",
+    ]
+    first = json.loads(page.split('<script type="application/json">')[1].split("</script>")[0])
+    assert [line["name"] for line in first["series"]] == ["total_loss", "loss_a", "loss_b", "validation/total_loss"]
+    assert "AP-cat" not in page
+
+
 @pytest.mark.parametrize("broken", ["results.json", "config.yaml", "metrics.jsonl"])
 def test_broken_files_are_named(tmp_path, broken):
     write_run(tmp_path / "a")
