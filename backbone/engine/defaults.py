@@ -137,7 +137,7 @@ def add_color_jitter(inputs: Any) -> None:
 
 
 def color_jitter(inputs: Any) -> Any:
-    """Return torchvision's ColorJitter of INPUT.COLOR_JITTER, for RGB images (3, H, W); None where it is off."""
+    """Return torchvision's ColorJitter of INPUT.COLOR_JITTER, of RGB or gray images; None where it is off."""
     jitter = inputs.COLOR_JITTER
     if not jitter.ENABLED:
         return None
@@ -147,10 +147,12 @@ def color_jitter(inputs: Any) -> Any:
 
 
 def check_color_jitter(config: Any, source: str) -> None:
-    """Raise ConfigError for factors of INPUT.COLOR_JITTER that are out of range."""
+    """Raise ConfigError for factors of INPUT.COLOR_JITTER that are out of range, and for images without colours."""
     check_numbers(config, source, not_negative=[f"INPUT.COLOR_JITTER.{name}" for name in COLORS])
     if config.INPUT.COLOR_JITTER.HUE > 0.5:
         raise ConfigError(f"{source}: INPUT.COLOR_JITTER.HUE must be at most 0.5, not {config.INPUT.COLOR_JITTER.HUE}")
+    if config.INPUT.COLOR_JITTER.ENABLED and config.INPUT.FORMAT == "bands":
+        raise ConfigError(f"{source}: INPUT.COLOR_JITTER is for colour and gray images, not for INPUT.FORMAT bands")
 
 
 def add_data_keys(data: Any) -> None:

@@ -18,10 +18,12 @@ from ..engine.defaults import (
     SHARED_NOT_NEGATIVE,
     SHARED_POSITIVE,
     SIDE,
+    add_color_jitter,
     add_data_keys,
     add_network_keys,
     add_training_keys,
     check_choices,
+    check_color_jitter,
     check_numbers,
     check_pixels,
     check_steps,
@@ -148,6 +150,7 @@ def _add_input(node: CfgNode) -> None:
     node.SCALE = (0.5, 2.0)
     # Mirror half of the training images.
     node.FLIP = True
+    add_color_jitter(node)
 
 
 def _add_solver(solver: CfgNode) -> None:
@@ -217,6 +220,7 @@ def check_values(config: CfgNode, source: str) -> None:
     if not all(isinstance(rate, int) and rate > 0 for rate in rates):
         raise ConfigError(f"{source}: MODEL.HEAD.ATROUS_RATES must be whole numbers above 0, not {rates}")
     check_class_weights(config, source)
+    check_color_jitter(config, source)
     check_form(config.DATA, source)
     check_steps(config, source)
     check_pixels(config, source)

@@ -62,7 +62,8 @@ def _inference(config: Any) -> str:
 def _view(config: Any) -> str:
     node = config.INPUT
     base = f"of shorter side {node.SHORTER_SIDE}" if node.SHORTER_SIDE else "of the image"
-    return f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}, crop {node.TRAIN_SIZE}{', flip' if node.FLIP else ''}"
+    more = [name for name, on in (("flip", node.FLIP), ("colour jitter", node.COLOR_JITTER.ENABLED)) if on]
+    return ", ".join([f"x{node.SCALE[0]:g}..{node.SCALE[1]:g} {base}", f"crop {node.TRAIN_SIZE}", *more])
 
 
 def _loss(config: Any) -> str:

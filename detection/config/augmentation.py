@@ -27,8 +27,6 @@ def check_augmentation(config: CfgNode, source: str) -> None:
         _check_pair(config, key, source, _are_factors, f"two factors in order, up to {LARGEST_FACTOR}")
     _check_pair(config, "INPUT.LARGE_SCALE_JITTER.SIZE", source, _are_sides, "height and width in pixels")
     _check_crop(config, source)
-    if inputs.COLOR_JITTER.ENABLED and inputs.FORMAT == "bands":
-        raise ConfigError(f"{source}: INPUT.COLOR_JITTER is for colour and gray images, not for INPUT.FORMAT bands")
     if inputs.COPY_PASTE.ENABLED and not config.MODEL.MASK_ON:
         raise ConfigError(f"{source}: INPUT.COPY_PASTE cuts objects out by their masks; it needs MODEL.MASK_ON True")
     if inputs.MOSAIC.ENABLED and inputs.LARGE_SCALE_JITTER.ENABLED:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from ...common.draws import torch_draws_from
 from ...common.images import resize_image
 from ..evaluation import VOID
 
@@ -20,6 +23,7 @@ class View:
         size: side of the crop.
         scale: least and greatest factor.
         shorter_side: length that factor 1 stands for; 0 for the image's own.
+        jitter: changes the colours of an image (C, H, W), uint8, by torch's draws; None for nothing.
         fill: pixel around an image that is smaller than the crop.
     """
 
@@ -28,6 +32,7 @@ class View:
     shorter_side: int
     flip: bool
     fill: Sequence[float]
+    jitter: Callable[[Tensor], Tensor] | None = None
 
 
 def training_view(
@@ -52,6 +57,10 @@ def training_view(
     pixels = resize_image(image, width, height)[window]
     # Centres of pixels map to centres, as in the image.
     values = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)[window]
+    if view.jitter is not None:
+        planes = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+        with torch_draws_from(random):
+            pixels = view.jitter(planes).permute(1, 2, 0).numpy()
     if mirrored:
         pixels, values = pixels[:, ::-1], values[:, ::-1]
     return _filled(pixels, values, view)

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
+from ...engine.defaults import color_jitter
 from ...engine.loading import Batch, BatchSampler, EpochSampler, Item, make_loader, resolve_workers, until_error
 from .augment import View, training_view
 from .sets import SegmentationSet
@@ -26,7 +27,7 @@ def view_of(config: Any) -> View:
     """Return the training view of INPUT."""
     node, mean = config.INPUT, config.MODEL.PIXEL_MEAN
     fill = tuple(reversed(mean) if node.FORMAT == "BGR" else mean)
-    return View(node.TRAIN_SIZE, tuple(node.SCALE), node.SHORTER_SIDE, node.FLIP, fill)
+    return View(node.TRAIN_SIZE, tuple(node.SCALE), node.SHORTER_SIDE, node.FLIP, fill, color_jitter(node))
 
 
 def training_batches(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from small_segmentation import write_folders
+from torchvision.transforms import v2
 
+from backbone.common.errors import ConfigError
+from backbone.engine.defaults import color_jitter
 from backbone.segmentation import default_config
+from backbone.segmentation.config import check_values
 from backbone.segmentation.data import open_sets
 from backbone.segmentation.data.augment import View, training_view
 from backbone.segmentation.data.batches import training_batches
@@ -51,10 +57,54 @@ def test_at_its_own_size_a_view_is_a_part_of_the_image_or_its_mirror():
     assert sides == {True, False}
 
 
+def test_colour_jitter_is_torchvisions_and_leaves_all_else():
+    image, label = striped()
+    own = default_config().INPUT
+    own.COLOR_JITTER.ENABLED, own.COLOR_JITTER.HUE = True, 0.1
+    plain = View(32, (0.8, 1.2), 0, False, (0, 0, 0))
+    changed = replace(plain, jitter=color_jitter(own))
+    peer = v2.ColorJitter(0.2, 0.2, 0.2, 0.1)
+    before, different = torch.get_rng_state(), 0
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        pixels, values = training_view(image, label, random, plain)
+        found, labels = training_view(image, label, np.random.default_rng(seed), changed)
+        again, _ = training_view(image, label, np.random.default_rng(seed), changed)
+        # The generator stands behind the view's own draws; torch's then follow from its next number.
+        state = torch.get_rng_state()
+        torch.manual_seed(int(random.integers(2**63)))
+        expected = peer(torch.from_numpy(pixels.copy()).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        torch.set_rng_state(state)
+        assert np.array_equal(labels, values) and np.array_equal(found, again) and np.array_equal(found, expected)
+        different += not np.array_equal(found, pixels)
+    assert different == 6 and torch.equal(torch.get_rng_state(), before)
+    gray = training_view(image[:, :, :1], label, np.random.default_rng(0), replace(changed, fill=(0,)))[0]
+    assert gray.shape == (32, 32, 1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("HUE", 0.6, "COLOR_JITTER.HUE must be at most 0.5"),
+        ("BRIGHTNESS", -0.1, "COLOR_JITTER.BRIGHTNESS must be 0 or"),
+    ],
+)
+def test_wrong_jitter_is_named(key, value, said):
+    config = default_config()
+    config.INPUT.COLOR_JITTER[key] = value
+    with pytest.raises(ConfigError, match=said):
+        check_values(config, "a.yaml")
+    config = default_config()
+    config.INPUT.COLOR_JITTER.ENABLED, config.INPUT.FORMAT = True, "bands"
+    with pytest.raises(ConfigError, match="COLOR_JITTER is for colour and gray images"):
+        check_values(config, "a.yaml")
+
+
 def test_batches_follow_from_the_position(tmp_path):
     config = default_config()
     config.DATA.NAME, config.DATA.ROOT = "folders", str(write_folders(tmp_path))
     config.INPUT.TRAIN_SIZE, config.SOLVER.IMS_PER_BATCH = 40, 3
+    config.INPUT.COLOR_JITTER.ENABLED = True
     train, _ = open_sets(config, training=True)
     device = torch.device("cpu")
     config.DATALOADER.NUM_WORKERS = 0
