@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch.distributed as dist
 
@@ -13,9 +14,22 @@ from ..common.errors import PeerError, ProcessError, UserError
 from . import joining
 from .distributed import is_distributed
 
-ON_WITH_IT = "--resume goes on from the newest checkpoint"
+
+@dataclass(frozen=True)
+class Advice:
+    """What a line about a lost process ends with.
+
+    Attributes:
+        go_on: how to go on; less_memory: what to lower where memory ran out.
+    """
+
+    go_on: str = "--resume goes on from the newest checkpoint"
+    less_memory: str = "SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS"
+
+
+TRAINING = Advice()
 MEMORY = {
-    "SIGKILL": "most likely because memory ran out: lower SOLVER.IMS_PER_BATCH or DATALOADER.NUM_WORKERS",
+    "SIGKILL": "most likely because memory ran out: lower {less_memory}",
     "SIGBUS": "most likely because shared memory (/dev/shm) is full: lower DATALOADER.NUM_WORKERS",
 }
 # How torch's DataLoader speaks of a worker that is gone: raised by its SIGCHLD handler, anywhere, or by the loader.
@@ -27,7 +41,7 @@ PEER = re.compile(
 
 
 @contextlib.contextmanager
-def named() -> Iterator[None]:
+def named(advice: Advice = TRAINING) -> Iterator[None]:
     """Turn torch's errors about a lost process into a ProcessError."""
     try:
         yield
@@ -36,9 +50,9 @@ def named() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if found := LOADER.search(text):
-            raise ProcessError(_loader(found)) from None
+            raise ProcessError(_loader(found, advice)) from None
         if is_distributed() and (isinstance(error, dist.DistError) or PEER.search(text)):
-            raise PeerError(f"{joining.lost_peers()}; {ON_WITH_IT}") from None
+            raise PeerError(f"{joining.lost_peers()}; {advice.go_on}") from None
         raise
 
 
@@ -46,18 +60,19 @@ def loader_error(pid: int, exitcode: int) -> ProcessError:
     """Return the error about a loader process that has ended; `exitcode` as multiprocessing gives it."""
     if exitcode < 0:
         return ProcessError(killed(f"loader process {pid}", signal.Signals(-exitcode).name))
-    return ProcessError(f"loader process {pid} ended before its time, perhaps because memory ran out; {ON_WITH_IT}")
+    return ProcessError(f"loader process {pid} ended before its time, perhaps because memory ran out; {TRAINING.go_on}")
 
 
-def _loader(found: re.Match[str]) -> str:
+def _loader(found: re.Match[str], advice: Advice) -> str:
     process = f"loader process {found[1]}"
     if found[3] is None:
-        return f"{process} ended before its time, perhaps because memory ran out; {ON_WITH_IT}"
+        return f"{process} ended before its time, perhaps because memory ran out; {advice.go_on}"
     # torch has the system's words for the signal ("Killed").
     names = {signal.strsignal(number): signal.Signals(number).name for number in signal.Signals}
-    return killed(process, names.get(found[3], found[3]))
+    return killed(process, names.get(found[3], found[3]), advice)
 
 
-def killed(process: str, name: str) -> str:
+def killed(process: str, name: str, advice: Advice = TRAINING) -> str:
     """Return the line about a process that a signal ended."""
-    return f"{process} was killed ({name})" + (f", {MEMORY[name]}" if name in MEMORY else "") + f"; {ON_WITH_IT}"
+    why = f", {MEMORY[name].format(less_memory=advice.less_memory)}" if name in MEMORY else ""
+    return f"{process} was killed ({name}){why}; {advice.go_on}"

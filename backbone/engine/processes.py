@@ -34,6 +34,7 @@ class Launch:
         processes: on this machine; one a GPU on GPUs. None: not asked for, one.
         machines: that take part, each with as many processes; `machine_rank` is the number of this one, from 0.
         dist_url: address of machine 0, `tcp://host:port`; "auto" picks a free port when there is one machine.
+        advice: what the line about a lost process ends with.
     """
 
     device: str
@@ -41,6 +42,7 @@ class Launch:
     machines: int = 1
     machine_rank: int = 0
     dist_url: str = "auto"
+    advice: lost.Advice = lost.TRAINING
 
     @property
     def world_size(self) -> int:
@@ -151,7 +153,7 @@ def run(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
     elif setup.world_size == 1:
         if setup.device == "cuda":
             torch.cuda.set_device(0)
-        with lost.named():
+        with lost.named(setup.advice):
             main(*arguments)
     else:
         _start(main, setup, arguments)
@@ -160,7 +162,7 @@ def run(main: Callable[..., Any], setup: Launch, arguments: tuple) -> None:
 def _take_part(main: Callable[..., Any], arguments: tuple, setup: Launch, local: int, meeting: joining.Meeting) -> None:
     if setup.device == "cuda":
         torch.cuda.set_device(local % torch.cuda.device_count())
-    with lost.named():
+    with lost.named(setup.advice):
         joining.join(meeting, "nccl" if setup.device == "cuda" else "gloo")
         main(*arguments)
         dist.barrier()
@@ -266,7 +268,7 @@ def _judge(processes: list[Any], killed: set[int], reports: Any, asked: int, set
         if process.exitcode < 0 and number not in killed:
             rank = setup.machine_rank * setup.here + number
             name = f"process {rank} of {setup.world_size} (pid {process.pid})"
-            raise ProcessError(lost.killed(name, signal.Signals(-process.exitcode).name))
+            raise ProcessError(lost.killed(name, signal.Signals(-process.exitcode).name, setup.advice))
     status = next((process.exitcode for process in processes if process.exitcode > 0), 1)
     if errors and status == PeerError.status:
         raise errors[0]

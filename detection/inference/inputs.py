@@ -14,7 +14,7 @@ import numpy as np
 
 from backbone import DataError
 from backbone.common.images import is_image_name, is_video_name
-from backbone.common.images.inputs import files_of, is_searched
+from backbone.common.images.inputs import files_of, is_searched, nothing_found
 from backbone.common.tar import tar_members
 
 from ..data.packed import PackedTexts
@@ -177,8 +177,7 @@ def list_inputs(pattern: str, output: Path | None) -> Inputs:
     root = Path(pattern) if os.path.isdir(pattern) else None
     inputs = Inputs(_entries(pattern, output), root)
     if not len(inputs):
-        flag = "" if output is None else "--input "
-        raise DataError(f"{flag}{pattern!r}: no such image, folder with images, or pattern that finds any")
+        raise nothing_found(pattern)
     return inputs
 
 

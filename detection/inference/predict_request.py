@@ -12,6 +12,7 @@ import torch
 from backbone.common.text import count
 from backbone.engine import distributed, slurm
 from backbone.engine.extensions import import_modules
+from backbone.engine.lost import Advice
 from backbone.engine.processes import Launch
 from backbone.engine.record import LOGGER, start_logging
 from backbone.weights import resolve
@@ -23,6 +24,7 @@ from .opening import load
 from .predict import Options, predict
 
 log = logging.getLogger(LOGGER)
+ADVICE = Advice("the same command goes on with it", "--num-processes or DATALOADER.NUM_WORKERS")
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def launch_of(request: PredictRequest, processes: int | None) -> Launch:
     device = (request.device or given or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
     # Whatever else it says is refused where the config is checked.
     takes_gpu = device == "cuda" and Path(request.weights).suffix.lower() not in ENGINES_OF
-    return Launch("cuda" if takes_gpu else "cpu", processes)
+    return Launch("cuda" if takes_gpu else "cpu", processes, advice=ADVICE)
 
 
 def _facts_of(weights: str) -> str:

@@ -32,8 +32,20 @@ def find_inputs(pattern: str, output: Path, ending: str, flag: str = "--input") 
         output = output.resolve()
         files = [f for f in files if not (f.name.endswith(ending) and f.resolve().is_relative_to(output))]
     if not files:
-        raise DataError(f"{flag} {pattern!r}: no such image, folder with images, or pattern that finds any")
+        raise nothing_found(pattern, flag)
     return sorted(files)
+
+
+def nothing_found(pattern: str, flag: str = "--input") -> DataError:
+    """Return the error about a pattern that names nothing."""
+    if is_list(pattern):
+        return DataError(f"{flag} {pattern}: this list names no file; write one a line")
+    return DataError(f"{flag} {pattern!r}: no such image, folder with images, or pattern that finds any")
+
+
+def is_list(pattern: str) -> bool:
+    """Whether a pattern is a list of files, or standard input."""
+    return pattern == "-" or (os.path.isfile(pattern) and Path(pattern).suffix.lower() in LISTS)
 
 
 def is_searched(pattern: str) -> bool:
@@ -48,9 +60,8 @@ def files_of(pattern: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path
     Args:
         wanted: whether a name is wanted, of the files in a folder.
     """
-    path = Path(pattern)
-    if pattern == "-" or (os.path.isfile(path) and path.suffix.lower() in LISTS):
-        yield from _of_list(pattern, _lines_of(pattern), path.parent, wanted)
+    if is_list(pattern):
+        yield from _of_list(pattern, _lines_of(pattern), Path(pattern).parent, wanted)
     else:
         yield from ((file, "") for file in _of_name(pattern, wanted))
 

@@ -290,10 +290,12 @@ def test_processes_share_the_images(given, tmp_path, monkeypatch):
 
 def test_nothing_of_a_mistake_is_left(given, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"bad")
+    (tmp_path / "none.txt").write_text("# none\n")
     for source, options, kind, said in (
         ("bad.png", {}, DataError, "none of 1 file of --input could be read; .*bad.png"),
         ("bad.png", {"every": 0}, ConfigError, "--every must be 1 or more, not 0"),
         ("*.gif", {}, DataError, "no such image"),
+        ("none.txt", {}, DataError, "none.txt: this list names no file"),
     ):
         with pytest.raises(kind, match=said):
             run(given, tmp_path / source, tmp_path / "found", **options)
