@@ -26,6 +26,7 @@ def make_parser() -> Parser:
         "--calibrate", metavar="PATH", help="for int8: training images, as a data set in any form, a folder or a glob"
     )
     parser.add_argument("--uint8", action="store_true", help="the file takes uint8 images in place of float32")
+    parser.add_argument("--batches", action="store_true", help="the file takes several images of one size at once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was done")
     add_import_argument(parser)
     return parser
@@ -58,6 +59,7 @@ def main() -> None:
         precision=arguments.precision,
         uint8=arguments.uint8,
         calibration=calibration,
+        batches=arguments.batches,
     )
     print(f"{report.path}: {report.size / 2**20:.1f} MiB, {report.metadata['model']}")
     raw = max(value for found in report.compared.values() for value in found.raw.values())

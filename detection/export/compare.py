@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -90,6 +90,13 @@ def agreement(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], tol
         float(np.abs(found[name][partners] - expected[name][rows]).max(initial=0.0)) for name in ("boxes", "scores")
     )
     return Agreement(len(rows), len(missed), len(surplus), box, score, first)
+
+
+def joined(each: Sequence[Agreement]) -> Agreement:
+    """Return the agreement on several images as one."""
+    sums = {name: sum(getattr(one, name) for one in each) for name in ("objects", "missed", "surplus")}
+    worst = {name: max(getattr(one, name) for one in each) for name in ("box", "score")}
+    return Agreement(**sums, **worst, first=next((one.first for one in each if one.first), ""))
 
 
 def share(compared: Iterable[Agreement]) -> float:

@@ -28,9 +28,9 @@ from backbone.exporting.whole import put_in_place, temporary_folder
 from ..config import default_config
 from ..config.names import kind_of
 from ..inference.detector import Detector
-from ..inference.exported import ENGINES_OF, Run, open_file
+from ..inference.exported import ENGINES_OF, Run, by_image, open_file
 from ..inference.transform import TestTransform
-from .compare import EXACT, Agreement, Tolerance, agreement, check_share
+from .compare import EXACT, Agreement, Tolerance, agreement, check_share, joined
 from .graph import IMAGE, MASKS, DetectorGraph
 from .int8 import describe, quantise
 from .reference import of_detector, raw_of_detector
@@ -83,13 +83,14 @@ def export_detector(
     precision: str = "float32",
     uint8: bool = False,
     calibration: list[Path] | None = None,
+    batches: bool = False,
 ) -> DetectorReport:
     """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one graph, non-maximum suppression and all: .onnx, or
     OpenVINO's .xml with its .bin.
 
     The graph takes `image` (3, H, W), float32, 0..255, any size, resized and with its channels in the order that the
-    metadata names; it gives `boxes` (N, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
-    (N, 1, 28, 28), probabilities inside each box. Resizing and the pasting of masks stay outside.
+    metadata names; it gives `boxes` (M, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
+    (M, 1, 28, 28), probabilities inside each box. Resizing and the pasting of masks stay outside.
 
     Args:
         images: files to compare on; by default two of `calibration`, or two drawn pictures of other sizes.
@@ -97,6 +98,8 @@ def export_detector(
             float32; "int8", which computes its convolutions in int8.
         uint8: the graph takes uint8 in place of float32.
         calibration: training images for int8, see `int8.calibration_images`.
+        batches: the graph takes any number of images of one size (N, 3, H, W), and gives `image_index` (M,) too: which
+            of them each object is in.
 
     Raises:
         ExportError: another suffix or precision, a missing package, or a graph that finds other objects; nothing is
@@ -124,7 +127,7 @@ def export_detector(
         )
     engine, tolerance = ENGINES_OF[suffix][0], TOLERANCES[precision]
     require(("onnx", engine), str(path))
-    graph = DetectorGraph(detector.model)
+    graph = DetectorGraph(detector.model, batches)
     metadata = _metadata(detector, graph, "uint8" if uint8 else "float32", precision)
     if calibration:
         metadata["quantisation"] = describe(calibration)
@@ -151,7 +154,7 @@ def export_detector(
         if found != metadata:
             raise ExportError(f"{path}: its metadata did not come back as it was written; nothing was kept")
         compared = {
-            name: _compare(detector, run, raw, image, metadata["input"]["dtype"], tolerance, f"{where}, {name},")
+            name: _compare(detector, run, raw, image, metadata["input"], tolerance, f"{where}, {name},")
             for name, image in samples.items()
         }
         share = check_share(compared, where, tolerance.share)
@@ -167,13 +170,15 @@ def export_detector(
 
 def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any]) -> None:
     """Write the graph as ONNX, with the raw outputs too."""
-    image = torch.rand(TRACED, generator=torch.Generator().manual_seed(0)) * 255
+    shape = (2, *TRACED) if graph.batches else TRACED
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
+    axes = {int(graph.batches) + 1: "height", int(graph.batches) + 2: "width"}
     write_model(
         graph,
         {IMAGE: image.to(getattr(torch, metadata["input"]["dtype"]))},
         path,
         outputs=(*graph.outputs, *graph.raw_outputs),
-        input_axes={IMAGE: {1: "height", 2: "width"}},
+        input_axes={IMAGE: {**axes, **({0: "images"} if graph.batches else {})}},
         output_axes={name: {0: "objects"} for name in graph.outputs} | {name: {0: name} for name in graph.raw_outputs},
         # The exporter on torch.export needs static control flow, which detectron2's proposals do not have.
         exporter="torchscript",
@@ -191,7 +196,7 @@ def _metadata(detector: Detector, graph: DetectorGraph, dtype: str, precision: s
         "config": dump(_portable(config)),
         "input": {
             "name": IMAGE,
-            "layout": "CHW",
+            "layout": "NCHW" if graph.batches else "CHW",
             "dtype": dtype,
             "value_range": 255,
             "channel_order": config.INPUT.FORMAT,
@@ -218,8 +223,9 @@ def _portable(config: CfgNode) -> CfgNode:
 
 
 def _notes(graph: DetectorGraph) -> tuple[str, ...]:
+    number = "images of one size at a time; resize them" if graph.batches else "one image at a time; resize it"
     notes = [
-        "one image at a time; resize it first as the metadata says, and scale the boxes back afterwards",
+        f"{number} first as the metadata says, and scale the boxes back afterwards",
         "the plain test: flip, several scales, refinement, voting, Soft-NMS and ensembles stay outside",
     ]
     if MASKS in graph.outputs:
@@ -242,10 +248,14 @@ def _drawn() -> dict[str, np.ndarray]:
 
 
 def _compare(
-    detector: Detector, run: Run, raw: Run, image: np.ndarray, dtype: str, tolerance: Tolerance, where: str
+    detector: Detector, run: Run, raw: Run, image: np.ndarray, asked: dict[str, Any], tolerance: Tolerance, where: str
 ) -> Agreement:
-    pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()
-    given = {IMAGE: pixels.to(getattr(torch, dtype)).numpy()}
+    """Compare file and detector on an image; where the file takes several, on its mirror image beside it."""
+    pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()[None]
+    batches = asked["layout"] == "NCHW"
+    if batches:
+        pixels = torch.cat([pixels, pixels.flip(3)])
+    given = {IMAGE: (pixels if batches else pixels[0]).to(getattr(torch, asked["dtype"])).numpy()}
     try:
         found, every = run(given), raw(given)
     except Exception as error:  # of engines have no common base
@@ -254,4 +264,7 @@ def _compare(
     reference = raw_of_detector(detector, pixels, tensors)
     computed = {name: tensors[name] for name in reference if name in tensors}
     largest = differences(computed, reference, tolerance=tolerance.raw, where=where, source="detector")
-    return replace(agreement(found, of_detector(detector, pixels), tolerance), raw=largest)
+    each = [
+        agreement(one, of_detector(detector, own), tolerance) for own, one in zip(pixels, by_image(found, len(pixels)))
+    ]
+    return replace(joined(each), raw=largest)

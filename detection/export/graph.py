@@ -1,4 +1,4 @@
-"""A detector as a function of one image, in a form that exporters can write."""
+"""A detector as a function of images, in a form that exporters can write."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import copy
 from typing import Any
 
 import torch
-from detectron2.layers import batched_nms
 from detectron2.modeling.meta_arch.retinanet import RetinaNet
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import CascadeROIHeads
-from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference_single_image
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,14 +17,17 @@ from ..modeling.box_losses import class_probabilities
 from ..modeling.layers import layers_of
 from ..modeling.regions import without_small
 from ..modeling.retinanet import ClippedRetinaNet
+from .selection import FlatPooler, at_most, best, clipped, pick, rows_of, survivors
 
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
 MASKS = "masks"
-# Raw values, from which the outputs are chosen: scores and box deltas of all anchors; the proposals; scores and box
-# deltas of these, those of a cascade's stages beside each other.
+# Of a file for several images: which of them each object is in.
+IMAGE_INDEX = "image_index"
+# Raw values, from which the outputs are chosen: scores and box deltas of all anchors; the proposals and their images;
+# scores and box deltas of these, those of a cascade's stages beside each other.
 DENSE = ("anchor_scores", "anchor_deltas")
-PROPOSALS = "proposals"
+PROPOSALS = ("proposals", "proposal_images")
 REGIONS = ("region_scores", "region_deltas")
 
 
@@ -50,17 +52,23 @@ class DetectorGraph(nn.Module):
 
     Args:
         model: a detector of ours, on any device; a copy on the CPU is taken, in float32 and evaluation mode.
+        batches: take several images of one size.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, batches: bool = False) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
+        self.batches = batches
         self.one_stage = isinstance(model, RetinaNet)
         self.layers = None if self.one_stage else layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
         self._dense: Any = None
         self._regions_raw: list[tuple[Tensor, Tensor]] = []
         dense_head(self.model).register_forward_hook(self._keep_dense)
+        if not self.one_stage:
+            for name, module in list(self.model.roi_heads.named_children()):
+                if isinstance(module, ROIPooler):
+                    setattr(self.model.roi_heads, name, FlatPooler(module))
         self.eval()
 
     def _keep_dense(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -69,70 +77,102 @@ class DetectorGraph(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what comes out."""
-        return (*OUTPUTS, MASKS) if getattr(getattr(self.model, "roi_heads", None), "mask_on", False) else OUTPUTS
+        masks = getattr(getattr(self.model, "roi_heads", None), "mask_on", False)
+        return (*OUTPUTS, *([MASKS] if masks else []), *([IMAGE_INDEX] if self.batches else []))
 
     @property
     def raw_outputs(self) -> tuple[str, ...]:
         """Names of what comes out after `outputs`, for comparisons alone."""
-        return DENSE if self.one_stage else (*DENSE, PROPOSALS, *REGIONS)
+        return DENSE if self.one_stage else (*DENSE, *PROPOSALS, *REGIONS)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Detect on one image.
+        """Detect.
 
         Args:
-            image: (3, H, W), 0..255, float32 or uint8, resized, channels in the order of INPUT.FORMAT.
+            image: (3, H, W), or with `batches` (N, 3, H, W); 0..255, float32 or uint8, resized, channels in the order
+                of INPUT.FORMAT.
 
         Returns:
-            boxes (N, 4) XYXY in its pixels, scores (N,) falling, classes (N,) int64, and of Mask R-CNN the masks'
-            probabilities (N, 1, 28, 28) inside each box; then the raw values.
+            boxes (M, 4) XYXY in its pixels, scores (M,) falling in each image, classes (M,) int64; of Mask R-CNN the
+            masks' probabilities (M, 1, 28, 28) inside each box; with `batches` the images (M,) int64, rising; then the
+            raw values.
         """
-        model = self.model
+        model, images = self.model, image if self.batches else image[None]
         height, width = image.shape[-2:]
-        pixels = (image - model.pixel_mean) / model.pixel_std
+        pixels = (images - model.pixel_mean) / model.pixel_std
         pixels = F.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor))
         size = torch.stack([_as_tensor(height), _as_tensor(width)]) if torch.jit.is_tracing() else (height, width)
-        images = ImageList(pixels[None], [size])
-        features = model.backbone(images.tensor)
+        features = model.backbone(pixels)
         if self.one_stage:
-            values = self._one_stage([features[name] for name in model.head_in_features], size)
-            return (*values, *map(flat, self._dense))
-        (proposals,), _ = model.proposal_generator(images, features, None)
-        dense, boxes = map(flat, self._dense), proposals.proposal_boxes
+            *values, index = self._one_stage([features[name] for name in model.head_in_features], size)
+            return (*values, *([index] if self.batches else []), *map(flat, self._dense))
+        boxes, valid = self._proposals(features, size)
         self._regions_raw = []
-        found = self._classify(features, boxes.clone(), size)
-        raw = (*dense, boxes.tensor, *(torch.cat(parts, dim=1) for parts in zip(*self._regions_raw)))
-        values = (found.pred_boxes.tensor, found.scores, found.pred_classes)
-        masks = (self._masks(features, *values[::2]),) if self.outputs[-1] == MASKS else ()
-        return (*values, *masks, *raw)
+        *values, index = self._classify(features, boxes, valid, size)
+        masks = [self._masks(features, values[0], values[2], index)] if MASKS in self.outputs else []
+        places = rows_of(valid)
+        raw = (*map(flat, self._dense), boxes.flatten(0, 1)[places], _image_of(places, valid))
+        stages = (torch.cat(parts, dim=1) for parts in zip(*self._regions_raw))
+        return (*values, *masks, *([index] if self.batches else []), *raw, *stages)
 
-    # detectron2's heads count regions in Python and split by that, which a trace keeps as a constant. One image needs
-    # no split: what follows is their inference without it.
+    # detectron2 selects in Python, image by image, and counts regions in Python, which a trace keeps as constants.
+    # What follows is its inference on tensors that hold all images, and on flat lists of regions with their images.
 
-    def _classify(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> Instances:
+    def _proposals(self, features: dict[str, Tensor], size: Any) -> tuple[Tensor, Tensor]:
+        """Return the RPN's boxes (N, P, 4), best first, and whether each is one (N, P): images may have fewer."""
+        generator = self.model.proposal_generator
+        maps = [features[name] for name in generator.in_features]
+        levels = []
+        for anchors, logits, deltas in zip(generator.anchor_generator(maps), *generator.rpn_head(maps)):
+            number, _, height, width = deltas.shape
+            logits = logits.permute(0, 2, 3, 1).flatten(1)
+            deltas = deltas.reshape(number, -1, 4, height, width).permute(0, 3, 4, 1, 2).flatten(1, -2)
+            scores, order = logits.topk(at_most(logits.shape[1], generator.pre_nms_topk[False]), dim=1)
+            chosen = anchors.tensor[order].flatten(0, 1)
+            boxes = generator.box2box_transform.apply_deltas(pick(deltas, order).flatten(0, 1), chosen)
+            boxes = clipped(boxes, size)
+            sides = (boxes[:, 2:] - boxes[:, :2]).view(number, -1, 2)
+            boxes = boxes.view(number, -1, 4)
+            sound = (sides > generator.min_box_size).all(-1) & scores.isfinite()
+            # They are sorted, so places do as scores; logits may be negative.
+            places = torch.arange(1, scores.shape[1] + 1).flip(0).float() * sound
+            kept = survivors(boxes[:, None], places[:, None], generator.nms_thresh, 0.0)[:, 0]
+            levels.append((boxes, scores.masked_fill(~kept, -torch.inf)))
+        boxes, scores = (torch.cat(values, dim=1) for values in zip(*levels))
+        scores, order = scores.topk(at_most(scores.shape[1], generator.post_nms_topk[False]), dim=1)
+        return pick(boxes, order), scores > -torch.inf
+
+    def _classify(self, features: dict[str, Tensor], boxes: Tensor, valid: Tensor, size: Any) -> tuple[Tensor, ...]:
+        """Return boxes, scores, classes and images of the objects among proposals as of `_proposals`."""
         heads = self.model.roi_heads
         stages = isinstance(heads, CascadeROIHeads)
-        boxes, scores = (self._cascade if stages else self._regions)(features, proposals, size)
         predictor = heads.box_predictor[-1] if stages else heads.box_predictor
-        found, _ = fast_rcnn_inference_single_image(
-            boxes,
-            scores,
-            size,
-            predictor.test_score_thresh,
-            predictor.test_nms_thresh,
-            predictor.test_topk_per_image,
-        )
-        return found
+        places, count = rows_of(valid), valid.shape[0] * valid.shape[1]
+        regions = Boxes(boxes.flatten(0, 1)[places])
+        found, scores = (self._cascade if stages else self._regions)(features, regions, _image_of(places, valid), size)
+        classes, kinds = scores.shape[1] - 1, found.shape[1] // 4
+        found = clipped(found.reshape(-1, 4), size).view(-1, kinds, 4)
+        # Back to a table by image: of what is no region the scores are 0.
+        table = torch.zeros((count, classes)).index_put((places,), scores[:, :-1])
+        corners = torch.zeros((count, kinds, 4)).index_put((places,), found)
+        table = table.view(*valid.shape, classes).transpose(1, 2)
+        corners = corners.view(*valid.shape, kinds, 4).transpose(1, 2)
+        kept = survivors(corners, table, predictor.test_nms_thresh, predictor.test_score_thresh)
+        return best(corners, table * kept, predictor.test_topk_per_image)
 
-    def _regions(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
-        """Return boxes (R, 4 or 4 * K) and scores (R, K + 1) of all proposals."""
+    def _regions(
+        self, features: dict[str, Tensor], proposals: Boxes, images: Tensor, size: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return boxes (R, 4 or 4 * K) and scores (R, K + 1) of all proposals, which are in `images` (R,)."""
         heads = self.model.roi_heads
-        pool = self.layers.region_features
-        inputs = pool(heads, features, [proposals])
+        inputs = self._pooled("region_features", features, proposals, images)
         if getattr(heads, "global_context", False):
+            number = features[heads.in_features[0]].shape[0]
             height, width = size
             whole = torch.stack([_as_tensor(value).to(inputs) for value in (0, 0, width, height)])
-            context = pool(heads, features, [Boxes(whole[None])])
-            inputs = torch.cat([inputs, context.expand(inputs.shape[0], -1)], dim=1)
+            whole = Boxes(whole[None].expand(number, -1))
+            context = self._pooled("region_features", features, whole, torch.arange(number))
+            inputs = torch.cat([inputs, context[images]], dim=1)
         predictor = heads.box_predictor
         scores, deltas = predictor(inputs)
         self._regions_raw.append((scores, deltas))
@@ -140,9 +180,12 @@ class DetectorGraph(nn.Module):
         least_side = getattr(predictor, "least_side", 0.0)
         return boxes, without_small(boxes, class_probabilities(predictor, scores), size, least_side)
 
-    def _cascade(self, features: dict[str, Tensor], proposals: Boxes, size: Any) -> tuple[Tensor, Tensor]:
+    def _cascade(
+        self, features: dict[str, Tensor], proposals: Boxes, images: Tensor, size: Any
+    ) -> tuple[Tensor, Tensor]:
         """See `_regions`: the boxes of the last stage, the mean scores of all."""
-        heads, boxes, scores = self.model.roi_heads, proposals, []
+        heads, boxes, scores = self.model.roi_heads, proposals.clone(), []
+        heads.box_pooler.images = images
         levels = [features[name] for name in heads.box_in_features]
         for head, predictor in zip(heads.box_head, heads.box_predictor):
             if scores:
@@ -153,41 +196,59 @@ class DetectorGraph(nn.Module):
             scores.append(class_probabilities(predictor, logits))
         return boxes.tensor, sum(scores) * (1.0 / len(scores))
 
-    # RetinaNet's inference takes the smaller of two counts, which a trace keeps as it was; slices need no count.
-
-    def _one_stage(self, levels: list[Tensor], size: Any) -> tuple[Tensor, ...]:
-        model = self.model
-        predictions = model._transpose_dense_predictions(model.head(levels), [model.num_classes, 4])
-        found = [self._decode(*level) for level in zip(model.anchor_generator(levels), *predictions)]
-        boxes, scores, classes = (torch.cat(values) for values in zip(*found))
-        if isinstance(model, ClippedRetinaNet):
-            cut = Boxes(boxes)
-            cut.clip(size)
-            kept = cut.nonempty()
-            boxes, scores, classes = cut.tensor[kept], scores[kept], classes[kept]
-        kept = batched_nms(boxes, scores, classes, model.test_nms_thresh)[: model.max_detections_per_image]
-        # As the postprocessing does it.
-        inside = Boxes(boxes[kept])
-        inside.clip(size)
-        kept_again = inside.nonempty()
-        return inside.tensor[kept_again], scores[kept][kept_again], classes[kept][kept_again]
-
-    def _decode(self, anchors: Boxes, logits: Tensor, deltas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return boxes, scores and classes of the best places of a level (1, H * W * A, K or 4)."""
-        model, probabilities = self.model, logits[0].sigmoid()
-        confident = probabilities > model.test_score_thresh
-        scores, order = probabilities[confident].sort(descending=True)
-        anchor, label = confident.nonzero()[order[: model.test_topk_candidates]].unbind(1)
-        boxes = model.box2box_transform.apply_deltas(deltas[0][anchor], anchors.tensor[anchor])
-        return boxes, scores[: model.test_topk_candidates], label
-
-    def _masks(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor) -> Tensor:
+    def _pooled(self, layers: str, features: dict[str, Tensor], boxes: Boxes, images: Tensor) -> Tensor:
+        """Return what the heads' `region_features` or `mask_features` give for boxes in `images` (R,)."""
         heads = self.model.roi_heads
-        inputs = self.layers.mask_features(heads, features, [Boxes(boxes)])
-        logits = heads.mask_head.layers(inputs)
+        for module in heads.children():
+            if isinstance(module, FlatPooler):
+                module.images = images
+        return getattr(self.layers, layers)(heads, features, [boxes])
+
+    def _one_stage(self, maps: list[Tensor], size: Any) -> tuple[Tensor, ...]:
+        """Return boxes, scores, classes and images of the objects."""
+        model = self.model
+        predictions = model._transpose_dense_predictions(model.head(maps), [model.num_classes, 4])
+        levels = [self._decode(*level, size) for level in zip(model.anchor_generator(maps), *predictions)]
+        boxes, scores, labels = (torch.cat(values, dim=1) for values in zip(*levels))
+        table = scores[:, None] * (labels[:, None] == torch.arange(model.num_classes)[:, None])
+        kept = survivors(boxes[:, None], table, model.test_nms_thresh, model.test_score_thresh)
+        boxes, scores, classes, images = best(boxes[:, None], table * kept, model.max_detections_per_image)
+        # As the postprocessing does it.
+        inside = Boxes(clipped(boxes, size))
+        inner = inside.nonempty()
+        return inside.tensor[inner], scores[inner], classes[inner], images[inner]
+
+    def _decode(self, anchors: Boxes, logits: Tensor, deltas: Tensor, size: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return boxes (N, k, 4), scores and classes (N, k) of the best places of a level, of the rest scores of 0.
+
+        Args:
+            logits, deltas: (N, H * W * A, K or 4).
+        """
+        model = self.model
+        scores, order = (
+            logits.sigmoid()
+            .flatten(1)
+            .topk(at_most(logits.shape[1] * logits.shape[2], model.test_topk_candidates), dim=1)
+        )
+        places = torch.div(order, model.num_classes, rounding_mode="floor")
+        chosen = anchors.tensor[places].flatten(0, 1)
+        boxes = model.box2box_transform.apply_deltas(pick(deltas, places).flatten(0, 1), chosen)
+        if isinstance(model, ClippedRetinaNet):
+            boxes = clipped(boxes, size)
+            scores = scores * Boxes(boxes).nonempty().view(scores.shape)
+        return boxes.view(*scores.shape, 4), scores, order % model.num_classes
+
+    def _masks(self, features: dict[str, Tensor], boxes: Tensor, classes: Tensor, images: Tensor) -> Tensor:
+        heads = self.model.roi_heads
+        logits = heads.mask_head.layers(self._pooled("mask_features", features, Boxes(boxes), images))
         if logits.shape[1] > 1:
             logits = logits[torch.arange(classes.shape[0]), classes][:, None]
         return logits.sigmoid()
+
+
+def _image_of(places: Tensor, table: Tensor) -> Tensor:
+    """Return the images of places in a table (N, P), counted through."""
+    return torch.div(places, table.shape[1], rounding_mode="floor")
 
 
 def _as_tensor(value: int | Tensor) -> Tensor:

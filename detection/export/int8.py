@@ -64,7 +64,7 @@ def quantise(path: Path, images: list[Path], transform: TestTransform, asked: di
     """Quantise a float32 ONNX file in place.
 
     Args:
-        images: to calibrate on; asked: "name" and "dtype" of the file's input.
+        images: to calibrate on; asked: "name", "layout" and "dtype" of the file's input.
 
     Raises:
         DataError: an image cannot be read.
@@ -112,5 +112,6 @@ def _samples(images: list[Path], transform: TestTransform, asked: dict[str, Any]
     with ImageProgress(len(images), "calibrating", visible=True) as progress:
         for file in images:
             pixels = transform(read_image(file))["image"].contiguous().numpy()
+            pixels = pixels[None] if asked["layout"] == "NCHW" else pixels
             yield {asked["name"]: pixels.astype(asked["dtype"])}
             progress.add(1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..config.names import is_retinanet
 from ..inference.detector import Detector
-from .graph import DENSE, MASKS, PROPOSALS, REGIONS, dense_head, flat, predictors
+from .graph import DENSE, IMAGE_INDEX, MASKS, PROPOSALS, REGIONS, dense_head, flat, predictors
 
 
 @torch.no_grad()
@@ -43,10 +43,11 @@ def raw_of_detector(detector: Detector, pixels: Tensor, file: Mapping[str, Tenso
     deltas of regions are those of the file's proposals, and the masks those of its boxes.
 
     Args:
+        pixels: (N, 3, H, W).
         file: what the file gives on `pixels`, its raw values too.
     """
     model = detector.model
-    images = model.preprocess_image([{"image": pixels}])
+    images = model.preprocess_image([{"image": image} for image in pixels])
     with _recorded([dense_head(model)]) as dense:
         features = model.backbone(images.tensor)
         if is_retinanet(detector.config):
@@ -54,17 +55,24 @@ def raw_of_detector(detector: Detector, pixels: Tensor, file: Mapping[str, Tenso
         else:
             model.proposal_generator(images, features, None)
     values = {name: flat(levels) for name, levels in zip(DENSE, dense[0])}
-    if PROPOSALS in file:
-        size = images.image_sizes[0]
-        boxes = Boxes(file[PROPOSALS].to(model.device))
-        proposals = Instances(size, proposal_boxes=boxes, objectness_logits=boxes.tensor.new_zeros(len(boxes)))
+
+    def by_image(index: Tensor, boxes: str, **fields: Tensor) -> list[Instances]:
+        """Return the rows of each image; `boxes` names the field that is Boxes."""
+        moved = {name: value.to(model.device) for name, value in fields.items()}
+        parts = [{name: value[index == number] for name, value in moved.items()} for number in range(len(pixels))]
+        return [Instances(size, **{**part, boxes: Boxes(part[boxes])}) for size, part in zip(images.image_sizes, parts)]
+
+    if PROPOSALS[0] in file:
+        boxes, index = (file[name] for name in PROPOSALS)
+        proposals = by_image(index, "proposal_boxes", proposal_boxes=boxes, objectness_logits=torch.zeros(len(boxes)))
         with _recorded(predictors(model)) as stages:
-            model.roi_heads(images, features, [proposals])
+            model.roi_heads(images, features, proposals)
         values |= {name: torch.cat(parts, dim=1) for name, parts in zip(REGIONS, zip(*stages))}
     if MASKS in file:
-        given = {"pred_boxes": Boxes(file["boxes"].to(model.device)), "pred_classes": file["classes"].to(model.device)}
-        found = model.roi_heads.forward_with_given_boxes(features, [Instances(images.image_sizes[0], **given)])
-        values[MASKS] = found[0].pred_masks
+        index = file.get(IMAGE_INDEX, torch.zeros(len(file["boxes"])))
+        given = by_image(index, "pred_boxes", pred_boxes=file["boxes"], pred_classes=file["classes"])
+        found = model.roi_heads.forward_with_given_boxes(features, given)
+        values[MASKS] = torch.cat([one.pred_masks for one in found])
     return {name: value.cpu() for name, value in values.items()}
 
 

@@ -37,36 +37,57 @@ OPEN_SECTIONS = ("TEST.EVAL_", "TEST.BATCH_SIZE")
 class ExportedModel(nn.Module):
     """A file where detectron2's model would stand: samples in, a list of {"instances": Instances} out."""
 
-    def __init__(self, run: Run, name: str, dtype: str, where: str) -> None:
+    def __init__(self, run: Run, asked: Mapping[str, Any], where: str) -> None:
         super().__init__()
-        self.run, self.name, self.where = run, name, where
-        self.dtype = getattr(torch, dtype)
+        self.run, self.name, self.where = run, asked["name"], where
+        self.dtype, self.batches = getattr(torch, asked["dtype"]), asked.get("layout") == "NCHW"
         # Its device says where images go.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
         """Detect on each sample of `TestTransform`; boxes, and pasted masks, are in pixels of its file.
 
+        Where the file takes several images at once, it gets those of one size together.
+
         Raises:
             ExportError: the engine fails.
         """
-        return [{"instances": self._detect(sample)} for sample in samples]
+        same = len({sample["image"].shape for sample in samples}) == 1
+        if not self.batches or not same:
+            return [found for sample in samples for found in self._detect([sample])]
+        return self._detect(samples)
 
-    def _detect(self, sample: Mapping[str, Any]) -> Instances:
-        image = sample["image"].to(self.dtype).contiguous()
+    def _detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
+        images = torch.stack([sample["image"] for sample in samples]).to(self.dtype)
         try:
-            values = self.run({self.name: image.numpy()})
+            values = self.run({self.name: (images if self.batches else images[0]).contiguous().numpy()})
         except Exception as error:  # of engines have no common base
             raise ExportError(f"{self.where} fails: {last_line(error)}") from error
-        found = {name: torch.from_numpy(np.asarray(value)) for name, value in values.items()}
-        instances = Instances(
-            tuple(image.shape[-2:]),
-            pred_boxes=Boxes(found["boxes"]),
-            scores=found["scores"],
-            pred_classes=found["classes"],
-            **({"pred_masks": found["masks"]} if "masks" in found else {}),
-        )
-        return detector_postprocess(instances, sample["height"], sample["width"])
+        return [
+            {"instances": _in_file(found, sample)} for sample, found in zip(samples, by_image(values, len(samples)))
+        ]
+
+
+def by_image(values: Mapping[str, np.ndarray], number: int) -> list[dict[str, np.ndarray]]:
+    """Return what a file gives for each of `number` images."""
+    index = values.get("image_index")
+    rest = {name: np.asarray(value) for name, value in values.items() if name != "image_index"}
+    if index is None:
+        return [rest]
+    return [{name: value[index == image] for name, value in rest.items()} for image in range(number)]
+
+
+def _in_file(values: Mapping[str, np.ndarray], sample: Mapping[str, Any]) -> Instances:
+    """Return an image's objects in pixels of its file."""
+    found = {name: torch.from_numpy(value) for name, value in values.items()}
+    instances = Instances(
+        tuple(sample["image"].shape[-2:]),
+        pred_boxes=Boxes(found["boxes"]),
+        scores=found["scores"],
+        pred_classes=found["classes"],
+        **({"pred_masks": found["masks"]} if "masks" in found else {}),
+    )
+    return detector_postprocess(instances, sample["height"], sample["width"])
 
 
 class ExportedDetector(Detector):
@@ -109,10 +130,7 @@ def open_exported(
     if fixed := [key for key in given if key not in OPEN_KEYS and not key.startswith(OPEN_SECTIONS)]:
         raise ConfigError(f"{path}: {fixed[0]} is fixed in an exported file; run the checkpoint (.pth) with it")
     config.freeze()
-    asked = metadata["input"]
-    return ExportedDetector(
-        ExportedModel(run, asked["name"], asked["dtype"], f"{path} in {engine}"), config, classes, ids
-    )
+    return ExportedDetector(ExportedModel(run, metadata["input"], f"{path} in {engine}"), config, classes, ids)
 
 
 def open_file(

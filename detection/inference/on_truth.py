@@ -84,22 +84,28 @@ def records_on(detector: Detector, truth: Truth) -> list[dict[str, Any]]:
     )
 
 
-def timed_records_on(detector: Detector, truth: Truth, title: str) -> tuple[list[dict[str, Any]], float]:
-    """Return what `records_on` does, and the median milliseconds of an image in the detector, alone and in turn.
+def timed_records_on(
+    detectors: Sequence[Detector], truth: Truth, title: str
+) -> list[tuple[list[dict[str, Any]], float]]:
+    """Return what `records_on` does for each form of one detector, and its median milliseconds of an image.
 
-    Reading and resizing are not in the time; NMS and pasted masks are.
+    Each image goes through all of them in turn, so that what else the machine does costs all the same. Reading and
+    resizing are not in the time; NMS and pasted masks are.
     """
-    mapper, model = truth.mapper(detector), detector.tested
-    ids, records, times = mapper.images.category_ids, [], []
+    mapper = truth.mapper(detectors[0])
+    models, ids = [detector.tested for detector in detectors], mapper.images.category_ids
+    records: list[list[dict[str, Any]]] = [[] for _ in models]
+    times: list[list[float]] = [[] for _ in models]
     with ImageProgress(len(mapper.images), title, visible=True) as progress:
         for index in range(len(mapper.images)):
             sample = mapper(index)
-            if not index:
-                # The first call of an engine prepares it.
-                detect(model, [sample])
-            start = time.perf_counter()
-            (found,) = detect(model, [sample])
-            times.append(time.perf_counter() - start)
-            records += to_coco(found, sample["image_id"], ids)
+            for number, model in enumerate(models):
+                if not index:
+                    # The first call of an engine prepares it.
+                    detect(model, [sample])
+                start = time.perf_counter()
+                (found,) = detect(model, [sample])
+                times[number].append(time.perf_counter() - start)
+                records[number] += to_coco(found, sample["image_id"], ids)
             progress.add(1)
-    return records, float(np.median(times)) * 1000
+    return [(own, float(np.median(spent)) * 1000) for own, spent in zip(records, times)]

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
@@ -19,6 +20,7 @@ from detection.data.mapper import to_tensor
 from detection.export import detector as module
 from detection.export import export_detector
 from detection.export.compare import agreement, check_share, share
+from detection.export.int8 import FLOAT, calibration_images
 from detection.inference.detector import Detector
 from detection.modeling.build import build
 
@@ -59,6 +61,17 @@ def untrained(kind: str) -> Detector:
     return Detector(model, config, classes, list(range(1, len(classes) + 1)))
 
 
+@pytest.fixture(scope="module")
+def batch_file(tmp_path_factory):
+    """A detector, its file for several images, and images: three of one size and one of another."""
+    random = np.random.default_rng(0)
+    sizes = ((160, 200), (160, 200), (160, 120), (160, 200))
+    photos = [cv2.resize(random.integers(0, 256, (6, 8, 3), dtype=np.uint8), size[::-1]) for size in sizes]
+    detector, path = untrained("fpn"), tmp_path_factory.mktemp("batch") / "d.onnx"
+    export_detector(detector, path, batches=True)
+    return detector, path, photos
+
+
 def operators(graph: onnx.GraphProto) -> set[str]:
     """Names of a graph's operators, those inside its conditions too."""
     inner = [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
@@ -70,7 +83,9 @@ def operators(graph: onnx.GraphProto) -> set[str]:
 )
 def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
     images = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:2]
-    report = export_detector(untrained(kind), tmp_path / "d.onnx", images)
+    # Both forms have one graph, so each kind goes through one of them.
+    batches = kind in ("cascade", "context_fpn", "mask_fpn", "c4")
+    report = export_detector(untrained(kind), tmp_path / "d.onnx", images, batches=batches)
     assert len(report.compared) == 2 and sum(found.objects for found in report.compared.values()) > 10
     assert all(found.box <= 1e-3 and found.score <= 1e-4 for found in report.compared.values())
     assert report.share >= 0.99 and all(max(found.raw.values()) < 1e-4 for found in report.compared.values())
@@ -87,7 +102,6 @@ def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
 
 
 def test_metadata_is_enough_to_run_it(tmp_path, shared_data):
-    import cv2
     import onnxruntime
 
     from backbone.exporting.onnx_file import session_metadata
@@ -107,6 +121,64 @@ def test_metadata_is_enough_to_run_it(tmp_path, shared_data):
     found = {"boxes": boxes, "scores": scores, "classes": classes}
     assert agreement(found, expected).first == "" and agreement(found, expected).box <= 1e-3
     assert facts["classes"] == detector.classes
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_batch_finds_what_its_images_do(batch_file, engine):
+    detector, path, photos = batch_file
+    loaded = detection.load(path, engine=engine)
+    runs = []
+    run = loaded.model.run
+    loaded.model.run = lambda inputs: runs.append(inputs["image"].shape) or run(inputs)
+    found = loaded(photos, batch_size=4)
+    assert sorted(runs) == [(1, 3, 213, 160), (3, 3, 160, 200)]
+    for one, alone, photo in zip(found, map(loaded, photos), photos):
+        expected = detector(photo)
+        assert len(one) == len(alone) == len(expected) > 0
+        for name, tolerance in (("labels", 0), ("scores", 1e-4), ("boxes", 1e-2)):
+            for other in (alone, expected):
+                assert np.abs(getattr(one, name) - getattr(other, name)).max() <= tolerance, name
+
+
+def test_images_of_a_batch_stay_apart(batch_file):
+    # The brightest one would push the others' objects out, were they chosen together.
+    _, path, photos = batch_file
+    loaded = detection.load(path, overrides=["TEST.BATCH_SIZE", 3])
+    black = np.zeros_like(photos[0])
+    alone, beside = loaded([photos[0]])[0], loaded([black, photos[0], photos[1]])[1]
+    assert len(alone) == len(beside) and np.abs(alone.scores - beside.scores).max() < 1e-5
+
+
+def test_convolutions_alone_are_int8(batch_file, tmp_path):
+    detector, path, photos = batch_file
+    (tmp_path / "photos").mkdir()
+    for number, photo in enumerate(photos):
+        cv2.imwrite(str(tmp_path / "photos" / f"{number}.png"), photo)
+    images = calibration_images(str(tmp_path / "photos"), tmp_path)
+    report = export_detector(
+        detector, tmp_path / "d.onnx", precision="int8", calibration=images, batches=True, uint8=True
+    )
+    assert 0 < max(value for one in report.compared.values() for value in one.raw.values()) < 0.2
+    assert report.metadata["quantisation"]["calibrated_on"] == "4 images" and report.metadata["weights"] == "int8"
+    assert {file.name for file in tmp_path.iterdir()} == {"d.onnx", "photos"}
+    graph, plain = (onnx.load(str(path)).graph for path in (tmp_path / "d.onnx", path))
+    made_by = {output: node for node in graph.node for output in node.output}
+    values = {weight.name: onnx.numpy_helper.to_array(weight) for weight in graph.initializer}
+    original = {weight.name: onnx.numpy_helper.to_array(weight) for weight in plain.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in plain.node) > 25
+    inputs = {node.name: node.input for node in plain.node}
+    for node in graph.node:
+        of = [made_by.get(name) for name in node.input[:2]]
+        rounded = [bool(maker and maker.op_type == "DequantizeLinear") for maker in of]
+        expected = node.op_type == "Conv" and not any(part in node.name for part in FLOAT)
+        if node.op_type in ("Conv", "Gemm", "ConvTranspose"):
+            assert rounded[1] == expected, node.name
+        if expected:
+            whole, scale, zero = (values[name] for name in of[1].input)
+            steps = scale.reshape(-1, 1, 1, 1)
+            assert not zero.any() and abs(whole).max() <= 64
+            assert (abs(whole * steps - original[inputs[node.name][1]]) <= 0.51 * steps + 1e-9).all()
 
 
 def objects(number: int, seed: int = 0) -> dict[str, np.ndarray]:
