@@ -54,7 +54,8 @@ UNUSED_BY = {
         **dict.fromkeys(("MODEL.KEYPOINT_ON", "MODEL.ROI_KEYPOINT_HEAD."), "RetinaNet has no keypoints"),
     },
 }
-# The same, by MODEL.ROI_HEADS.NAME.
+# Keys that nothing reads with a MODEL.ROI_HEADS.NAME, and why. They are noted and not refused: one file of small widths
+# may serve several heads.
 _LAYERS = tuple(f"MODEL.ROI_BOX_HEAD.{key}" for key in ("NAME", "NUM_FC", "FC_DIM", "NUM_CONV", "CONV_DIM", "NORM"))
 _POOLERS = tuple(f"MODEL.ROI_MASK_HEAD.POOLER_{key}" for key in ("TYPE", "RESOLUTION", "SAMPLING_RATIO"))
 _LAST_STAGE = {
@@ -133,14 +134,11 @@ def choices_of(config: CfgNode, source: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def instead_of(key: str, architecture: str = "GeneralizedRCNN", heads: str = "") -> str | None:
-    """Return what stands in for a key that nothing reads, with that MODEL.META_ARCHITECTURE and MODEL.ROI_HEADS.NAME;
-    None for the others.
-    """
+def instead_of(key: str, architecture: str = "GeneralizedRCNN") -> str | None:
+    """Return what stands in for a key that nothing reads, with that MODEL.META_ARCHITECTURE; None for the others."""
     sections = [key[: place + 1] for place, letter in enumerate(key) if letter == "."]
-    of_heads = UNUSED_BY_HEADS.get(heads, {}) if architecture != RETINANET else {}
-    unused = UNUSED | UNUSED_BY.get(architecture, {}) | of_heads
-    return next((unused[name].format(heads=heads) for name in (key, *sections) if name in unused), None)
+    unused = UNUSED | UNUSED_BY.get(architecture, {})
+    return next((unused[name] for name in (key, *sections) if name in unused), None)
 
 
 def refuse_newer(keys: Iterable[str], config: CfgNode, source: str) -> None:
@@ -153,10 +151,9 @@ def refuse_newer(keys: Iterable[str], config: CfgNode, source: str) -> None:
 
 def refuse_unused(config: CfgNode, before: CfgNode, source: str) -> None:
     """Raise ConfigError for a key that nothing here reads and that has another value than `before`."""
-    former = dict(flat(before))
-    kind = (config.MODEL.META_ARCHITECTURE, config.MODEL.ROI_HEADS.NAME)
+    former, architecture = dict(flat(before)), config.MODEL.META_ARCHITECTURE
     for key, value in flat(config):
-        if value != former.get(key) and (instead := instead_of(key, *kind)) is not None:
+        if value != former.get(key) and (instead := instead_of(key, architecture)) is not None:
             raise ConfigError(f"{source}: {key} has no effect here; {instead}")
     loader = config.DATALOADER
     if loader.REPEAT_THRESHOLD and loader.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
@@ -201,3 +198,13 @@ def idle_keys(config: CfgNode, given: Collection[str]) -> list[str]:
         if switch is not None and not switch[1]:
             found.append(f"{key} has no effect with {switch[0]} {get(config, switch[0])}")
     return found
+
+
+def unread_keys(config: CfgNode, given: Collection[str], usual: CfgNode) -> list[str]:
+    """Return a line for each key of the command line, or with another value than the `usual` config's, that the heads
+    do not read.
+    """
+    heads = config.MODEL.ROI_HEADS.NAME
+    unread = {} if is_retinanet(config) else UNUSED_BY_HEADS.get(heads, {})
+    changed = [key for key in unread if key in given or get(config, key) != get(usual, key)]
+    return [f"{key} has no effect here; {unread[key].format(heads=heads)}" for key in changed]

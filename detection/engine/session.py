@@ -22,7 +22,7 @@ from backbone.engine.starting_weights import StartingWeights
 from backbone.engine.task_run import TaskRun, start
 
 from ..config import default_config, load_config
-from ..config.keys import idle_keys
+from ..config.keys import idle_keys, unread_keys
 from ..inference.methods import check_ensemble
 from ..modeling.build import build
 from ..weights.foreign import check_kind
@@ -89,6 +89,7 @@ class DetectionRun(TaskRun):
         check_class_weights(self.config, "config", self.sets.classes)
         self.resolve_weights()
         self.notes += idle_keys(self.config, self.request.given)
+        self.notes += unread_keys(self.config, self.request.given, default_config())
 
     def load_sets(self) -> Sets:
         """Load what the config names; classes and split of data of one's own are those of the run or its weights."""

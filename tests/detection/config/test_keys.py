@@ -19,7 +19,7 @@ from backbone.engine.solver import make_settings
 from backbone.segmentation.config import default_config as segmentation_config
 from detection.config import default_config
 from detection.config.checks import DERIVED
-from detection.config.keys import idle_keys, instead_of
+from detection.config.keys import idle_keys, instead_of, unread_keys
 from detection.engine.session import run
 from detection.modeling.build import build
 
@@ -148,9 +148,10 @@ def test_a_key_that_this_kind_of_detector_does_not_read_is_refused_or_noted(kind
     of_any = set().union(*(read for read, _ in built.values())) & keys
     read, config = built[kind]
     left = of_any - read - CHECKED - {f"MODEL.RESNETS.{key}" for key in DERIVED}
-    named = (config.MODEL.META_ARCHITECTURE, config.MODEL.ROI_HEADS.NAME)
-    left = {key for key in left if key.startswith("MODEL.") and instead_of(key, *named) is None}
-    noted = {line.split()[0] for line in idle_keys(config, left)}
+    architecture = config.MODEL.META_ARCHITECTURE
+    left = {key for key in left if key.startswith("MODEL.") and instead_of(key, architecture) is None}
+    lines = [*idle_keys(config, left), *unread_keys(config, left, config)]
+    noted = {line.split()[0] for line in lines}
     assert left == noted
 
 
@@ -169,13 +170,25 @@ def test_a_key_that_this_kind_of_detector_does_not_read_is_refused_or_noted(kind
             ("MODEL.ROI_BOX_HEAD.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0, 1.0)),
             "CASCADE_HEAD",
         ),
-        (MINI, ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True), "CLASS_LOSS sigmoid is the same"),
-        (MINI, ("SOLVER.NUM_DECAYS", 2), "SOLVER.STEPS says when the rate drops"),
     ],
 )
-def test_what_stands_in_for_a_key_is_said(name, pairs, said):
-    with pytest.raises(ConfigError, match=f"{pairs[0]} has no effect here; .*{said}"):
-        detection.get_config(name, pairs)
+def test_what_stands_in_for_a_key_that_the_heads_do_not_read_is_said(name, pairs, said):
+    """Of a file as of the command line; another value of the key changes nothing then."""
+    lines = unread_keys(detection.get_config(name, pairs), (), default_config())
+    assert len(lines) == 1 and lines[0].startswith(f"{pairs[0]} has no effect here; ") and said in lines[0]
+    assert unread_keys(detection.get_config(name), (), default_config()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True, "MODEL.ROI_BOX_HEAD.CLASS_LOSS sigmoid is the same"),
+        ("SOLVER.NUM_DECAYS", 2, "SOLVER.STEPS says when the rate drops"),
+    ],
+)
+def test_a_key_of_another_detectron2_is_refused(key, value, said):
+    with pytest.raises(ConfigError, match=f"{key} has no effect here; {said}"):
+        detection.get_config(MINI, [key, value])
 
 
 OTHER = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v + 0.5, str: lambda v: v + "x"}
