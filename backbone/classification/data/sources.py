@@ -99,6 +99,10 @@ def _open_folders(
         if classes is None:
             raise DataError(f"{root / data.VAL}: the classes' order is not known; name a file of wnids, DATA.CLASSES")
         test = open_flat(root, data.VAL, f"{name} {data.VAL}", classes, data.VAL_SYNSETS)
+    elif training and root.is_dir() and not os.path.lexists(root / data.VAL):
+        raise DataError(
+            f"{root}: has no {data.VAL}/ to test on; add it, or DATA.SPLIT 0.1 holds out a tenth of the training images"
+        )
     else:
         test = open_class_folders(root, data.VAL, f"{name} {data.VAL}", classes)
     return (train if training else None), test

@@ -129,6 +129,15 @@ def test_without_validation_a_tenth_of_each_class_is_held_out():
     assert kept.labels.tolist() == [0, 1]
 
 
+def test_a_data_root_without_validation(tmp_path):
+    classes_of(tmp_path, "train")
+    keys = ["DATA.NAME", "folder", "DATA.TRAIN", "train", "DATA.VAL", "val", "DATA.ROOT", str(tmp_path)]
+    with pytest.raises(DataError, match="has no val/ to test on; add it, or DATA.SPLIT 0.1 holds out"):
+        open_sets(load_config("finetune_resnet18.yaml", keys), training=True)
+    train, test = open_sets(load_config("finetune_resnet18.yaml", [*keys, "DATA.SPLIT", 0.1]), training=True)
+    assert [len(train), len(test)] == [4, 2]
+
+
 MISTAKES = {
     "nothing there": (lambda root: root / "nowhere", "does not exist"),
     "images alone": (lambda root: table_of(root) / "images", "no labelled images", "images alone"),
