@@ -33,6 +33,10 @@ from .pictures import caption_of, comparison, overlay, rgb
 PICTURED = 8  # training images in a TensorBoard picture
 
 
+class Part(Batch):
+    """A part of a batch, whose loss is multiplied by its share outside of the task."""
+
+
 class SegmentationTask(Task):
     """Trains a network on `train` and tests it on `test`.
 
@@ -78,11 +82,14 @@ class SegmentationTask(Task):
         return training_batches(self.train, self.config, self.device, start, end, self.broken)
 
     def parts(self, batch: Batch, iteration: int, number: int) -> list[tuple[Batch, Tensor]]:
-        # The loss is a weighted mean over the pixels that are not void.
-        cut = [part for part, _ in super().parts(batch, iteration, number)]
+        cut = [Part(part.images, part.labels) for part, _ in super().parts(batch, iteration, number)]
         totals = torch.stack([self.loss.total(part.labels) for part in cut])
-        whole = totals.sum()
-        return list(zip(cut, totals / torch.where(whole > 0, whole, 1)))
+        return list(zip(cut, self._shares(totals, totals.sum())))
+
+    def _shares(self, totals: Tensor, own: Tensor) -> Tensor:
+        """Return totals of pixel weights over the mean of the processes' own, of which the gradients are averaged."""
+        mean = distributed.mean(own)
+        return totals / torch.where(mean > 0, mean, 1)
 
     def losses(self, model: nn.Module, batch: Batch, iteration: int) -> dict[str, Tensor]:
         scores = model(self.prepare(batch.images))
@@ -93,7 +100,12 @@ class SegmentationTask(Task):
         losses = {"loss_seg": self.loss(scores[OUT], batch.labels)}
         if AUX in scores:
             losses["loss_aux"] = self.config.MODEL.HEAD.AUX_WEIGHT * self.loss(scores[AUX], batch.labels)
-        return losses
+        if isinstance(batch, Part):
+            return losses
+        # The loss is a weighted mean over the pixels of all processes that are not void.
+        total = self.loss.total(batch.labels)
+        share = self._shares(total, total)
+        return {name: loss * share for name, loss in losses.items()}
 
     def prepare(self, images: Tensor) -> Tensor:
         """Return network input from (N, C, H, W) pixels: RGB 0..255, gray, or bands."""

@@ -105,6 +105,23 @@ def test_a_batch_in_parts_has_the_loss_of_the_whole():
     torch.testing.assert_close(sum(parts), whole)
 
 
+def test_processes_share_the_mean_over_the_pixels(monkeypatch):
+    """Gradients are averaged over the processes, so each weighs its loss by its own pixels over their mean."""
+    task = task_of(CLASS_WEIGHTS=(1.0, 2.0, 1.0, 0.5))
+    images, (_, labels) = torch.randint(0, 255, (2, 3, 5, 6), dtype=torch.uint8), scene()
+    labels[0, 1:, 2:] = VOID
+    whole = task.losses(task.model, Batch(images, labels), 0)["loss_seg"]
+    mean = task.loss.total(labels) / 2
+    monkeypatch.setattr("backbone.segmentation.task.distributed.mean", lambda values: mean)
+    for number in (1, 2):
+        found = 0
+        for index in range(2):
+            half = Batch(images[index : index + 1], labels[index : index + 1])
+            parts = [(half, 1)] if number == 1 else task.parts(half, 0, number)
+            found += sum(task.losses(task.model, part, 0)["loss_seg"] * share for part, share in parts)
+        torch.testing.assert_close(found / 2, whole)
+
+
 @pytest.mark.parametrize(
     ("pairs", "said"),
     [
