@@ -7,6 +7,7 @@ The same process answers HTTP: POST an image file to /api/detect, and get JSON. 
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
@@ -38,8 +39,9 @@ def main() -> None:
     if not 0 <= arguments.score <= 1:
         raise UserError(f"--score: {arguments.score} is no score; give a number from 0 to 1")
     say_importing("gradio", "torch", "detectron2")
-    import gradio  # noqa: F401  (what is missing is said before the detector is read)
-
+    if importlib.util.find_spec("gradio") is None:
+        # Said before the detector is read. It is imported later, when it was told to ask nobody anything.
+        raise ModuleNotFoundError("no gradio", name="gradio")
     import detection
 
     detection.register()

@@ -6,8 +6,11 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
+
+Value = TypeVar("Value")
 
 log = logging.getLogger("backbone")
 # Lines in a log: the first tells that work goes on, the others are few enough for a pass of hours.
@@ -68,6 +71,7 @@ class Pass:
     Args:
         name: what is done; unit: of one thing, with `plural` for several.
         stream: the terminal, where standard error is not it.
+        delay: seconds before there is a bar.
     """
 
     def __init__(
@@ -79,13 +83,14 @@ class Pass:
         unit: str = "img",
         plural: str = "images",
         stream: TextIO | None = None,
+        delay: float = 0,
     ) -> None:
         on_terminal = visible and shows_bars(stream)
         self.total, self.name, self.unit, self.plural, self.done = total, name, unit, plural, 0
         self.writes = visible and not on_terminal
         self.began = time.monotonic()
         self.next_line = self.began + min(SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES)
-        options: dict[str, Any] = {"unit": unit, "dynamic_ncols": True, "leave": False, "file": stream}
+        options: dict[str, Any] = {"unit": unit, "dynamic_ncols": True, "leave": False, "file": stream, "delay": delay}
         self.bar = _bars()(total=total, desc=name, **options) if on_terminal else None
 
     def __enter__(self) -> Pass:
@@ -108,3 +113,17 @@ class Pass:
             left = duration((self.total - self.done) / max(1e-9, speed))
             done = f"{self.done:,} of {self.total:,} {self.plural}"
             log.info(f"{self.name}: {done}  {speed:.1f} {self.unit}/s  ETA {left}")
+
+
+def passing(values: Sequence[Value], name: str, *, unit: str, plural: str) -> Iterator[Value]:
+    """Yield values, and show how far their pass is, in the first process alone, where it takes more than a second."""
+    with Pass(len(values), name, visible=_is_first(), unit=unit, plural=plural, delay=1) as shown:
+        for value in values:
+            yield value
+            shown.add(1)
+
+
+def _is_first() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    several = distributed is not None and distributed.is_available() and distributed.is_initialized()
+    return not several or distributed.get_rank() == 0

@@ -84,7 +84,7 @@ class Analysis:
         if not gains:
             return f"No kind of error costs {100 * LEAST_COST:g} points of AP50 or more."
         first, *others = (f"{LOST_TO[kind]}, {100 * gain:.1f}" for gain, kind in gains[:3])
-        return f"Most AP50 is lost to {first}{'; then to ' if others else ''}{' and to '.join(others)}."
+        return f"Most AP50 is lost to {first}{'; then to ' if others else ''}{', and to '.join(others)}."
 
     def shown_counts(self) -> dict[Kind, int]:
         """Return the errors of each kind among the detections of `score` or more."""

@@ -52,9 +52,10 @@ dialog.all .box.box { display: inline; }
 @media (max-width: 640px) {
   /* What a kind is stands below its row. */
   .kinds thead th:nth-child(2), .kinds thead th:nth-child(3) { display: none; }
-  .kinds tr { display: grid; grid-template-columns: 4.6em 1fr 3.4em 3.8em 4.4em; align-items: end;
+  .kinds tr { display: grid; grid-template-columns: 4.6em 1fr 3.9em 3.9em 4.4em; align-items: end;
     border-bottom: 1px solid var(--rule); padding: 4px 0; }
   .kinds thead th:first-child { grid-column: 1 / 3; }
+  .kinds thead { font-size: 12px; }
   .kinds th, .kinds td { border: 0; padding: 2px 4px 2px 0; }
   .kinds td:nth-child(2) { grid-row: 2; grid-column: 1 / -1; color: var(--weak); font-size: 13px; }
   .kinds .bar { max-width: 100%; }

@@ -52,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         known = isinstance(error, OSError) and error.errno and error.errno > 0
-        reason = os.strerror(error.errno) if known else getattr(error, "strerror", None) or error
+        reason = os.strerror(error.errno) if known else getattr(error, "strerror", None) or str(error).rstrip(".")
         raise RunError(f"--host {host} --port {port}: {reason}; give a free --port, or 0 for any") from None
 
 

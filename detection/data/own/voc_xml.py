@@ -9,6 +9,7 @@ from typing import Any
 from backbone.common.errors import DataError
 from backbone.common.images import list_images
 from backbone.common.voc_annotation import Annotation, AnnotationFault, read_annotation
+from backbone.common.waiting import passing
 
 from ..voc.faults import MENDS
 from ..voc.layout import VocSplit, read_ids
@@ -43,7 +44,7 @@ def read_voc(source: Path, images: Path | None, classes: Sequence[str] | None) -
     folder = images or _image_folder(home if listed else annotations, annotations)
     images_by_stem = by_stem(list_images(folder))
     read = []
-    for stem in stems:
+    for stem in passing(stems, f"reading {annotations}", unit="file", plural="files"):
         path = annotations / f"{stem}.xml"
         try:
             found = read_annotation(path)

@@ -14,6 +14,7 @@ import yaml
 from backbone.common.errors import DataError
 from backbone.common.files import writing
 from backbone.common.own_data import PARTS
+from backbone.common.waiting import passing
 
 from ...coco_json.files import write_json
 from ..sets import real_categories
@@ -88,7 +89,7 @@ def _copy(own: OwnData, image: dict[str, Any], target: Path) -> None:
 
 
 def _write_coco(own: OwnData, part: str, classes: dict[int, str], output: Path, told: dict[str, int]) -> None:
-    for image in own.data["images"]:
+    for image in passing(own.data["images"], f"writing {part}", unit="img", plural="images"):
         _copy(own, image, output / part / image["file_name"])
     told["images"] += len(own.data["images"])
     told["objects"] += len(own.data["annotations"])
@@ -100,7 +101,7 @@ def _write_coco(own: OwnData, part: str, classes: dict[int, str], output: Path, 
 def _write_yolo(own: OwnData, part: str, classes: dict[int, str], output: Path, told: dict[str, int]) -> None:
     labels = {id_: label for label, id_ in enumerate(classes)}
     objects = _objects(own.data)
-    for image in own.data["images"]:
+    for image in passing(own.data["images"], f"writing {part}", unit="img", plural="images"):
         name = PurePosixPath(image["file_name"])
         _copy(own, image, output / "images" / part / name)
         label_file = output / "labels" / part / name.with_suffix(".txt")
@@ -128,7 +129,7 @@ def _write_data_yaml(output: Path, parts: Mapping[str, OwnData], classes: list[s
 
 def _write_voc(own: OwnData, part: str, classes: dict[int, str], output: Path, told: dict[str, int]) -> None:
     objects, ids = _objects(own.data), []
-    for image in own.data["images"]:
+    for image in passing(own.data["images"], f"writing {part}", unit="img", plural="images"):
         # An id is no path.
         name = image["file_name"].replace("/", "_")
         stem = PurePosixPath(name).stem

@@ -11,6 +11,7 @@ from typing import Any
 from backbone.common.errors import DataError
 from backbone.common.images import find_images, is_image_name, list_images
 from backbone.common.reading import read_lines
+from backbone.common.waiting import passing
 
 from ..sets import first_difference
 from .data_yaml import entries_of, find_names, names_in, read_description
@@ -54,7 +55,7 @@ def read_yolo(place: Place, classes: Sequence[str] | None) -> tuple[dict[str, An
         )
     _check_all_have_images({label for _, label in labels})
     records = Records()
-    for image, label in labels:
+    for image, label in passing(labels, f"reading {place.source}", unit="file", plural="files"):
         size = image_size(image)
         number = records.add_image(image.relative_to(folder).as_posix(), size)
         if label.is_file():

@@ -13,6 +13,7 @@ import numpy as np
 from backbone.common.errors import DataError
 from backbone.common.text import nearest
 from backbone.common.voc_annotation import Annotation, AnnotationFault, read_annotation
+from backbone.common.waiting import passing
 
 from ..checks.files import Folder
 from .faults import Faults
@@ -105,7 +106,7 @@ def _read_all(split: VocSplit, ids: list[str], faults: Faults) -> dict[str, Anno
         raise DataError(f"{split.annotations} does not exist; unpack the annotations of {split.folder.name} again")
     folder = f"{split.annotations}{os.sep}"
     annotations = {}
-    for name in ids:
+    for name in passing(ids, f"reading {split.list_file.name}", unit="file", plural="files"):
         path = f"{folder}{name}.xml"
         try:
             found = read_annotation(path)

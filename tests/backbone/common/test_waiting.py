@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from backbone.common import waiting
-from backbone.common.waiting import Pass, say_importing, say_reading
+from backbone.common.waiting import Pass, passing, say_importing, say_reading
 
 # tools/train_net.py on a terminal, ended where it would import this project's detection.
 STOPPED = """
@@ -75,6 +75,12 @@ def test_a_long_pass_has_few_lines_in_a_log(monkeypatch):
     assert lines[0] == "decoding: 5 of 3,600 files  1.0 file/s  ETA 59m55s"
     assert lines[1].startswith("decoding: 65 of 3,600 files")
     assert len(lines) == 60
+
+
+def test_a_short_pass_over_values_shows_nothing(make_terminal):
+    terminal = make_terminal()
+    assert list(passing(range(5), "reading", unit="file", plural="files")) == [0, 1, 2, 3, 4]
+    assert terminal.getvalue().strip() == ""
 
 
 def test_a_pass_is_a_bar_on_a_terminal(make_terminal):
