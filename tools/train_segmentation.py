@@ -23,6 +23,7 @@ def make_parser() -> Parser:
     )
     own.add_argument("--train", metavar="PATH", help="to train on")
     own.add_argument("--val", metavar="PATH", help="to test on (else the part for it in --train)")
+    own.add_argument("--split", type=float, metavar="SHARE", help="hold out a share of --train in place of --val")
     for split in ("train", "val"):
         own.add_argument(f"--{split}-images", metavar="DIR", help="the images' folder of a JSON file")
     return parser

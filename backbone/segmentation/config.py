@@ -118,6 +118,8 @@ def _add_data(data: CfgNode) -> None:
     data.TRAIN_FOLDER = ""
     # As TRAIN_FOLDER, for the tests.
     data.VAL_FOLDER = ""
+    # Share of the training images that is held out to test on in place of VAL; the seed chooses.
+    data.SPLIT = 0.0
     # Of "voc": the year, and the folder of the label images.
     data.YEAR = "2012"
     # Of "voc": the folder of the label images. Of "cityscapes": gtCoarse takes the coarse labels.
@@ -222,6 +224,8 @@ def check_values(config: CfgNode, source: str) -> None:
     check_class_weights(config, source)
     check_color_jitter(config, source)
     check_form(config.DATA, source)
+    if not 0 <= config.DATA.SPLIT < 1:
+        raise ConfigError(f"{source}: DATA.SPLIT must be a share of the images, from 0 to below 1")
     check_steps(config, source)
     check_pixels(config, source)
     check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)

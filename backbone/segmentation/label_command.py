@@ -45,7 +45,7 @@ def evaluate_labels(arguments: Namespace) -> Iterator[str]:
     for note in result.notes:
         yield f"note: {note}"
     if arguments.report is not None:
-        result.write_page(arguments.report, f"Segmentation errors: {where}")
+        result.write_page(arguments.report, f"Segmentation errors: {arguments.predictions.name} on {truth.name}")
         yield f"report: {arguments.report}"
     if arguments.json is not None:
         write_json(arguments.json, result.to_json())

@@ -23,7 +23,7 @@ from .data.coco import BACKGROUND
 from .exported import fit_exported, is_exported, open_exported
 from .inference import Inference, inference_of, predict, prepared, preprocessing_of
 from .networks import build
-from .weights import WEIGHT_KEYS, fit_head, load_whole, number_of_classes, open_starting_weights
+from .weights import fit_weights, load_whole, number_of_classes, open_starting_weights
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,12 @@ def load_segmenter(
     check_values(made, "command line")
     check_device(made.MODEL.DEVICE)
     weights = open_starting_weights(str(path), made.MODEL.WEIGHTS_PART)
-    resolved, notes = WEIGHT_KEYS.resolve(made, weights.wanted(given), weights.source, given, assumed=weights.assumed)
-    resolved, compared = fit_head(resolved, weights, given, testing=True)
+    resolved, notes = fit_weights(made, weights, given, testing=True)
     classes = weights.classes or _names(weights.tensors)
     network = build(resolved, len(classes))
     load_whole(network, weights, classes)
     how = inference_of(resolved, partial(prepared, preprocessing=preprocessing_of(resolved), config=resolved))
-    return Segmenter(network.eval(), resolved, list(classes), how, [*notes, *compared])
+    return Segmenter(network.eval(), resolved, list(classes), how, [*notes, *weights.notes])
 
 
 def _load_exported(path: str | Path, overrides: Sequence[object]) -> Segmenter:

@@ -10,6 +10,7 @@ from ..common.errors import ConfigError, WeightsError
 from ..engine.arguments import overrides_of, request_of
 from ..engine.class_weights import check_class_weights
 from ..engine.defaults import reading_of
+from ..engine.held_out import SPLIT_FILE, check_share, read_held_out, split_record
 from ..engine.processes import Launch
 from ..engine.results import BACKBONE, PICTURES, TABLE, write_backbone
 from ..engine.session import Request
@@ -18,6 +19,7 @@ from ..weights.zoos import suggestion
 from .config import default_config, load_config
 from .data import open_sets
 from .data.check import check_set
+from .data.own import has_part
 from .evaluation import KIND
 from .exported import Exported, ExportedNetwork, fit_exported, is_exported, open_exported
 from .networks import SegmentationNetwork, build
@@ -26,7 +28,7 @@ from .plan import plan
 from .projects import refuse_name
 from .results import SHEET, report
 from .task import SegmentationTask
-from .weights import WEIGHT_KEYS, check_names, fit_head, load_initial, load_whole, open_starting_weights
+from .weights import WEIGHT_KEYS, check_names, fit_weights, load_initial, load_whole, open_starting_weights
 
 # Keys of segmentation that a resumed run may have otherwise.
 FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
@@ -55,16 +57,21 @@ def own_data(arguments: Namespace) -> list[object]:
     for part, path in (("train", train), ("val", val)):
         if getattr(arguments, f"{part}_images") is not None and path is None:
             raise ConfigError(f"--{part}-images belongs to --{part}, a COCO JSON file")
+    if arguments.split is not None:
+        check_share(arguments.split, train=train is not None, val=val is not None)
     if train is None and val is None:
         return []
     if train is None and not arguments.eval_only:
         raise ConfigError("--val: a training needs --train too; --eval-only tests --weights alone")
+    if val is None and arguments.split is None and not has_part(Path(train), "val"):
+        raise ConfigError(f"--train {train}: has no part to test on; give --val, or --split 0.1 to hold out a tenth")
     pairs = {
         "DATA.NAME": "own",
         "DATA.TRAIN": train,
         "DATA.VAL": val or train,
         "DATA.TRAIN_FOLDER": arguments.train_images,
         "DATA.VAL_FOLDER": arguments.val_images,
+        "DATA.SPLIT": arguments.split,
     }
     return [part for key, value in pairs.items() if value is not None for part in (key, value)]
 
@@ -95,20 +102,29 @@ class SegmentationRun(TaskRun):
     weight_keys = WEIGHT_KEYS
     free_keys = FREE_KEYS
     default_config = staticmethod(default_config)
-    files = (TABLE, BACKBONE, PICTURES, SHEET)
+    files = (TABLE, BACKBONE, PICTURES, SHEET, SPLIT_FILE)
     best = f"{KIND}/mIoU"
 
     def open(self) -> None:
         self.resolve_weights()
         testing = self.request.eval_only
         known = self.weights.classes if testing else ()
-        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known)
+        divided = self.request.resume and self.config.DATA.SPLIT
+        held_out = read_held_out(self.request.folder) if divided else None
+        self.train_set, self.test_set = open_sets(self.config, training=not testing, classes=known, held_out=held_out)
         for images in filter(None, (self.train_set, self.test_set)):
             images.reading = reading_of(self.config)
         if not testing:
             check_class_weights(self.config, "config", self.train_set.classes)
             self.notes += check_set(self.train_set, self.config, training=True)
         self.notes += check_set(self.test_set, self.config, training=False)
+
+    @property
+    def beside(self) -> dict[str, Any]:
+        share = self.config.DATA.SPLIT
+        if not share or self.train_set is None:
+            return {}
+        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
 
     def read_weights(self):
         if is_exported(self.config.MODEL.WEIGHTS):
@@ -118,11 +134,8 @@ class SegmentationRun(TaskRun):
             return fit_exported(self.config, exported), exported, []
         weights = open_starting_weights(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART)
         given = self.request.given
-        # The network first: which keys of the weights matter follows from it.
-        config, compared = fit_head(self.config, weights, given, testing=self.request.eval_only)
-        wants = {key: value for key, value in weights.wanted(given).items() if key not in WEIGHT_KEYS.whole}
-        config, notes = WEIGHT_KEYS.resolve(config, wants, weights.source, given, assumed=weights.assumed)
-        return config, weights, [*notes, *compared, *weights.notes]
+        config, notes = fit_weights(self.config, weights, given, testing=self.request.eval_only)
+        return config, weights, [*notes, *weights.notes]
 
     def build(self) -> SegmentationNetwork | ExportedNetwork:
         if isinstance(self.weights, Exported):

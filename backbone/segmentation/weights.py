@@ -55,6 +55,21 @@ def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
     return all(any(name.startswith(part) for name in tensors) for part in ("backbone.", "classifier."))
 
 
+def fit_weights(
+    config: Any, weights: StartingWeights, given: Collection[str], *, testing: bool
+) -> tuple[Any, list[str]]:
+    """Set the config to what weights ask for; see `fit_head` and `WeightKeys.resolve`.
+
+    Returns:
+        The frozen config, and what was set or is different, a line each.
+    """
+    # The network first: which keys of the weights matter follows from it.
+    config, compared = fit_head(config, weights, given, testing=testing)
+    wants = {key: value for key, value in weights.wanted(given).items() if key not in WEIGHT_KEYS.whole}
+    config, notes = WEIGHT_KEYS.resolve(config, wants, weights.source, given, assumed=weights.assumed)
+    return config, [*notes, *compared]
+
+
 def fit_head(config: Any, weights: StartingWeights, given: Collection[str], *, testing: bool) -> tuple[Any, list[str]]:
     """Compare network, head, output stride and dilations with those that a whole network was trained with.
 

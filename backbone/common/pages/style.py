@@ -25,7 +25,7 @@ BASE_STYLE = f"""
   {_variables(DARK)} }} }}
 body {{ margin: 0; background: var(--back); color: var(--text); font: 15px/1.5 system-ui, sans-serif; }}
 main {{ max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }}
-h1 {{ font-size: 22px; line-height: 1.3; }}
+h1 {{ font-size: 22px; line-height: 1.3; overflow-wrap: anywhere; }}
 h2 {{ font-size: 17px; margin: 34px 0 8px; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: 14px; }}

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...common.errors import DataError
-from ...common.text import some
+from ...common.own_data import by_seed
+from ...common.text import count, some
 from .cityscapes import IMAGES as CITYSCAPES
 from .cityscapes import open_cityscapes
 from .coco import open_coco
@@ -69,6 +70,39 @@ def is_set(path: Path, part: str) -> bool:
         return path.suffix.lower() == ".json"
     trees = any((path / name).is_dir() for name in (CITYSCAPES, LISTS))
     return trees or label_split(path, part) is not None or any(_json_files(path, part))
+
+
+def has_part(path: Path, part: str) -> bool:
+    """Whether a folder has this part of a set apart from the part to train on."""
+    path = path.expanduser()
+    if not path.is_dir():
+        return False
+    if (path / CITYSCAPES).is_dir():
+        return (path / CITYSCAPES / part).is_dir()
+    if any((path / LISTS / f"{split}.txt").is_file() for split in PARTS[part]) or has_pair(path, part):
+        return True
+    return bool(set(_json_files(path, part)) - set(_json_files(path, "train")))
+
+
+def hold_out(
+    images: SegmentationSet, share: float, seed: int, chosen: Sequence[str] | None = None
+) -> tuple[SegmentationSet, SegmentationSet]:
+    """Return a set without, and with, the images that are held out: by name, so that more images change little of it.
+
+    Args:
+        chosen: the images' names, where they have been chosen before.
+
+    Raises:
+        DataError: nothing is left on one side.
+    """
+    names = images.names()
+    held = set(by_seed(names, seed)[: max(1, round(share * len(names)))] if chosen is None else chosen)
+    rows = [name in held for name in names]
+    if all(rows) or not any(rows):
+        raise DataError(f"{images.name}: {count(len(names), 'image')} cannot be divided; give --val")
+    train, test = (images.take([index for index, row in enumerate(rows) if row is side]) for side in (False, True))
+    test.name = f"{share:.3g} of {images.name} held out"
+    return train, test
 
 
 def label_split(path: Path, part: str) -> str | None:

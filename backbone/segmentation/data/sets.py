@@ -47,8 +47,12 @@ class SegmentationSet(ABC):
 
     def first(self, number: int) -> SegmentationSet:
         """Return the set of the first images alone."""
+        return self.take(range(min(number, len(self))))
+
+    def take(self, indices: Sequence[int]) -> SegmentationSet:
+        """Return the set of some images alone."""
         part = copy.copy(self)
-        part.records = self.records[:number]
+        part.records = [self.records[index] for index in indices]
         return part
 
     def renumbered(self, classes: Sequence[str], owner: str) -> SegmentationSet:

@@ -13,18 +13,19 @@ from ...engine.roots import data_root
 from .cityscapes import open_cityscapes
 from .coco import open_coco
 from .folders import open_folders
-from .own import open_own
+from .own import hold_out, open_own
 from .sets import SegmentationSet
 from .voc import open_voc
 
 
 def open_sets(
-    config: Any, *, training: bool, classes: Sequence[str] = ()
+    config: Any, *, training: bool, classes: Sequence[str] = (), held_out: Sequence[str] | None = None
 ) -> tuple[SegmentationSet | None, SegmentationSet]:
     """Return the training set (None for an evaluation) and the validation set, with the same classes.
 
     Args:
         classes: what the network under test was trained on; the validation set may lack some.
+        held_out: the images that DATA.SPLIT has held out before.
 
     Raises:
         DataError: they are not there, broken or empty, or the validation set has a class more.
@@ -32,7 +33,12 @@ def open_sets(
     """
     data = config.DATA
     train = _open(config, data.TRAIN, training=True) if training else None
-    test = _open(config, data.VAL, training=False, classes=classes if train is None else train.own_classes)
+    if train is not None and data.SPLIT:
+        train, test = hold_out(train, data.SPLIT, config.SEED, held_out)
+    elif data.SPLIT and data.NAME == "own":
+        raise ConfigError("DATA.SPLIT: a test needs --val; only a training holds out images")
+    else:
+        test = _open(config, data.VAL, training=False, classes=classes if train is None else train.own_classes)
     if train is not None:
         test = test.renumbered(train.classes, "the training set")
     elif set(test.classes) < set(classes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import cv2
 import numpy as np
@@ -16,7 +17,9 @@ from backbone.segmentation.config import check_values
 from backbone.segmentation.data import open_sets
 from backbone.segmentation.data.cityscapes import IDS
 from backbone.segmentation.data.labels import voc_palette
+from backbone.segmentation.data.own import has_part
 from backbone.segmentation.evaluation import VOID
+from backbone.segmentation.session import own_data
 
 COLOURS = {0: (10, 20, 30), 1: (128, 64, 128), 2: (0, 0, 230), VOID: (255, 255, 255)}
 NUMBERS = {0: 0, 1: 7, 2: 300, VOID: 9}
@@ -280,3 +283,41 @@ def test_vocs_palette_is_read_by_number_without_colours(tmp_path):
         + f"\nvoid {' '.join(map(str, voc_palette()[VOID]))}\n"
     )
     assert np.array_equal(labels_of(root)[1][0], expected()[0])
+
+
+def flags(**given):
+    names = ("train", "val", "split", "train_images", "val_images")
+    return Namespace(eval_only=False, **{name: given.get(name) for name in names})
+
+
+def test_a_share_is_held_out(tmp_path):
+    root = write_folders(tmp_path / "set", {"train": 10})
+    with pytest.raises(ConfigError, match="has no part to test on; give --val, or --split 0.1"):
+        own_data(flags(train=str(root)))
+    config = config_of(root)
+    config.merge_from_list(own_data(flags(train=str(root), split=0.3)))
+    train, test = open_sets(config, training=True)
+    names = set(train.names()), set(test.names())
+    assert len(names[0]) == 7 and len(names[1]) == 3 and not names[0] & names[1]
+    for images in (train, test):
+        for index, name in enumerate(images.names()):
+            assert np.array_equal(images.label(index), scene(int(name))[1])
+    assert set(open_sets(config, training=True)[1].names()) == names[1]
+    # A run that goes on keeps the images that it began with.
+    assert open_sets(config, training=True, held_out=["4"])[1].names() == ["4"]
+    config.SEED = 1
+    assert set(open_sets(config, training=True)[1].names()) != names[1]
+    with pytest.raises(ConfigError, match="--split 2 is no share"):
+        own_data(flags(train=str(root), split=2.0))
+
+
+def test_one_json_file_is_not_tested_on_itself(shared_data):
+    file = shared_data / "coco" / "annotations" / "instances_val2017.json"
+    with pytest.raises(ConfigError, match="instances_val2017.json: has no part to test on"):
+        own_data(flags(train=str(file)))
+    assert has_part(shared_data / "coco", "val") and not has_part(file, "val")
+    pairs = own_data(flags(train=str(shared_data / "coco")))
+    config = config_of(shared_data)
+    config.merge_from_list(pairs)
+    train, val = open_sets(config, training=True)
+    assert (train.path(0).parent.name, val.path(0).parent.name) == ("train2017", "val2017")
