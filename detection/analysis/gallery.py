@@ -22,7 +22,7 @@ NUMBER = 24  # images that are shown at first
 MOST = 160  # images on a page
 MOST_CHARACTERS = 9_000_000  # of all images
 # Images wanted for each kind of error, class and cell.
-WANTED = {"k": 8, "c": 3, "m": 2}
+WANTED = {"k": 8, "c": 2, "m": 1}
 LISTED = 12  # errors that are named below an enlarged image
 SHOT_NAMES = 14  # pixels, of the names on images that are not to be enlarged
 
@@ -120,24 +120,30 @@ def _shots(analysis: Analysis, chosen: Sequence[int], weight: np.ndarray) -> lis
 
 
 def _images_of(analysis: Analysis) -> dict[str, list[int]]:
-    """Return {key: its images, the heaviest errors first}: kinds, then cells by their count, then classes."""
+    """Return {key: its images, the heaviest errors first}: kinds, then classes, then cells by their count."""
     case, errors = analysis.case, analysis.errors
     false, missed = np.flatnonzero(analysis.shown_false), np.flatnonzero(analysis.shown_missed)
     images, labels = case.detections.image[false], case.detections.label[false]
     missed_images, missed_labels = case.objects.image[missed], case.objects.label[missed]
     found: dict[str, np.ndarray] = {f"k{MEANING[kind][0]}": images[errors.kind[false] == kind] for kind in FALSE_KINDS}
     found[f"k{MEANING[Kind.MISS][0]}"] = missed_images
+    every, all_labels = np.concatenate([images, missed_images]), np.concatenate([labels, missed_labels])
+    for (label,), of in _groups(all_labels[:, None], every):
+        found[f"c{label}"] = of
     events = analysis.confusion.events
-    cells, cell_of = np.unique(events[:, 1:], axis=0, return_inverse=True)
-    often = np.bincount(cell_of.ravel(), minlength=len(cells))
-    for cell in np.argsort(-often, kind="stable").tolist():
-        row, column = cells[cell].tolist()
-        found[f"m{row}-{column}"] = events[cell_of.ravel() == cell, 0]
-    for label in range(len(case.class_names)):
-        found[f"c{label}"] = np.concatenate([images[labels == label], missed_images[missed_labels == label]])
+    for (row, column), of in sorted(_groups(events[:, 1:], events[:, 0]), key=lambda group: -len(group[1])):
+        found[f"m{row}-{column}"] = of
     weight = _weights(analysis)
     unique = ((key, np.unique(of)) for key, of in found.items() if len(of))
     return {key: of[np.argsort(-weight[of], kind="stable")].tolist() for key, of in unique}
+
+
+def _groups(keys: np.ndarray, values: np.ndarray) -> list[tuple[list[int], np.ndarray]]:
+    """Return each different row of `keys` (N, K) with the `values` (N,) of its rows."""
+    order = np.lexsort(keys.T[::-1])
+    keys, values = keys[order], values[order]
+    starts = np.flatnonzero(np.r_[True, (keys[1:] != keys[:-1]).any(axis=1)]) if len(keys) else []
+    return [(keys[start].tolist(), part) for start, part in zip(starts, np.split(values, starts)[1:])]
 
 
 def _chosen(images_of: dict[str, list[int]], first: list[int]) -> list[int]:
