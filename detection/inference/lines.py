@@ -111,8 +111,10 @@ class PartWriter:
 
     def write(self, line: Line) -> None:
         """Append a line, whose first key is the id."""
+        left = memoryview(json_text(line).encode() + b"\n")
         with writing(self.path):
-            self.file.write(json_text(line).encode() + b"\n")
+            while left:  # where the disk is nearly full, less may be taken
+                left = left[self.file.write(left) :]
 
     def close(self) -> None:
         self.file.close()

@@ -273,6 +273,15 @@ def test_a_run_that_ends_in_the_middle_goes_on_to_the_same_files(given, tmp_path
     assert files_of(tmp_path / "found") == files_of(tmp_path / "whole")
 
 
+def test_a_write_that_takes_a_part_is_gone_on_with(tmp_path):
+    writer = PartWriter(tmp_path, 0)
+    real = writer.file
+    writer.file = SimpleNamespace(write=lambda data: real.write(data[:7]), close=real.close)
+    writer.write({"id": 1, "file_name": "a.jpg", "detections": []})
+    writer.close()
+    assert (tmp_path / "detections.part0.jsonl").read_text() == '{"id": 1, "file_name": "a.jpg", "detections": []}\n'
+
+
 def test_processes_share_the_images(given, tmp_path, monkeypatch):
     inputs = list_inputs(str(given.folder), tmp_path)
     alone = [(item.id, item.name) for item in items.items_of(inputs)]
