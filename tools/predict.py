@@ -16,7 +16,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
-from backbone.common.errors import WeightsError
+from backbone.common.errors import ConfigError, WeightsError
 from backbone.common.text import count
 from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
@@ -87,6 +87,11 @@ def add_detector_flags(parser: Parser) -> None:
 
 def main() -> None:
     arguments = make_parser().parse_intermixed_args()
+    # A pattern that the shell has replaced by its files.
+    if more := [given for given in arguments.overrides[::2] if Path(given).is_file()]:
+        raise ConfigError(
+            f"--input takes one path, and {more[0]} is another one; quote the pattern, or give a list (a .txt, or -)"
+        )
     # Behind the parser: --help and a wrong flag answer at once.
     say_importing("torch")
     from backbone.engine.kinds import task_of
