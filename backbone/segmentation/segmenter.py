@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,8 @@ def _config_of(path: str | Path, config: str | Path | None) -> Any:
     merge(made, parse_yaml(carried, f"{path}, its config"), f"{path}, its config")
     # Where the run's own weights came from says nothing of this file.
     made.MODEL.WEIGHTS = made.MODEL.WEIGHTS_PART = ""
+    # The classes are in the checkpoint; their list lay with the training data.
+    made.DATA.CLASSES = made.DATA.CLASSES if os.path.isfile(made.DATA.CLASSES) else ""
     return made
 
 

@@ -164,7 +164,7 @@ def class_notes(images: SegmentationSet, found: Findings, *, training: bool = Fa
     """
     pixels = found.pixels[: len(images.classes)]
     present = [name for name, number in zip(images.classes, pixels) if number]
-    void = f" and void ({VOID}) alone; where {VOID} stands for an object, write the number of its class"
+    void = f" and void ({VOID}) alone; where {VOID} stands for an object, DATA.ID_MAP '0: 0, {VOID}: 1' says so"
     if not present:
         raise DataError(f"{images.name}: all labels are void ({VOID}), which counts neither in training nor in testing")
     if len(present) == 1 and len(images.classes) > 1:

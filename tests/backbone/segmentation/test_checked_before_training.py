@@ -129,8 +129,8 @@ def test_labels_that_teach_nothing_are_refused(root, change, said):
 def test_validation_labels_that_test_nothing(root):
     rewrite(labels_of(root, "val"), lambda label: np.where(label == 1, 255, 0))
     assert checked(root) == [
-        "set val: its labels hold 'background' and void (255) alone; where 255 stands for an object, write the number "
-        "of its class"
+        "set val: its labels hold 'background' and void (255) alone; where 255 stands for an object, DATA.ID_MAP "
+        "'0: 0, 255: 1' says so"
     ]
     rewrite(labels_of(root, "val"), lambda label: np.full_like(label, 255))
     with pytest.raises(DataError, match="all labels are void"):

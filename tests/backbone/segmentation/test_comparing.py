@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import warm_commands
+from browser import NAMES, Browser, find
 from PIL import Image
 from small_segmentation import CLASSES, ROOT, scene, write_folders, write_voc
 from test_confusion import slow_metrics
@@ -71,6 +72,31 @@ def test_figures(root, tmp_path, truth, void):
     assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)
     order = np.argsort([slow_metrics([pair], CLASSES)["mIoU"] for pair in pairs], kind="stable")
     assert re.findall(r"<strong>\d\. (\d)\.png", page) == [str(index) for index in order]
+
+
+def test_the_page_lives_in_a_browser(root, tmp_path):
+    program = find()
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+    write_guesses(tmp_path / "found", void=True)
+    compare(root, tmp_path / "found", data_of([])).write_page(tmp_path / "page.html", "Errors of " + "a" * 90)
+    shown = "[...document.querySelectorAll('.shot:not([hidden])')].map(shot => shot.dataset.keys)"
+    with Browser(program) as browser:
+        browser.open((tmp_path / "page.html").as_uri(), width=400)
+        assert browser.run("document.documentElement.dataset.ready") == "yes"
+        assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+        assert [one for theme in ("light", "dark") for one in browser.low_contrast(theme)] == []
+        for key in ("c1", "m0-2"):
+            browser.run(f"document.querySelector('[data-find=\"{key}\"]').click()")
+            keys = browser.run(shown)
+            assert keys and all(key in one.split() for one in keys)
+        browser.run("document.querySelector('.shot:not([hidden]) button').click()")
+        assert browser.run("document.querySelector('dialog').open && !!document.querySelector('dialog svg image')")
+        assert " taken for " in browser.run("document.querySelector('dialog .errors').textContent")
+        first = browser.run("document.querySelector('dialog strong').textContent")
+        browser.key("ArrowRight")
+        assert browser.run("document.querySelector('dialog strong').textContent") != first
+        assert browser.errors == [] and all(url.startswith("file:") for url in browser.requests)
 
 
 def test_predictions_of_other_forms(root, tmp_path):
