@@ -12,6 +12,7 @@ import numpy as np
 
 from backbone.common.pages.report import find_button, shots_gallery
 from backbone.common.text import count
+from backbone.common.waiting import passing
 
 from .analysis import Analysis
 from .drawing import MOST_BOXES, Shot, caption, draw
@@ -85,7 +86,7 @@ def gallery(analysis: Analysis) -> Gallery:
         for image in images:
             keys[image].append(key)
     figures, characters, shown = [], 0, Counter()
-    for rank, shot in enumerate(chosen, 1):
+    for rank, shot in enumerate(passing(chosen, "drawing", unit="img", plural="images"), 1):
         figures.append(_figure(analysis, shot, rank, keys[shot.image]))
         characters += len(figures[-1])
         shown.update(keys[shot.image])
