@@ -13,7 +13,12 @@ from detection.data.voc import VOC_CLASSES, split_of_folder
 from detection.evaluation import evaluate_voc
 from detection.evaluation.voc_detections import PREFIXES
 
-SMALL = {"TEST.PICTURES": 2, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0, "TEST.DETECTIONS_PER_IMAGE": 20}
+SMALL = {
+    "TEST.PICTURES": 2,
+    "TEST.LOSS": True,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0,
+    "TEST.DETECTIONS_PER_IMAGE": 20,
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,7 @@ def voc_run(root, coco_run, tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("voc") / "tiny"
     tests = ("voc_2012_test", "voc_2012_val")
     changes = {"DATASETS.TRAIN": ("voc_2012_train",), "DATASETS.TEST": tests, "TEST.EVAL_PERIOD": 4}
+    changes["TEST.BEST"] = "bbox/AP50"
     weights = str(coco_run[0] / "model_final.pth")
     return folder, train(folder, "--data-root", str(root), "--weights", weights, changes={**SMALL, **changes})
 
@@ -65,7 +71,7 @@ def test_the_submission_of_test_dev(coco_run):
     assert f"coco_2017_test-dev has no ground truth: no figures; for its evaluation server: {file}" in printed
     records = json.loads(file.read_text())
     assert records and set(records[0]) == {"image_id", "category_id", "bbox", "score"}
-    assert "bbox" not in json.loads((folder / "results.json").read_text())
+    assert not {"bbox", "validation"} & json.loads((folder / "results.json").read_text()).keys()
     assert not (folder / "model_best.pth").exists()
 
 
@@ -87,9 +93,10 @@ def test_figures_of_voc(voc_run, root):
         assert set(expected[kind]["per_class"]) == set(VOC_CLASSES)
     assert "mAP50_voc07" in expected["voc"] and "AP75" in expected["bbox"]
     assert "mAP50" in (folder / "results.md").read_text()
-    # The first test set has no figures; the best weights are chosen by the other.
+    # The first test set has no figures and no loss; the best weights are chosen by the other.
+    assert {name for name in results if name.endswith("validation")} == {"voc_2012_val/validation"}
     assert (folder / "model_best.pth").exists()
-    assert results["best"]["AP"] == max(line["voc_2012_val/bbox/AP"] for line in evaluations(folder))
+    assert results["best"]["AP50"] == max(line["voc_2012_val/bbox/AP50"] for line in evaluations(folder))
 
 
 def test_the_submission_of_voc(voc_run):
