@@ -80,7 +80,7 @@ def _torchvision(content: Any, tensors: Mapping[str, Tensor], source: str, keys:
         model, _, tag = source.removeprefix("torchvision:").partition(":")
         names = torchvision_weights(source, model, tag).meta["categories"]
         classes = [name.strip("_") for name in names]
-    wants = {**_image_keys(), keys.flags["stride_in_1x1"]: False, keys.stem: "conv7"}
+    wants = {**_image_keys(), **_usual(keys), keys.stem: "conv7"}
     return StartingWeights(
         source, True, dict(tensors), wants, classes, metadata=metadata, usual=True, notes=notes, project="torchvision"
     )
@@ -122,8 +122,7 @@ def _mmsegmentation(content: Any, tensors: Mapping[str, Tensor], source: str, ke
         "output_stride": stride,
         "atrous_rates": rates if head == "deeplabv3" else [],
     }
-    usual = {keys.flags[key]: value for key, value in USUAL.items()}
-    wants = {**_image_keys(), **usual, **keys.of_backbone(known, file.tensors)}
+    wants = {**_image_keys(), **_usual(keys), **keys.of_backbone(known, file.tensors)}
     if not config:
         notes.append(f"{source}: has no config; MMSegmentation's usual settings are taken")
     return StartingWeights(
@@ -139,8 +138,10 @@ def _mmsegmentation(content: Any, tensors: Mapping[str, Tensor], source: str, ke
     )
 
 
-# Of MMSegmentation's ResNetV1c in the "pytorch" style, with contract_dilation.
-USUAL = {"stride_in_1x1": False, "average_down": False, "dilation_style": "torchvision"}
+def _usual(keys: WeightKeys) -> dict[str, Any]:
+    """Return the settings of torchvision, and of MMSegmentation's "pytorch" style with contract_dilation."""
+    usual = {"stride_in_1x1": False, "average_down": False, "ceil_pool": False, "dilation_style": "torchvision"}
+    return {keys.flags[key]: value for key, value in usual.items()}
 
 
 def _image_keys() -> dict[str, Any]:

@@ -20,6 +20,11 @@ def is_image_name(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
+def is_bands_name(name: str) -> bool:
+    """Whether a file name is of an array of NumPy, which may be an image of bands; hidden files are none."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() == BANDS
+
+
 def is_video_name(name: str) -> bool:
     """Whether a file name is a video's; hidden files are none."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
@@ -32,7 +37,7 @@ def list_images(folder: str | Path) -> list[str]:
     """
     with os.scandir(folder) as entries:
         names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
-    return list(filter(is_image_name, names)) or [name for name in names if name.lower().endswith(BANDS)]
+    return list(filter(is_image_name, names)) or list(filter(is_bands_name, names))
 
 
 def list_folders(folder: str | Path) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..reading import decode_text, lines_of, read_lines
-from .find import is_image_name, walk_files
+from .find import is_bands_name, is_image_name, walk_files
 
 LISTS = (".txt", ".lst")
 
@@ -68,7 +68,10 @@ def files_of(pattern: str, wanted: Callable[[str], bool]) -> Iterator[tuple[Path
 
 def _of_name(name: str, wanted: Callable[[str], bool]) -> Iterator[Path]:
     if os.path.isdir(name):
-        yield from walk_files(name, wanted)
+        files = walk_files(name, wanted)
+        first = next(files, None)
+        # As in `list_images`, arrays are images where there are no others.
+        yield from walk_files(name, is_bands_name) if first is None else chain([first], files)
     elif os.path.isfile(name):
         yield Path(name)
     else:

@@ -34,7 +34,7 @@ def test_torchvisions_networks_set_the_config(peer, tmp_path):
     make = getattr(peers, peer)
     theirs = randomised(make(weights=None, weights_backbone=None, num_classes=len(CLASSES), aux_loss=True))
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    ours, config, notes = ours_of(tmp_path / "theirs.pth", MODEL__STRIDE_IN_1X1=True, INPUT__FORMAT="BGR")
+    ours, config, notes = ours_of(tmp_path / "theirs.pth", MODEL__DILATION_STYLE="mmdetection", INPUT__FORMAT="BGR")
     assert (peer.partition("_")[2], 8) == (config.MODEL.NAME, config.MODEL.OUTPUT_STRIDE)
     assert peer.partition("_")[0] == config.MODEL.HEAD.NAME and config.INPUT.FORMAT == "RGB"
     assert any("taken for torchvision's, of output stride 8" in note for note in notes)

@@ -107,3 +107,17 @@ def test_every_band_is_resized_as_a_gray_image(channels):
     for band in range(channels):
         plain = np.asarray(Image.fromarray(image[:, :, band]).resize((33, 21), Image.Resampling.BILINEAR))
         assert np.abs(found[:, :, band].astype(int) - plain).max() <= 1
+
+
+def test_arrays_are_images_in_a_folder_without_others(tmp_path):
+    from backbone.common.images import list_images
+    from backbone.common.images.inputs import find_inputs
+
+    (tmp_path / "in").mkdir()
+    for name in ("b.npy", "a.NPY", ".c.npy", "notes.txt"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    assert list_images(tmp_path) == [] and list_images(tmp_path / "in") == ["a.NPY", "b.npy"]
+    assert [path.name for path in find_inputs(str(tmp_path), tmp_path / "out", ".jpg")] == ["a.NPY", "b.npy"]
+    (tmp_path / "in" / "d.png").write_bytes(b"x")
+    assert list_images(tmp_path / "in") == ["d.png"]
+    assert [path.name for path in find_inputs(str(tmp_path), tmp_path / "out", ".jpg")] == ["d.png"]
