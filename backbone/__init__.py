@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,8 +149,7 @@ def load_classifier(
         ConfigError: an unknown precision, or a wrong override.
         RunError: the device is not there.
     """
-    from .classification.classifier import load_classifier as load
-
+    load = _of_classification("classifier").load_classifier
     return load(path_or_name, device, precision, part=part, classes=classes, overrides=overrides)
 
 
@@ -196,11 +195,9 @@ def train(
     Raises:
         UserError: of the kind that is wrong: ConfigError, DataError, WeightsError or RunError.
     """
-    from .classification.training import train as run_training
-
     flags = {"weights": None if weights is None else str(weights), "device": device, "seed": seed, "split": split}
     root = None if data_root is None else str(data_root)
-    return run_training(
+    return _of_classification("training").train(
         config,
         train=train,
         val=val,
@@ -212,6 +209,20 @@ def train(
         flags={**flags, "data_root": root, "resume": resume, "overwrite": overwrite},
         keys=keys,
     )
+
+
+def _of_classification(module: str) -> Any:
+    """Import a module of backbone/classification; raises RunError with the line that installs what it lacks."""
+    try:
+        return importlib.import_module(f".classification.{module}", __name__)
+    except ModuleNotFoundError as error:
+        from .common.commands import how_to_install
+        from .common.errors import RunError
+
+        line = how_to_install(error.name)
+        if line is None:
+            raise
+        raise RunError(line) from None
 
 
 def __dir__() -> list[str]:

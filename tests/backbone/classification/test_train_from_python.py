@@ -61,6 +61,15 @@ def test_a_training_gives_metrics_a_classifier_and_a_folder(photos, tmp_path):
     assert "trained on own, photos" in card and "0.2 of photos, held out" in card and str(tmp_path) not in card
 
 
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    def missing(*_):
+        raise ModuleNotFoundError("No module named 'yacs'", name="yacs")
+
+    monkeypatch.setattr(backbone.importlib, "import_module", missing)
+    with pytest.raises(backbone.RunError, match="yacs is not installed; run `pip install 'resnet-detection"):
+        backbone.load_classifier("a.pth")
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
