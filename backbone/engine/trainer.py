@@ -301,13 +301,13 @@ class Trainer:
         take = self._backward if self.settings.accumulate == 1 else self._accumulate
         losses, step_metrics = take(batch)
         measure = self._due(self.settings.log_period, self.state.iteration + 1)
-        step_metrics |= finish_gradients(self.optimizer, self.scaler, self.settings.clip, measure=measure)
+        found = finish_gradients(self.optimizer, self.scaler, self.settings.clip, measure=measure)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.task.stepped(self.state.iteration + 1)
         if getattr(self.schedule, "watching", False):
             self.schedule.observe({name: float(distributed.mean(value)) for name, value in step_metrics.items()})
-        return losses, step_metrics
+        return losses, {**step_metrics, **found}
 
     def _accumulate(self, batch: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Sum the gradients of a batch's parts; return losses and metrics of the whole."""

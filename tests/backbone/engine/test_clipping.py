@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backbone.classification import config as classification
 from backbone.common.errors import ConfigError
+from backbone.engine import distributed
 from backbone.engine.clipping import Clipping
 from backbone.engine.schedule import MultiStep
 from backbone.engine.solver import make_settings
@@ -50,6 +51,9 @@ class Squares(Task):
     def losses(self, model: nn.Module, batch: Tensor, iteration: int) -> dict[str, Tensor]:
         return {"loss": loss_of(model, batch)}
 
+    def step_metrics(self) -> dict[str, Tensor]:
+        return {"square": torch.tensor(4.0)}
+
 
 def train_a_step(clip: Clipping | None, *, scaled: bool = False, **settings: object) -> tuple[Trainer, dict]:
     task = Squares()
@@ -87,12 +91,18 @@ def test_a_step_is_that_of_torchs_functions(clip):
 
 
 @pytest.mark.parametrize("clip", [None, Clipping("full_model", 0.2), Clipping("value", 0.03)])
-def test_the_norm_of_all_gradients_is_that_before_clipping_and_of_no_scale(clip):
+def test_the_norm_of_all_gradients_is_that_before_clipping_and_of_no_scale(clip, monkeypatch):
     model = network()
     loss_of(model, BATCH).backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), math.inf).item()
     for changes in ({}, {"accumulate": 2}, {"scaled": True}):
         assert train_a_step(clip, **changes)[1]["gradient_norm"] == pytest.approx(norm, rel=1e-5)
+    # A schedule that watches the run takes the mean of its metrics, tensors, over the processes.
+    monkeypatch.setattr(distributed, "mean", Tensor.clone)
+    monkeypatch.setattr(MultiStep, "watching", True, raising=False)
+    seen: list[dict] = []
+    monkeypatch.setattr(MultiStep, "observe", lambda _, metrics: seen.append(metrics), raising=False)
+    assert train_a_step(clip)[1]["gradient_norm"] and seen == [{"square": 4.0}]
     # Only where a line of the log follows.
     assert "gradient_norm" not in train_a_step(clip, log_period=20, max_iter=9)[1]
 
