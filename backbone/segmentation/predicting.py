@@ -21,6 +21,7 @@ from ..engine.record import LOGGER
 from ..engine.results import UNIT
 from .data.batches import whole_images
 from .data.check import examine
+from .data.cityscapes import numbers_of
 from .data.folders import find_classes, image_of, is_label
 from .data.form import form_of, plain_form
 from .data.labels import read_label, write_label
@@ -151,7 +152,9 @@ def _open(segmenter: Segmenter, files: list[Path], root: Path, truth: Path | Non
         form, labels = plain_form(classes), {}
     else:
         known = find_classes(data.CLASSES, [truth, *list(truth.absolute().parents)[:2]], classes)
-        form, labels = form_of(data, known.names, known.colours, known.numbers), _labels_of(files, root, truth, data)
+        labels = _labels_of(files, root, truth, data)
+        numbers = known.numbers or numbers_of(labels.values(), known.names)
+        form = form_of(data, known.names, known.colours, numbers)
     images = LabelledFiles("--input", form, [(file, labels.get(file)) for file in files], has_truth=truth is not None)
     images.reading = reading_of(segmenter.config)
     return images.renumbered(classes, "the network")

@@ -49,8 +49,8 @@ def _confusions(classes: Sequence[str], counts: np.ndarray) -> str:
     shares = 100 * row_shares(counts)
     if len(classes) <= MATRIX_CLASSES:
         head = [*classes, "none"][: counts.shape[1]]
-        rows = [(name, *(f"{share:.1f}" for share in row)) for name, row in zip(classes, shares)]
-        return f"Each row in % of its true pixels:\n\n{table(rows, ('truth ↓ prediction →', *head))}"
+        rows = [(name, *row.tolist()) for name, row in zip(classes, shares)]
+        return f"Each row in % of its true pixels:\n\n{table(rows, ('truth ↓ prediction →', *head), digits=1)}"
     found = most_confused(counts, len(classes), CONFUSIONS)
     rows = [(classes[truth], classes[wrong], shares[truth, wrong], number) for truth, wrong, number in found]
     return f"Most confused:\n\n{table(rows, ('truth', 'prediction', '% of the class', 'pixels'))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,14 @@ IDS = {
     "motorcycle": 32,
     "bicycle": 33,
 }
-KNOWN = 34  # numbers that labelIds has; a licence plate is -1, in a file 255
+# The label of each of the 34 numbers; a licence plate is -1, in a file 255.
+NUMBERS = dict.fromkeys(range(34), VOID) | {number: label for label, number in enumerate(IDS.values())}
+
+
+def numbers_of(files: Collection[Path], classes: Sequence[str]) -> Mapping[int, int] | None:
+    """Return the label of each number of Cityscapes' *_labelIds.png; None of other files, or for other classes."""
+    own = list(classes) == list(IDS) and all(file.stem.endswith("_labelIds") for file in files)
+    return NUMBERS if files and own else None
 
 
 def open_cityscapes(root: Path, split: str, data: Any, *, check: bool = True) -> LabelledFiles:
@@ -70,7 +78,5 @@ def open_cityscapes(root: Path, split: str, data: Any, *, check: bool = True) ->
     records = [(path, Path(f"{stem}{end}") if has_truth else None) for path, stem in zip(files, stems)]
     if check:
         check_files(records)
-    classes = list(IDS)
-    numbers = dict.fromkeys(range(KNOWN), VOID) | {number: label for label, number in enumerate(IDS.values())}
-    form = make_form(classes, numbers=numbers if end == ends[0] else None)
+    form = make_form(list(IDS), numbers=NUMBERS if end == ends[0] else None)
     return LabelledFiles(f"Cityscapes {split}", form, records, has_truth=has_truth)

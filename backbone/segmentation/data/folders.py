@@ -210,7 +210,8 @@ def common_suffix(stems: Collection[str], labels: Collection[str]) -> str:
         return ""
     # a_10_mask is the label of a_10, not of a_1.
     found = Counter(label[place:] for label in labels for place in _cuts(label) if label[:place] in stems)
-    return found.most_common(1)[0][0] if found else ""
+    # Cityscapes has a file in colours, one of instances and one of labels for each image.
+    return max(found, key=lambda end: (found[end], "label" in end or "mask" in end), default="")
 
 
 def _cuts(stem: str) -> list[int]:

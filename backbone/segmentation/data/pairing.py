@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ...common.errors import DataError
 from ...common.images import find_images
-from .cityscapes import IMAGE_END
+from .cityscapes import IMAGE_END, numbers_of
 from .class_files import ClassList
 from .folders import LABEL_FILES, common_suffix, find_classes, is_label
 from .form import form_of
@@ -66,5 +66,5 @@ def open_labels(place: Path, data: Any, named: Sequence[str], *, given: bool = F
         raise DataError(f"{place}: holds no label images ({', '.join(LABEL_FILES)})")
     places = [place, *list(place.absolute().parents)[:2]]
     known = ClassList(list(named)) if given else find_classes(data.CLASSES, places, named)
-    form = form_of(data, known.names, known.colours, known.numbers)
+    form = form_of(data, known.names, known.colours, known.numbers or numbers_of(files.values(), known.names))
     return LabelledFiles(place.name, form, [(path, path) for path in files.values()])

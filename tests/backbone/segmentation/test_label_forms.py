@@ -18,6 +18,7 @@ from backbone.segmentation.data import open_sets
 from backbone.segmentation.data.cityscapes import IDS
 from backbone.segmentation.data.labels import voc_palette
 from backbone.segmentation.data.own import has_part
+from backbone.segmentation.data.pairing import label_files, match_stems, open_labels, stem_below
 from backbone.segmentation.evaluation import VOID
 from backbone.segmentation.session import own_data
 
@@ -210,6 +211,13 @@ def test_cityscapes(tmp_path):
     config.DATA.VAL = "test"
     _, test = open_sets(config, training=False)
     assert not test.has_truth and test.label(0) is None
+    # Named alone, label files go through the same numbers; those in colours beside them are none.
+    folder = tmp_path / "gtFine" / "val" / "ulm"
+    cv2.imwrite(str(folder / "ulm_000000_000019_gtFine_color.png"), np.zeros((6, 8, 3), np.uint8))
+    alone = open_labels(folder / "ulm_000000_000019_gtFine_labelIds.png", config_of(tmp_path).DATA, list(IDS))
+    assert np.array_equal(alone.label(0), truth["val"])
+    found = match_stems({0: stem_below(val.path(0), val.path(0).parent)}, label_files(folder))
+    assert found[0].name == "ulm_000000_000019_gtFine_labelIds.png"
     (tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_labelIds.png").unlink()
     with pytest.raises(DataError, match="ulm_000000_000019_gtFine_labelIds.png: the label image does not exist"):
         open_sets(config_of(tmp_path, NAME="cityscapes"), training=False)
