@@ -50,7 +50,8 @@ class Unfinished:
         self.done = np.empty(0, np.int64)
         former = None if overwrite else _state_of(output)
         with writing(output):
-            remove_leftovers(output)
+            if (output / STATE).exists():
+                remove_leftovers(output)
             if former is None:
                 self._remove()
                 write_json(output / STATE, facts)
