@@ -14,7 +14,7 @@ from detection.engine.task import DetectionTask
 def test_images_are_on_the_models_device_before_it_copies_them_one_by_one():
     config = default_config()
     config.MODEL.DEVICE = "meta"
-    task = DetectionTask(nn.Identity(), SimpleNamespace(train=None), config)
+    task = DetectionTask(nn.Identity(), SimpleNamespace(train=None, classes=[]), config)
     batch = [{"image": torch.zeros(3, 4, 5, dtype=torch.uint8), "height": 4} for _ in range(2)]
     given = task.losses(lambda samples: samples, batch, 0)
     assert [(sample["image"].device.type, sample["height"]) for sample in given] == [("meta", 4)] * 2
