@@ -17,6 +17,7 @@ from .sets import LabelledFiles
 IMAGES, IMAGE_END = "leftImg8bit", "_leftImg8bit"
 COARSE = "gtCoarse"
 FINE = "gtFine"
+LABEL_IDS = "_labelIds"
 # The number of each class in files *_labelIds.png; all others are void in the benchmark.
 IDS = {
     "road": 7,
@@ -45,7 +46,7 @@ NUMBERS = dict.fromkeys(range(34), VOID) | {number: label for label, number in e
 
 def numbers_of(files: Collection[Path], classes: Sequence[str]) -> Mapping[int, int] | None:
     """Return the label of each number of Cityscapes' *_labelIds.png; None of other files, or for other classes."""
-    own = list(classes) == list(IDS) and all(file.stem.endswith("_labelIds") for file in files)
+    own = list(classes) == list(IDS) and all(file.stem.endswith(LABEL_IDS) for file in files)
     return NUMBERS if files and own else None
 
 
@@ -73,7 +74,7 @@ def open_cityscapes(root: Path, split: str, data: Any, *, check: bool = True) ->
     has_truth = split != "test"
     labels = below / kind / split
     stems = [labels / path.parent.name / f"{path.stem.removesuffix(IMAGE_END)}_{kind}" for path in files]
-    ends = ("_labelIds.png", "_labelTrainIds.png")
+    ends = (f"{LABEL_IDS}.png", "_labelTrainIds.png")
     end = next((end for end in ends if os.path.isfile(f"{stems[0]}{end}")), ends[0])
     records = [(path, Path(f"{stem}{end}") if has_truth else None) for path, stem in zip(files, stems)]
     if check:

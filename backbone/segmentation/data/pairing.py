@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ...common.errors import DataError
 from ...common.images import find_images
-from .cityscapes import IMAGE_END, numbers_of
+from .cityscapes import IDS, IMAGE_END, LABEL_IDS, numbers_of
 from .class_files import ClassList
 from .folders import LABEL_FILES, common_suffix, find_classes, is_label
 from .form import form_of
@@ -32,6 +32,8 @@ def label_files(place: Path, left_out: Collection[Path] = ()) -> dict[str, Path]
     if place.is_file():
         return {place.stem: place}
     files = [path for path in find_images(place) if is_label(path.name) and path.resolve() not in left_out]
+    # Cityscapes has a file in colours and one of instances beside each.
+    files = [path for path in files if path.stem.endswith(LABEL_IDS)] or files
     return {stem_below(path, place): path for path in files}
 
 
@@ -65,6 +67,7 @@ def open_labels(place: Path, data: Any, named: Sequence[str], *, given: bool = F
     if not files:
         raise DataError(f"{place}: holds no label images ({', '.join(LABEL_FILES)})")
     places = [place, *list(place.absolute().parents)[:2]]
-    known = ClassList(list(named)) if given else find_classes(data.CLASSES, places, named)
+    named = list(IDS) if not given and all(stem.endswith(LABEL_IDS) for stem in files) else list(named)
+    known = ClassList(named) if given else find_classes(data.CLASSES, places, named)
     form = form_of(data, known.names, known.colours, known.numbers or numbers_of(files.values(), known.names))
     return LabelledFiles(place.name, form, [(path, path) for path in files.values()])

@@ -214,8 +214,8 @@ def test_cityscapes(tmp_path):
     # Named alone, label files go through the same numbers; those in colours beside them are none.
     folder = tmp_path / "gtFine" / "val" / "ulm"
     cv2.imwrite(str(folder / "ulm_000000_000019_gtFine_color.png"), np.zeros((6, 8, 3), np.uint8))
-    alone = open_labels(folder / "ulm_000000_000019_gtFine_labelIds.png", config_of(tmp_path).DATA, list(IDS))
-    assert np.array_equal(alone.label(0), truth["val"])
+    alone = open_labels(folder.parent, config_of(tmp_path).DATA, ["0", "1"])
+    assert len(alone) == 1 and np.array_equal(alone.label(0), truth["val"]) and alone.classes == list(IDS)
     found = match_stems({0: stem_below(val.path(0), val.path(0).parent)}, label_files(folder))
     assert found[0].name == "ulm_000000_000019_gtFine_labelIds.png"
     (tmp_path / "gtFine" / "val" / "ulm" / "ulm_000000_000019_gtFine_labelIds.png").unlink()
