@@ -92,7 +92,7 @@ def test_a_wheel_trains_and_predicts_outside_of_the_checkout(tmp_path):
     ]
     core = {re.split(r"[<>=]", line)[0] for line in re.findall(r"^Requires-Dist: ([^;\n]+)$", metadata, re.M)}
     assert core == {"torch", "torchvision", "numpy", "safetensors"}
-    extras = {"detection", "export", "figures", "fast", "mlflow", "test", "wandb"}
+    extras = {"demo", "detection", "export", "figures", "fast", "mlflow", "test", "wandb"}
     assert set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.M)) == extras
 
     commands = install(wheel, tmp_path / "env")
