@@ -105,8 +105,8 @@ def measure(images: Path, *, number: int, rounds: int) -> Section:
         title="A folder of images, whole processes, on a CPU",
         method=(
             f"R50 FPN, 800/1333, 1,000 proposals, random weights with many detections, {number} images of COCO, a "
-            f"picture each; start and loading counted; threads: {os.environ.get('OMP_NUM_THREADS', 'all')}; in turn, median of "
-            f"{rounds} round(s)."
+            f"picture each; start and loading counted; threads: {os.environ.get('OMP_NUM_THREADS', 'all')}; in turn, "
+            f"median of {rounds} round(s)."
         ),
         header=["", "pictures", "s", "CPU s", "times", "times, CPU"],
         rows=rows,
