@@ -87,10 +87,12 @@ def check_batch(config: Any, processes: int) -> None:
     """Raise ConfigError where the batch normalisation of a head would see one value a channel."""
     solver, model = config.SOLVER, config.MODEL
     alone = solver.IMS_PER_BATCH if model.NORM == "sync_bn" else solver.IMS_PER_BATCH // processes
-    if model.HEAD.NAME == "deeplabv3" and alone < 2:
+    alone //= solver.ACCUMULATE
+    if model.HEAD.NAME in ("deeplabv3", "pspnet") and alone < 2:
         raise ConfigError(
-            "MODEL.HEAD.NAME deeplabv3 normalises image means over the batch: SOLVER.IMS_PER_BATCH must give each "
-            "process 2 images or more (with MODEL.NORM sync_bn, all processes together)"
+            f"MODEL.HEAD.NAME {model.HEAD.NAME} normalises image means over the batch: SOLVER.IMS_PER_BATCH must give "
+            "each process 2 images or more (with MODEL.NORM sync_bn, all processes together) in each part of "
+            "SOLVER.ACCUMULATE"
         )
 
 

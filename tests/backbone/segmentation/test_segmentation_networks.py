@@ -120,6 +120,9 @@ def test_mistakes():
     with pytest.raises(ConfigError, match="2 images or more"):
         check_batch(alone, 2)
     check_batch(alone, 1)
+    alone.MODEL.HEAD.NAME, alone.SOLVER.ACCUMULATE = "pspnet", 2
+    with pytest.raises(ConfigError, match="pspnet normalises image means .* in each part of SOLVER.ACCUMULATE"):
+        check_batch(alone, 1)
 
 
 def checkpoint_of(head: str, stride: int, **rates) -> StartingWeights:
