@@ -105,7 +105,7 @@ def parse() -> argparse.Namespace:
         parser.error("--classes belongs to --predictions; a --model names its classes")
     if is_segmentation(args):
         return args
-    if args.same_numbers or args.overrides:
+    if args.same_numbers or (args.overrides and args.model is None):
         parser.error(f"{'--same-numbers' if args.same_numbers else args.overrides[0]} belongs to label images")
     check_voc_arguments(parser, args)
     args.iou_type = list(dict.fromkeys(",".join(args.iou_type or IOU_TYPES[:1]).split(",")))
@@ -139,7 +139,10 @@ def add_label_arguments(parser: Parser) -> None:
         help="their files hold what those of --gt do (else the numbers of classes)",
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY VALUE", help="what the label images hold: DATA.ID_MAP, ..."
+        "overrides",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="of --model: TEST.BATCH_SIZE, ...; what label images hold: DATA.ID_MAP, ...",
     )
 
 
@@ -298,7 +301,7 @@ def run_model(args: argparse.Namespace) -> None:
 
     start_logging(None)
     engine = None if args.engine == "auto" else args.engine
-    detector = detection.load(args.model, engine=engine)
+    detector = detection.load(args.model, engine=engine, overrides=args.overrides)
     truth = read_truth(args.gt, args.images, detector.classes)
     args.truth, args.engine, args.predictions = truth.data, "auto", records_on(detector, truth)
     args.images = truth.images.folder if args.report else None

@@ -214,7 +214,8 @@ def test_ap_of_a_file_is_one_command(files, truth, tmp_path, monkeypatch, capsys
     figures = {}
     for name, model, engine in (("torch", "model.pth", "auto"), ("file", "d.onnx", "openvino")):
         out = tmp_path / f"{name}.json"
-        call(evaluate, monkeypatch, *given, "--model", files.folder / model, "--engine", engine, "--json", out)
+        model = ("--model", files.folder / model, "--engine", engine)
+        call(evaluate, monkeypatch, *given, *model, "--json", out, "TEST.BATCH_SIZE", 2)
         figures[name] = json.loads(out.read_text())
     assert f"bbox: {files.onnx} on {truth}" in capsys.readouterr().out
     predict(files.torch, str(files.folder / "photos"), tmp_path / "p", least_score=0.5, ids=truth)
@@ -224,6 +225,7 @@ def test_ap_of_a_file_is_one_command(files, truth, tmp_path, monkeypatch, capsys
         assert figures["file"][kind]["AP"] == pytest.approx(expected, abs=0.01)
     for wrong, said in (
         (("--gt", truth), "either --predictions FILE or --model FILE"),
+        (("--gt", truth, "--predictions", "b.json", "TEST.BATCH_SIZE", 2), "TEST.BATCH_SIZE belongs to label images"),
         (("--gt", truth, "--model", "a.onnx", "--predictions", "b.json"), "either --predictions FILE or --model FILE"),
         (("--voc-root", "VOC2012", "--split", "val", "--model", "a.onnx"), "--model belongs to --gt"),
     ):
