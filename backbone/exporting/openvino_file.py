@@ -14,7 +14,7 @@ from ..common.errors import ExportError
 from .graph import INPUT, ExportGraph, ExportOptions
 from .metadata import KEY, dump, parse
 from .onnx_file import write_onnx
-from .quiet import first_line, quiet
+from .quiet import first_line, last_line, quiet
 
 # What OpenVINO calls the types that not every processor has.
 NEEDS = {"bf16": "BF16", "f16": "FP16"}
@@ -78,7 +78,7 @@ def open_openvino(path: Path, precision: str = "f32") -> tuple[Any, dict[str, An
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # openvino raises RuntimeError and its own kinds
-        raise ExportError(f"{path.name}: OpenVINO does not take it: {first_line(error)}") from error
+        raise ExportError(f"{path.name}: OpenVINO does not take it: {last_line(error)}") from error
     return compiled, metadata
 
 

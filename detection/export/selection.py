@@ -23,7 +23,8 @@ class FlatPooler(nn.Module):
     def forward(self, maps: list[Tensor], boxes: list[Boxes]) -> Tensor:
         """Return the features (R, C, h, w) of the boxes of the list's one entry."""
         pooler = self.pooler
-        regions = torch.cat([self.images[:, None].to(boxes[0].tensor), boxes[0].tensor], dim=1)
+        # OpenVINO's max pooling wants to know that each row has five numbers.
+        regions = torch.cat([self.images[:, None].to(boxes[0].tensor), boxes[0].tensor], dim=1).reshape(-1, 5)
         if len(maps) == 1:
             return pooler.level_poolers[0](maps[0], regions)
         levels = assign_boxes_to_levels(
