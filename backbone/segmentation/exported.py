@@ -13,6 +13,9 @@ from ..common.errors import WeightsError
 from ..engine.config import fit, get, put
 from ..engine.kinds import EXPORTED, SEGMENTATION
 from ..exporting import load_exported
+from ..exporting.check import shape_text
+from ..exporting.formats import ExportedNetwork as ExportedFile
+from ..exporting.quiet import last_line
 from .networks import OUT
 
 INPUT, SCORES = "images", "scores"
@@ -29,18 +32,36 @@ def is_exported(path: str | Path) -> bool:
 
 
 class ExportedNetwork(nn.Module):
-    """Gives what `SegmentationNetwork` gives, of pixels that are not preprocessed; on the CPU."""
+    """Gives what `SegmentationNetwork` gives, of pixels that are not preprocessed; on the CPU.
+
+    Args:
+        exported: the file.
+    """
 
     # Preprocessing is part of the file.
     takes_pixels = True
 
-    def __init__(self, run: Any) -> None:
+    def __init__(self, exported: ExportedFile) -> None:
         super().__init__()
-        self.run = run
+        self.exported = exported
+        self.shape = exported.metadata.get("input", {}).get("shape") or [None] * 4
 
     def forward(self, images: Tensor, size: tuple[int, int] | None = None) -> dict[str, Tensor]:
-        """See `SegmentationNetwork.forward`; `images` are pixels as the file takes them."""
-        scores = self.run(images.cpu().contiguous())[SCORES]
+        """See `SegmentationNetwork.forward`; `images` are pixels as the file takes them.
+
+        Raises:
+            WeightsError: the file takes no images of this size, number or type.
+        """
+        if any(wanted not in (None, given) for wanted, given in zip(self.shape, images.shape)):
+            own, given = (shape_text(shape) for shape in (self.shape, images.shape))
+            raise WeightsError(
+                f"{self.exported.path}: takes images of {own} alone, not {given}; export it without --static"
+            )
+        try:
+            scores = self.exported(images.cpu().contiguous())[SCORES]
+        except Exception as error:  # runtimes' exceptions have no common base
+            given = f"images of {shape_text(images.shape)}, {images.dtype}"
+            raise WeightsError(f"{self.exported.path}: cannot be run on {given}: {last_line(error)}") from error
         if size is not None and tuple(size) != scores.shape[-2:]:
             scores = torch.nn.functional.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
         return {OUT: scores.to(images.device)}
@@ -74,7 +95,7 @@ def open_exported(path: str | Path) -> Exported:
     classes, values = said.get("classes"), said.get("config")
     if said.get("task") != SEGMENTATION or not isinstance(classes, list) or not isinstance(values, dict):
         raise WeightsError(f"{path}: no segmentation network that tools/export_segmentation.py wrote")
-    network = ExportedNetwork(exported.run).eval()
+    network = ExportedNetwork(exported).eval()
     return Exported(str(path), network, [str(name) for name in classes], values, exported.runtime)
 
 

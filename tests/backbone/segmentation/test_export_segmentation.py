@@ -85,6 +85,12 @@ def takes_the_place_of_a_checkpoint(segmenter, path):
     assert (loaded(image) == expected.numpy()).mean() > 0.999
     with pytest.raises(ExportError, match="an exported file is no source"):
         export_segmenter(loaded, path.with_name("again.onnx"))
+    with pytest.raises(WeightsError, match="net.onnx: takes images of None.*x3x"):
+        loaded.network.shape = [None, 3, 32, 32]
+        loaded(image)
+    loaded.network.shape = [None] * 4
+    with pytest.raises(WeightsError, match="net.onnx: cannot be run on images of 1x5x9x9, torch.float32: "):
+        loaded.network(torch.zeros(1, 5, 9, 9))
     with pytest.raises(ConfigError, match="TEST.WINDOW"):
         load_segmenter(path, overrides=["TEST.WINDOW", -1])
 
