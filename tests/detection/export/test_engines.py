@@ -100,7 +100,7 @@ def test_a_file_with_a_fault_is_refused(files, fault, tmp_path, monkeypatch):
     faulty = copy.deepcopy(files.torch.model)
     with torch.no_grad():
         fault(faulty)
-    monkeypatch.setattr(module, "DetectorGraph", lambda model: DetectorGraph(faulty))
+    monkeypatch.setattr(module, "DetectorGraph", lambda model, *rest: DetectorGraph(faulty, *rest))
     monkeypatch.setattr(module, "check_share", lambda *given: 1.0)
     with pytest.raises(
         ExportError, match=r"differs from the detector in (anchor|region)_scores by .* nothing was kept"
