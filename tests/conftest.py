@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def no_log_is_left() -> Iterator[None]:
+    """Take the log of a run from the terminal that it began with, which is another one in the next test."""
+    yield
+    record = sys.modules.get("backbone.engine.record")
+    if record is not None:
+        record.stop_logging()
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ from .sets import ImagesInMemory, LabelledImages
 
 def make_sampler(images: LabelledImages, config: Any, start: int, end: int) -> BatchSampler:
     """Return this process's batches of (position, index), of the steps start..end-1."""
-    repeats = balanced_repeats(images.labels, len(images.classes)) if config.DATA.BALANCED else None
+    repeats = balanced_repeats(images.labels, len(images.classes)) if config.DATA.get("BALANCED") else None
     return BatchSampler(
         EpochSampler(range(len(images)), config.SEED, repeats),
         batch_size=config.SOLVER.IMS_PER_BATCH,

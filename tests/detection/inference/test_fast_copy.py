@@ -206,8 +206,9 @@ def test_detector_follows_its_weights(models, images):
 def test_evaluation_in_training_runs_on_the_weights_of_the_moment(models, monkeypatch):
     config, model = models["fpn"]
     tested, model = [], copy.deepcopy(model)
-    sets = SimpleNamespace(test=[SimpleNamespace(has_truth=True, images=SimpleNamespace(name="set"))], train=[0])
-    sets.classes = ["a", "b", "c"]
+    train = SimpleNamespace(labels=torch.tensor([0]).numpy(), crowd=torch.tensor([False]).numpy())
+    test = SimpleNamespace(has_truth=True, images=SimpleNamespace(name="set"))
+    sets = SimpleNamespace(test=[test], train=train, classes=["a", "b", "c"])
     task = DetectionTask(model, sets, config)
     monkeypatch.setattr(task, "_evaluate_set", lambda net, *_: tested.append(net) or {})
     task.evaluate(final=False)

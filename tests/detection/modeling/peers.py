@@ -65,6 +65,6 @@ def relative_errors(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tenso
 
 def detector_configs() -> list[str]:
     """Names of the shipped configs of detectors: the others are of pretraining and segmentation."""
-    kinds = ("bccd", "coco", "finetune", "imagenet_det", "mini", "voc")
+    kinds = ("bccd", "coco", "finetune_*_rcnn", "finetune_retinanet", "imagenet_det", "mini", "voc")
     found = [path for kind in kinds for path in CONFIG_FOLDER.glob(f"{kind}_*.yaml")]
     return sorted(path.name for path in found if "_fcn_" not in path.name and "_deeplabv3_" not in path.name)
