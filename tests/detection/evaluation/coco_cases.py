@@ -210,3 +210,24 @@ def _moved(rng: np.random.Generator, segmentation: Any, size: tuple[int, int]) -
         compressed = segmentation
     mask = np.roll(coco_mask.decode(compressed), int(rng.integers(-3, 4)), axis=int(rng.integers(2)))
     return {"size": list(size), "counts": coco_mask.encode(np.asfortranarray(mask))["counts"].decode("ascii")}
+
+
+def small_truth() -> dict[str, Any]:
+    """Two images of 40 x 60; a cat and a dog in the first, a dog in the second; nothing optional."""
+    return {
+        "images": [{"id": 7, "height": 40, "width": 60}, {"id": 8, "height": 40, "width": 60}],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 9, "name": "dog"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 3, "bbox": [2, 2, 10, 10]},
+            {"image_id": 7, "category_id": 9, "bbox": [20, 5, 8, 20]},
+            {"image_id": 8, "category_id": 9, "bbox": [5, 5, 30, 30]},
+        ],
+    }
+
+
+def small_predictions() -> list[dict[str, Any]]:
+    """The cat exactly, one of the two dogs."""
+    return [
+        {"image_id": 7, "category_id": 3, "bbox": [2, 2, 10, 10], "score": 0.9},
+        {"image_id": 8, "category_id": 9, "bbox": [5, 5, 30, 30], "score": 0.8},
+    ]
