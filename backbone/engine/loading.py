@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..common.errors import DataError, UserError
-from . import lost
+from . import distributed, lost
 from .signals import end_with, leave_to_the_run, start_tracker
 
 Item = tuple[int, int]  # position in the endless sequence, index of the image
@@ -136,6 +136,31 @@ class BatchSampler(Sampler[list[Item]]):
             batch.append((position, index))
             if len(batch) == self.batch_size:
                 yield waiting.pop(group)
+
+
+def batches_of_steps(
+    indices: Sequence[int],
+    config: Any,
+    start: int,
+    end: int,
+    *,
+    repeats: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> BatchSampler:
+    """Return this process's batches of the steps start..end-1, by the config's seed and batch.
+
+    Args:
+        indices, repeats: see EpochSampler; groups: see BatchSampler.
+    """
+    return BatchSampler(
+        EpochSampler(indices, config.SEED, repeats),
+        batch_size=config.SOLVER.IMS_PER_BATCH,
+        groups=groups,
+        start=start,
+        steps=end,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+    )
 
 
 def resolve_workers(wanted: int, processes: int) -> int:

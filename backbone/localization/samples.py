@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..classification.data.batches import make_sampler
 from ..classification.data.decode import CropSpec, decode_upright, draw_box, resize
 from ..common.errors import DataError
 from ..engine import distributed
 from ..engine.broken import BrokenImages, read_or_replace
-from ..engine.loading import Item, make_loader, resolve_workers, until_error
+from ..engine.loading import Item, batches_of_steps, make_loader, resolve_workers, until_error
 from .boxes import ious, make_anchors, sample_anchors
 from .data import BoxedImages
 from .networks import STRIDE
@@ -77,7 +76,7 @@ def training_batches(
         samples,
         workers=resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
         pin_memory=device.type == "cuda",
-        batches=make_sampler(images, config, *steps),
+        batches=batches_of_steps(range(len(images)), config, *steps),
         collate=_collate,
     )
     for pixels, *targets, bad in until_error(loader):

@@ -17,7 +17,7 @@ from backbone.common.images import montage
 from backbone.engine import distributed
 from backbone.engine.broken import BrokenImages
 from backbone.engine.class_weights import class_weights
-from backbone.engine.loading import BatchSampler, EpochSampler, make_loader, resolve_workers, until_error
+from backbone.engine.loading import batches_of_steps, make_loader, resolve_workers, until_error
 from backbone.engine.moving_average import MovingAverage
 from backbone.engine.record import LOGGER
 from backbone.engine.task import Task
@@ -88,15 +88,8 @@ class DetectionTask(Task):
     def batches(self, start: int, end: int) -> Iterable[list[dict[str, Any]]]:
         config, images = self.config, self.sets.train
         used = used_for_training(images, config)
-        batches = BatchSampler(
-            EpochSampler(used, config.SEED, repeats_of(images, config)),
-            batch_size=config.SOLVER.IMS_PER_BATCH,
-            groups=aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None,
-            start=start,
-            steps=end,
-            rank=distributed.rank(),
-            world_size=distributed.world_size(),
-        )
+        groups = aspect_groups(images.sizes) if config.DATALOADER.ASPECT_RATIO_GROUPING else None
+        batches = batches_of_steps(used, config, start, end, repeats=repeats_of(images, config), groups=groups)
         mapper = training_mapper(images, config, self.proposals, self.transforms)
         samples = SparingSamples(mapper, config.SEED, used)
         on_gpu = config.MODEL.DEVICE.startswith("cuda")

@@ -22,8 +22,8 @@ from ...engine.class_weights import balanced_repeats
 from ...engine.loading import (
     Batch,
     BatchSampler,
-    EpochSampler,
     Item,
+    batches_of_steps,
     make_loader,
     resolve_workers,
     to_device,
@@ -35,15 +35,8 @@ from .sets import ImagesInMemory, LabelledImages
 
 def make_sampler(images: LabelledImages, config: Any, start: int, end: int) -> BatchSampler:
     """Return this process's batches of (position, index), of the steps start..end-1."""
-    repeats = balanced_repeats(images.labels, len(images.classes)) if config.DATA.get("BALANCED") else None
-    return BatchSampler(
-        EpochSampler(range(len(images)), config.SEED, repeats),
-        batch_size=config.SOLVER.IMS_PER_BATCH,
-        start=start,
-        steps=end,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
+    repeats = balanced_repeats(images.labels, len(images.classes)) if config.DATA.BALANCED else None
+    return batches_of_steps(range(len(images)), config, start, end, repeats=repeats)
 
 
 def size_at(config: Any, step: int) -> int:

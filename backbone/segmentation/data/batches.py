@@ -15,7 +15,7 @@ from ...common.errors import DataError
 from ...engine import distributed
 from ...engine.broken import BrokenImages, read_or_replace
 from ...engine.defaults import color_jitter
-from ...engine.loading import Batch, BatchSampler, EpochSampler, Item, make_loader, resolve_workers, until_error
+from ...engine.loading import Batch, Item, batches_of_steps, make_loader, resolve_workers, until_error
 from .augment import View, training_view
 from .sets import SegmentationSet
 
@@ -44,19 +44,11 @@ def training_batches(
         RunError: more than DATA.MAX_BAD_IMAGES images were broken.
     """
     counted = broken or BrokenImages(config.DATA.MAX_BAD_IMAGES)
-    sampler = BatchSampler(
-        EpochSampler(range(len(images)), config.SEED),
-        batch_size=config.SOLVER.IMS_PER_BATCH,
-        start=start,
-        steps=end,
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
     loader = make_loader(
         _Views(images, config),
         workers=resolve_workers(config.DATALOADER.NUM_WORKERS, distributed.world_size()),
         pin_memory=device.type == "cuda",
-        batches=sampler,
+        batches=batches_of_steps(range(len(images)), config, start, end),
         collate=_collate,
     )
     for pixels, labels, bad in until_error(loader):
