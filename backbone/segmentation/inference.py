@@ -48,7 +48,7 @@ def preprocessing_of(config: Any) -> Preprocessing:
 
 
 def prepared(images: Tensor, preprocessing: Preprocessing, config: Any) -> Tensor:
-    """Return network input from pixels, (N, 3, H, W)."""
+    """Return network input from pixels, (N, C, H, W)."""
     layout = torch.channels_last if config.MODEL.CHANNELS_LAST else torch.contiguous_format
     return preprocessing(images).contiguous(memory_format=layout)
 

@@ -43,7 +43,7 @@ class Segmenter:
     notes: list[str]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Return the class of every pixel, (H, W) uint8, of an image (H, W, 3) RGB uint8."""
+        """Return the class of every pixel, (H, W) uint8, of an image (H, W, C), RGB uint8 or as the network has it."""
         return predict(self.network, image, self.how).byte().cpu().numpy()
 
 
@@ -68,7 +68,8 @@ def load_segmenter(
     if is_exported(path):
         return _load_exported(path, overrides)
     path = checkpoint.in_folder(path)
-    made = _config_of(path, config)
+    read = read_file(path)
+    made = _config_of(read[0], path, config)
     made.MODEL.DEVICE = default_config().MODEL.DEVICE
     given = set(merge_overrides(made, overrides))
     if device is not None:
@@ -77,7 +78,7 @@ def load_segmenter(
     made.MODEL.HEAD.AUX_WEIGHT = 0.0
     check_values(made, "command line")
     check_device(made.MODEL.DEVICE)
-    weights = open_starting_weights(str(path), made.MODEL.WEIGHTS_PART)
+    weights = open_starting_weights(str(path), made.MODEL.WEIGHTS_PART, read)
     resolved, notes = fit_weights(made, weights, given, testing=True)
     classes = weights.classes or _names(weights.tensors)
     network = build(resolved, len(classes))
@@ -95,9 +96,8 @@ def _load_exported(path: str | Path, overrides: Sequence[object]) -> Segmenter:
     return Segmenter(exported.network, config, exported.classes, inference_of(config, lambda pixels: pixels), [])
 
 
-def _config_of(path: str | Path, config: str | Path | None) -> Any:
+def _config_of(content: Any, path: str | Path, config: str | Path | None) -> Any:
     """Return the config that a checkpoint carries, or `config`, unfrozen."""
-    content, _ = read_file(path)
     refuse_others(content, path, SEGMENTATION)
     carried = content.get("config") if isinstance(content, dict) else None
     if not isinstance(carried, str):

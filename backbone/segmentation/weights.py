@@ -41,14 +41,19 @@ WEIGHT_KEYS = WeightKeys(
 )
 
 
-def open_starting_weights(path: str, part: str = "") -> StartingWeights:
+def open_starting_weights(
+    path: str, part: str = "", read: tuple[Any, Mapping[str, str]] | None = None
+) -> StartingWeights:
     """Read a file of a whole segmentation network, ours or another project's, or of a backbone in any layout.
+
+    Args:
+        part, read: as of `starting_weights.open_starting_weights`.
 
     Raises:
         WeightsError: it cannot be read, holds no named tensors, or is of a network that there is none of here.
     """
     of_others = partial(read_foreign, keys=WEIGHT_KEYS)
-    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole, part, of_others)
+    return starting_weights.open_starting_weights(path, WEIGHT_KEYS, _is_whole, part, of_others, read)
 
 
 def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
