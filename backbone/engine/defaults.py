@@ -10,7 +10,7 @@ import torch
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
-from ..common.preprocessing import CHANNEL_ORDERS
+from ..common.preprocessing import CHANNEL_ORDERS, Preprocessing
 from ..common.text import count, nearest
 from .clipping import CLIP_TYPES
 from .config import brief, get, leaves
@@ -310,3 +310,9 @@ def reading_of(config: Any) -> dict[str, Any]:
     """Return how images are read for the network, as keywords of `read_image`: RGB for colour, else as INPUT.FORMAT."""
     order = config.INPUT.FORMAT
     return {"channel_order": "RGB" if order in ("RGB", "BGR") else order, "channels": len(config.MODEL.PIXEL_MEAN)}
+
+
+def preprocessing_of(config: Any) -> Preprocessing:
+    """Return what images go through on the way to the network, by MODEL and INPUT."""
+    model = config.MODEL
+    return Preprocessing(config.INPUT.FORMAT, 255, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))

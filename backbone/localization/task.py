@@ -19,6 +19,7 @@ from ..common.errors import DataError
 from ..common.files import write_whole
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
+from ..engine.defaults import preprocessing_of
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import make_loader, resolve_workers, until_error
 from ..engine.moving_average import MovingAverage
@@ -32,7 +33,7 @@ from .evaluation import KIND, localization_errors
 from .inference import best_proposals, localize, propose, to_pixels
 from .networks import RCNN, RPN, LocalizationNetwork
 from .samples import LocalizationBatch, training_batches
-from .weights import Member, facts_of, open_classifiers, open_trained, preprocessing_of
+from .weights import Member, facts_of, open_classifiers, open_trained
 
 log = logging.getLogger(LOGGER)
 # Of R-CNN: proposals of the training images, (N, PROPOSALS, 4) and how many each has.

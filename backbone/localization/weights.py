@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ..classification import default_config as classifier_defaults
 from ..classification.networks import build as build_classifier
-from ..classification.networks import fit_weights, load_into
-from ..classification.session import prepare_for
+from ..classification.networks import fit_weights, load_into, prepare_for
 from ..common.errors import ConfigError, WeightsError
 from ..common.text import count
 from ..engine import starting_weights
 from ..engine.config import fit, get, put
+from ..engine.defaults import preprocessing_of
 from ..engine.starting_weights import StartingWeights, WeightKeys
 from ..networks import Backbone, find_architecture
 from ..networks.plain import load_plain
-from ..weights import Preprocessing, load_weights, match, open_weights
+from ..weights import load_weights, match, open_weights
 from .networks import LocalizationNetwork, build
 
 WEIGHT_KEYS = WeightKeys(
@@ -61,11 +61,6 @@ def open_starting_weights(path: str, part: str = "") -> StartingWeights:
 
 def _is_whole(tensors: Mapping[str, Tensor]) -> bool:
     return all(any(name.startswith(part) for name in tensors) for part in ("backbone.", "score.", "box."))
-
-
-def preprocessing_of(config: Any) -> Preprocessing:
-    model = config.MODEL
-    return Preprocessing(config.INPUT.FORMAT, 255, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
 
 
 def load_whole(network: LocalizationNetwork, weights: StartingWeights, classes: Sequence[str]) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..common.images import resize_image
+from ..common.preprocessing import Preprocessing
 from ..engine.solver import device_of
-from ..weights import Preprocessing
 from .networks import OUT
 
 
@@ -39,12 +39,6 @@ class Inference:
     window: int = 0
     stride: int = 0
     amp: torch.dtype | None = None
-
-
-def preprocessing_of(config: Any) -> Preprocessing:
-    """Return what images go through, by MODEL and INPUT."""
-    model = config.MODEL
-    return Preprocessing(config.INPUT.FORMAT, 255, tuple(model.PIXEL_MEAN), tuple(model.PIXEL_STD))
 
 
 def prepared(images: Tensor, preprocessing: Preprocessing, config: Any) -> Tensor:

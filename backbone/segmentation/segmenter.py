@@ -16,13 +16,14 @@ from ..common.class_names import VOC_CLASSES
 from ..common.errors import ConfigError
 from ..engine import checkpoint
 from ..engine.config import merge, merge_overrides, parse_yaml
+from ..engine.defaults import preprocessing_of
 from ..engine.kinds import SEGMENTATION, refuse_others
 from ..engine.solver import check_device
 from ..weights import read_file
 from .config import check_values, default_config, load_config
 from .data.coco import BACKGROUND
 from .exported import fit_exported, is_exported, open_exported
-from .inference import Inference, inference_of, predict, prepared, preprocessing_of
+from .inference import Inference, inference_of, predict, prepared
 from .networks import build
 from .weights import fit_weights, load_whole, number_of_classes, open_starting_weights
 

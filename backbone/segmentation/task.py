@@ -15,6 +15,7 @@ from ..common.images import montage
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.class_weights import class_weights
+from ..engine.defaults import preprocessing_of
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch
 from ..engine.moving_average import MovingAverage
@@ -25,7 +26,7 @@ from .data import SegmentationSet
 from .data.batches import training_batches, whole_images
 from .data.labels import write_label
 from .evaluation import KIND, VOID, Confusion, mean_iou, metrics
-from .inference import Inference, inference_of, predict, prepared, preprocessing_of
+from .inference import Inference, inference_of, predict, prepared
 from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
 from .pictures import caption_of, comparison, overlay, rgb

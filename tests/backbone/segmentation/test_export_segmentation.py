@@ -10,11 +10,12 @@ import torch
 from test_segmentation_networks import config_of, randomised
 
 from backbone.common.errors import ConfigError, ExportError, WeightsError
+from backbone.engine.defaults import preprocessing_of
 from backbone.engine.kinds import task_of
 from backbone.exporting import load_exported
 from backbone.segmentation.export import export_segmenter
 from backbone.segmentation.exported import fit_exported, open_exported
-from backbone.segmentation.inference import inference_of, predict, prepared, preprocessing_of
+from backbone.segmentation.inference import inference_of, predict, prepared
 from backbone.segmentation.networks import build
 from backbone.segmentation.segmenter import Segmenter, load_segmenter
 
