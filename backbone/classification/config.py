@@ -267,8 +267,8 @@ def _check_input(config: CfgNode, source: str) -> None:
             f"{source}: INPUT.CROP {config.INPUT.CROP!r} is for files of many sizes; for {name} it is 'pad'"
         )
     order = config.INPUT.FORMAT
-    if order not in ("RGB", "BGR") and config.DATA.NAME == "cifar10":
-        raise ConfigError(f"{source}: INPUT.FORMAT {order}: cifar10 has colour images; RGB or BGR")
+    if order not in ("RGB", "BGR") and name in SMALL:
+        raise ConfigError(f"{source}: INPUT.FORMAT {order}: {name} has colour images; RGB or BGR")
     if order not in ("RGB", "BGR") and config.INPUT.LIGHTING:
         raise ConfigError(
             f"{source}: INPUT.LIGHTING shifts red, green and blue; for INPUT.FORMAT {order} set INPUT.LIGHTING 0"

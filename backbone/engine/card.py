@@ -22,7 +22,7 @@ LICENCES = {
     "coco": "COCO: annotations CC BY 4.0, images under Flickr's terms of use",
     "voc": "PASCAL VOC: images under Flickr's terms of use",
     "imagenet": "ImageNet: non-commercial research",
-    "cifar": "CIFAR-10: no licence stated by its authors",
+    "cifar": "CIFAR: no licence stated by its authors",
     "mini": "the built-in set: Apache-2.0, as this project",
 }
 _LOAD = {

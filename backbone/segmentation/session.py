@@ -31,7 +31,10 @@ from .task import SegmentationTask
 from .weights import WEIGHT_KEYS, check_names, fit_weights, load_initial, load_whole, open_starting_weights
 
 # Keys of segmentation that a resumed run may have otherwise.
-FREE_KEYS = {"DATA.ROOT", "DATA.MAX_BAD_IMAGES", "TEST.SCALES", "TEST.FLIP", "TEST.PICTURES"}
+FREE_KEYS = {
+    *("DATA.ROOT", "DATA.MAX_BAD_IMAGES"),
+    *("TEST.SCALES", "TEST.FLIP", "TEST.WINDOW", "TEST.WINDOW_STRIDE", "TEST.PICTURES"),
+}
 
 
 def make_request(arguments: Namespace) -> Request:

@@ -101,7 +101,7 @@ def test_mistakes_are_named(tmp_path):
     for changes, said in (
         ({"INPUT.FORMAT": "L"}, "INPUT.FORMAT L needs 1 number in MODEL.PIXEL_MEAN and PIXEL_STD, not 3 and 3"),
         ({"INPUT.FORMAT": "bands"}, "INPUT.LIGHTING shifts red, green and blue; .* set INPUT.LIGHTING 0"),
-        ({"INPUT.FORMAT": "bands", "DATA.NAME": "cifar10", "INPUT.CROP": "pad"}, "cifar10 has colour images"),
+        ({"INPUT.FORMAT": "bands", "DATA.NAME": "cifar100", "INPUT.CROP": "pad"}, "cifar100 has colour images"),
     ):
         config = classification.default_config()
         config.TEST.PROTOCOL = "single"
