@@ -82,6 +82,7 @@ class DetectionRun(TaskRun):
         check_ensemble(self.config)
         self.sets, given = self.load_sets(), set(self.request.given)
         if not self.request.eval_only:
+            self.best = best_of(self.sets.test, self.config.TEST.BEST)
             folder = self.request.folder if self.request.resume else None
             self.config, fitted = fit_to_data(self.config, self.sets.train, given, folder)
             self.notes += fitted
@@ -107,10 +108,6 @@ class DetectionRun(TaskRun):
             return {}
         train, val = self.sets.train, self.sets.test[0].images
         return {SPLIT_FILE: split_record(train.files, val.files, share, self.config.SEED)}
-
-    @property
-    def best(self) -> str:
-        return best_of(self.sets.test, self.config.TEST.BEST)
 
     def has_begun(self) -> bool:
         if self.config.SOLVER.SCHEME == "alternating":

@@ -96,6 +96,11 @@ def test_a_run_has_figures_a_detector_and_a_folder(run, few, capfd):
         ({"train": ("mini_train", "coco_2018_train")}, ConfigError, "names of data sets"),
         ({"SOLVER__BASE_LRR": 1.0}, ConfigError, r"SOLVER\.BASE_LRR; did you mean 'SOLVER\.BASE_LR'"),
         ({"overrides": ["SOLVER.MAX_ITER"]}, ConfigError, "has no value"),
+        (
+            {"train": "mini_val", "DATASETS__TEST": (), "TEST__BEST": "bbox/AP50"},
+            ConfigError,
+            "no set of .* has ground",
+        ),
         ({"device": "gpu"}, (ConfigError, RunError), "gpu"),
         ({"output_dir": None}, RunError, "holds a run already"),
     ],
