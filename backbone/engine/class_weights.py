@@ -1,4 +1,4 @@
-"""Weights of classes in a loss, by config keys of the tasks with one class a pixel or an image; and their sampling."""
+"""Weights of classes in a loss, by config keys of the tasks; and their sampling."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .config import brief
 
 def add_class_weights(solver: Any) -> None:
     """Add the keys that `class_weights` reads to SOLVER."""
-    # Weight of each class in the loss, in the order of the classes; () for 1 each. The loss is a weighted mean, as that
-    # of torch's cross_entropy: only their ratios matter.
+    # Weight of each class in the loss, in the order of the classes; () for 1 each. Of images and pixels, the loss is a
+    # weighted mean, as that of torch's cross_entropy: only their ratios matter. In a detector, the background has 1.
     solver.CLASS_WEIGHTS = ()
     # Weight each class by (median / n) to this power, n its number in the training set: 0 for none, 1 to balance the
     # classes, 0.5 for half of the way. It multiplies CLASS_WEIGHTS.
