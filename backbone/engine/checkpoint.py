@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import zipfile
@@ -14,6 +15,7 @@ import torch
 from ..common.errors import RunError, WeightsError
 from ..common.files import checked_file, write_text, write_whole
 from ..weights import read_file
+from ..weights.shards import file_in
 
 POINTER = "last_checkpoint"
 BEST = "model_best.pth"
@@ -49,16 +51,18 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def in_folder(path: str | Path) -> str | Path:
-    """Return the best weights of a run folder; of anything else, itself.
+    """Return the best weights of a run folder; of another folder its only weights; of anything else, itself.
 
     Raises:
-        WeightsError: a folder that has none.
+        WeightsError: a folder that has none, or several that are no run's.
     """
     if not Path(path).is_dir():
         return path
     for name in (BEST, FINAL):
         if (file := Path(path, name)).is_file():
             return file
+    with contextlib.suppress(WeightsError):
+        return file_in(Path(path))
     raise WeightsError(f"{path}: a folder without {BEST} and {FINAL}; give a checkpoint")
 
 

@@ -19,6 +19,7 @@ from backbone.classification.predicting import predict_images
 from backbone.classification.task import ClassificationTask
 from backbone.engine import checkpoint
 from backbone.engine.config import dump
+from backbone.engine.kinds import task_of
 
 NAMES = ["cat", "grüner Vogel", "owl"]
 CONFIG = [
@@ -148,6 +149,8 @@ def test_weights_of_other_projects(tmp_path):
     np.testing.assert_allclose(found.scores, expected.sort(descending=True).values, atol=2e-5)
     with pytest.raises(backbone.WeightsError, match="2 class names .*a classifier of 1000"):
         backbone.load_classifier(tmp_path / "resnet18.pth", classes=["a", "b"])
+    assert task_of(tmp_path) == "classification"
+    np.testing.assert_array_equal(backbone.load_classifier(tmp_path, "cpu")(image).scores, found.scores)
 
 
 def test_mistakes_are_one_line(run, tmp_path):
