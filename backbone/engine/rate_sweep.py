@@ -19,7 +19,7 @@ from ..common.pages.chart_parts import STYLE
 from ..common.pages.document import document
 from . import checkpoint, distributed
 from .record import LOGGER
-from .solver import fuse, make_schedule, make_settings
+from .solver import fuse, make_settings
 from .task import Task
 from .trainer import Trainer
 
@@ -72,7 +72,6 @@ def find_rate(task: Task, optimizer: torch.optim.Optimizer, config: Any, sweep: 
     if not distributed.is_main():
         return
     rate = suggestion(points)
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / TABLE, {"suggestion": rate, "points": points})
     write_text(folder / PAGE, page(points, rate, folder.name))
     last = points[-1][0]
@@ -90,9 +89,7 @@ def losses_of_rates(
 ) -> list[tuple[float, float]]:
     """Train with growing rates up to the end of the sweep or the divergence; return (BASE_LR, loss of the step)."""
     fuse(optimizer)
-    settings = make_settings(config, best="")
-    trainer = Trainer(task, optimizer, make_schedule(config), settings)
-    trainer.schedule = _Growing(sweep, config.SOLVER.BASE_LR)
+    trainer = Trainer(task, optimizer, _Growing(sweep, config.SOLVER.BASE_LR), make_settings(config, best=""))
     task.model.train()
     points: list[tuple[float, float]] = []
     mean, lowest = 0.0, math.inf
