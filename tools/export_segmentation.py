@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backbone.common.cli import Parser, run
 from backbone.common.text import table
+from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/export_segmentation.py --weights output/voc_fcn_r50/model_best.pth --output fcn.onnx"
@@ -38,6 +39,7 @@ def make_parser() -> Parser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
+    say_importing("torch")
     from backbone.common.files import write_json
     from backbone.engine.extensions import import_modules
     from backbone.engine.record import start_logging
