@@ -28,5 +28,5 @@ def draw_batches(task: Task, folder: Path, seed: int) -> None:
             write_jpeg(written[-1], picture)
     if distributed.is_main():
         if not written:
-            raise RunError("--draw: this kind of training draws no pictures; look at its data with tools/check_data.py")
+            raise RunError("--draw: this kind of training draws no pictures")
         log.info("drew the first %d steps of seed %d: %s", STEPS, seed, ", ".join(map(str, written)))

@@ -86,7 +86,7 @@ def _lines_of(pattern: str) -> list[str]:
     try:
         return lines_of(decode_text(sys.stdin.buffer.read()))
     except UnicodeError as error:
-        raise DataError(f"--input -, {error}") from None
+        raise DataError(f"standard input (-), {error}") from None
 
 
 def _of_list(
