@@ -15,9 +15,6 @@ def torch_draws_from(random: np.random.Generator) -> Iterator[None]:
 
     torchvision's transforms draw so. torch.manual_seed would seed the GPU's generators as well.
     """
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(int(random.integers(2**63)))
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(int(random.integers(2**63)))
         yield
-    finally:
-        torch.set_rng_state(state)

@@ -89,7 +89,7 @@ class Pass:
         self.total, self.name, self.unit, self.plural, self.done = total, name, unit, plural, 0
         self.writes = visible and not on_terminal
         self.began = time.monotonic()
-        self.next_line = self.began + min(SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES)
+        self.next_line = self.began + SECONDS_TO_FIRST_LINE
         options: dict[str, Any] = {"unit": unit, "dynamic_ncols": True, "leave": False, "file": stream, "delay": delay}
         self.bar = _bars()(total=total, desc=name, **options) if on_terminal else None
 

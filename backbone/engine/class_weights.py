@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.errors import ConfigError
-from ..common.text import count
+from ..common.text import count, some
 from .config import brief
 
 
@@ -29,10 +29,9 @@ def check_class_weights(config: Any, source: str, classes: Sequence[str] = ()) -
     if not fits or (given and not any(given)):
         raise ConfigError(f"{source}: SOLVER.CLASS_WEIGHTS holds numbers, 0 or more, not all 0; not {brief(given)}")
     if given and classes and len(given) != len(classes):
-        shown = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
         raise ConfigError(
             f"{source}: SOLVER.CLASS_WEIGHTS has {count(len(given), 'number')}, the data has {len(classes)} classes; "
-            f"give one for each, in the order {shown}"
+            f"give one for each, in the order {some(classes)}"
         )
 
 

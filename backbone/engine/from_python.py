@@ -12,7 +12,7 @@ from typing import Any
 from ..common.reading import read_bytes
 from . import checkpoint
 from .processes import Launch
-from .record import RESULTS, read_metrics, stop_logging
+from .record import METRICS, RESULTS, read_metrics, stop_logging
 from .session import Request, default_output
 
 # What is off where nobody asks for it.
@@ -44,7 +44,7 @@ class FinishedTraining:
     @property
     def history(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, each with its `iteration`."""
-        return read_metrics(self.folder / "metrics.jsonl")
+        return read_metrics(self.folder / METRICS)
 
     @property
     def weights(self) -> Path:

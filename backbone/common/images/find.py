@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp"),
     *(".tif", ".tiff", ".ppm", ".pgm"),
 )
-BANDS = ".npy"
-
+BANDS_SUFFIXES = (".npy",)
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv")
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file name is an image's. Hidden files are none: macOS writes ._a.jpg beside a.jpg on other disks."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return _ends_with(name, SUFFIXES)
 
 
 def is_bands_name(name: str) -> bool:
     """Whether a file name is of an array of NumPy, which may be an image of bands; hidden files are none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() == BANDS
+    return _ends_with(name, BANDS_SUFFIXES)
 
 
 def is_video_name(name: str) -> bool:
     """Whether a file name is a video's; hidden files are none."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+    return _ends_with(name, VIDEO_SUFFIXES)
+
+
+def _ends_with(name: str, suffixes: Collection[str]) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
 
 
 def list_images(folder: str | Path) -> list[str]:
@@ -36,7 +39,7 @@ def list_images(folder: str | Path) -> list[str]:
     Where there are none, images of bands: NumPy's arrays. Beside others, arrays are something else.
     """
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file())
+        names = sorted(entry.name for entry in entries if entry.is_file())
     return list(filter(is_image_name, names)) or list(filter(is_bands_name, names))
 
 

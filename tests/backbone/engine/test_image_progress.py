@@ -8,7 +8,8 @@ from backbone.engine.record import start_logging
 
 
 def lines(capsys, between: float, monkeypatch) -> list[str]:
-    monkeypatch.setattr(waiting, "SECONDS_BETWEEN_LINES", between)
+    for seconds in ("SECONDS_TO_FIRST_LINE", "SECONDS_BETWEEN_LINES"):
+        monkeypatch.setattr(waiting, seconds, between)
     start_logging(None)
     with ImageProgress(3, "evaluating val", visible=True) as progress:
         for _ in range(3):
