@@ -51,8 +51,7 @@ class Gallery:
 def worst_images(analysis: Analysis, number: int = NUMBER) -> list[Shot]:
     """Return the images with the heaviest errors among detections of the analysis' least score; equal ones in order."""
     weight = _weights(analysis)
-    chosen = [index for index in np.argsort(-weight, kind="stable")[:number].tolist() if weight[index] > 0]
-    return _shots(analysis, chosen, weight)
+    return _shots(analysis, _worst(weight, number), weight)
 
 
 def best_images(analysis: Analysis, number: int) -> list[Shot]:
@@ -78,9 +77,9 @@ def shots(analysis: Analysis, chosen: Sequence[Shot]) -> str:
 
 def gallery(analysis: Analysis) -> Gallery:
     """Return the worst images, and those that the page shows for a key."""
-    images_of = _images_of(analysis)
     weight = _weights(analysis)
-    chosen = _shots(analysis, _chosen(images_of, [one.image for one in worst_images(analysis)]), weight)
+    images_of = _images_of(analysis, weight)
+    chosen = _shots(analysis, _chosen(images_of, _worst(weight, NUMBER)), weight)
     keys: dict[int, list[str]] = defaultdict(list)
     for key, images in images_of.items():
         for image in images:
@@ -104,6 +103,10 @@ def _weights(analysis: Analysis) -> np.ndarray:
     return np.bincount(case.detections.image[false], probable, minlength=images) + missed
 
 
+def _worst(weight: np.ndarray, number: int) -> list[int]:
+    return [index for index in np.argsort(-weight, kind="stable")[:number].tolist() if weight[index] > 0]
+
+
 def _shots(analysis: Analysis, chosen: Sequence[int], weight: np.ndarray) -> list[Shot]:
     case = analysis.case
     false = np.flatnonzero(analysis.shown_false)
@@ -120,7 +123,7 @@ def _shots(analysis: Analysis, chosen: Sequence[int], weight: np.ndarray) -> lis
     ]
 
 
-def _images_of(analysis: Analysis) -> dict[str, list[int]]:
+def _images_of(analysis: Analysis, weight: np.ndarray) -> dict[str, list[int]]:
     """Return {key: its images, the heaviest errors first}: kinds, then classes, then cells by their count."""
     case, errors = analysis.case, analysis.errors
     false, missed = np.flatnonzero(analysis.shown_false), np.flatnonzero(analysis.shown_missed)
@@ -134,7 +137,6 @@ def _images_of(analysis: Analysis) -> dict[str, list[int]]:
     events = analysis.confusion.events
     for (row, column), of in sorted(_groups(events[:, 1:], events[:, 0]), key=lambda group: -len(group[1])):
         found[f"m{row}-{column}"] = of
-    weight = _weights(analysis)
     unique = ((key, np.unique(of)) for key, of in found.items() if len(of))
     return {key: of[np.argsort(-weight[of], kind="stable")].tolist() for key, of in unique}
 
