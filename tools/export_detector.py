@@ -45,7 +45,7 @@ def main() -> None:
     from detection.export import export_detector
     from detection.export.int8 import calibration_images
     from detection.inference.detector import load_trained_detector
-    from detection.inference.predict import PICTURE
+    from detection.inference.inputs import PICTURE
 
     start_logging(None)
     import_modules(arguments.imports)

@@ -48,8 +48,8 @@ class FormatRow:
 
     Attributes:
         file: its name; engine: what ran it; weights, precision: the types that it stores and computes in.
-        megabytes: of the file, in 10**6 bytes; milliseconds: median of an image, all forms in
-            turn, without reading and resizing.
+        megabytes: of the file, in 10**6 bytes; milliseconds: median of an image, all forms in turn, without reading and
+            resizing.
         AP: of boxes, COCO's; to_torch: AP less that of the checkpoint in float32.
         reason: why there are no figures; "" where there are.
     """

@@ -18,7 +18,7 @@ from backbone.exporting.quiet import first_line, quiet
 
 from ..data.checks import raise_on_errors
 from ..data.own import find_place, read_place
-from ..inference.predict import PICTURE
+from ..inference.inputs import PICTURE
 from ..inference.transform import TestTransform
 
 # Smallest and largest values change little after that.

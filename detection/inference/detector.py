@@ -42,7 +42,7 @@ from .items import Item, items_of, pixels_of_item
 from .methods import as_tested, check_ensemble
 from .pipeline import batch_size_of, detect_in_batches, pinned, run_pipeline
 from .run import detect
-from .tiles import Tiling, with_tiles
+from .tiles import OVERLAP, Tiling, with_tiles
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
@@ -81,7 +81,7 @@ class Detector:
         bgr: bool = False,
         batch_size: int = 8,
         tile: int | None = None,
-        overlap: float = 0.2,
+        overlap: float = OVERLAP,
     ) -> Detections | list[Detections]:
         """Return what is found on an image; on a list (or an array or tensor of four axes), a list of the same length.
 
@@ -110,7 +110,7 @@ class Detector:
         return found
 
     def stream(
-        self, source: str | Path, *, every: int = 1, tile: int | None = None, overlap: float = 0.2
+        self, source: str | Path, *, every: int = 1, tile: int | None = None, overlap: float = OVERLAP
     ) -> Iterator[Detections]:
         """Yield what is found on each image that `source` names, in order, as `predict` has it: a folder, a pattern, a
         list, a tar shard or a video. Few images are in memory at a time.

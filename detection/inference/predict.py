@@ -25,9 +25,9 @@ from backbone.engine.lock import locked
 from backbone.engine.record import LOGGER
 
 from ..visualization import draw_objects
+from .detections import DRAWN
 from .detector import Detector
 from .drawn_videos import draw_videos
-from .inputs import PICTURE as PICTURE
 from .inputs import VIDEO, Inputs, list_inputs
 from .items import Item, items_of, number_of_items, pixels_of_item
 from .lines import PartWriter, Unfinished, coco_records, read_detections, summary, write_coco
@@ -35,7 +35,7 @@ from .listed import read_ids
 from .pipeline import batch_size_of, pinned, run_pipeline
 from .run import to_coco
 from .saving import save_as
-from .tiles import Tiling, with_tiles
+from .tiles import OVERLAP, Tiling, with_tiles
 from .transform import TestTransform
 
 log = logging.getLogger(LOGGER)
@@ -67,11 +67,11 @@ class Options:
         weights: what the detector was loaded from; by it an unfinished run is known again.
     """
 
-    least_score: float = 0.5
+    least_score: float = DRAWN
     ids: Path | None = None
     forms: Collection[str] = ()
     tile: int | None = None
-    overlap: float = 0.2
+    overlap: float = OVERLAP
     every: int = 1
     pictures: bool = True
     overwrite: bool = False

@@ -22,6 +22,8 @@ from .mask_crops import Crop, MaskCrops, crop_of
 from .pipeline import detect_in_batches, in_order
 from .transform import TestTransform
 
+# Of a tile, that each neighbour sees too: an object up to this long is whole in one of them.
+OVERLAP = 0.2
 LEAST_OVERLAP = 0.5
 # Within this share of a tile from its border, a box is taken for cut off by it.
 BORDER = 0.01
@@ -39,7 +41,7 @@ class Tiling:
     """
 
     size: int
-    overlap: float = 0.2
+    overlap: float = OVERLAP
 
     def __post_init__(self) -> None:
         if self.size < 16:
