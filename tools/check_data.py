@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from detection.data import catalog, checks
 
 PARTS = ("train", "val")
-# As in backbone.segmentation.data.folders, whose libraries other sets need not wait for.
-LABEL_FOLDERS = ("labels", "masks", "annotations", "ann_dir", "label", "mask", "gtFine", "SegmentationClass")
+# As in backbone.segmentation.data.folders, whose libraries other sets need not wait for; and Cityscapes' and VOC's.
+LABELS = ("labels", "masks", "annotations", "ann_dir", "label", "mask")
+LABEL_FOLDERS = (*LABELS, "gtFine", "SegmentationClass")
 LABEL_FILES = (".png", ".bmp", ".tif", ".tiff", ".gif")
 EXAMPLE = "python tools/check_data.py --json annotations/instances_val2017.json --images val2017 --fix mended.json"
 

@@ -103,7 +103,8 @@ def parse() -> argparse.Namespace:
         parser.error("give either --predictions FILE or --model FILE")
     if args.model is not None and args.classes:
         parser.error("--classes belongs to --predictions; a --model names its classes")
-    if is_segmentation(args):
+    args.segmentation = is_segmentation(args)
+    if args.segmentation:
         return args
     if args.same_numbers or (args.overrides and args.model is None):
         parser.error(f"{'--same-numbers' if args.same_numbers else args.overrides[0]} belongs to label images")
@@ -348,7 +349,7 @@ def main() -> None:
     """Run the command line."""
     args = parse()
     check_output(args)
-    if is_segmentation(args):
+    if args.segmentation:
         from backbone.segmentation.label_command import evaluate_labels
 
         for line in evaluate_labels(args):

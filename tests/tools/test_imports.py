@@ -59,6 +59,7 @@ def test_evaluate_imports_no_torch(tmp_path):
 
 
 def test_names_that_a_command_line_repeats_are_those_of_the_library():
+    from backbone.segmentation.data.folders import LABEL_FILES, LABELS
     from backbone.weights import WRITABLE
     from detection.evaluation import ENGINES, IOU_TYPES
     from detection.evaluation.voc import METRICS
@@ -69,3 +70,6 @@ def test_names_that_a_command_line_repeats_are_those_of_the_library():
     evaluate = runpy.run_path(str(TOOLS / "evaluate.py"))
     assert (evaluate["ENGINES"], evaluate["IOU_TYPES"], evaluate["METRICS"]) == (tuple(ENGINES), IOU_TYPES, METRICS)
     assert evaluate["RUNTIMES"] == RUNTIMES
+    check_data = runpy.run_path(str(TOOLS / "check_data.py"))
+    assert evaluate["LABEL_FILES"] == check_data["LABEL_FILES"] == LABEL_FILES
+    assert check_data["LABELS"] == LABELS
