@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.commands import as_typed
 from ..common.errors import ConfigError, DataError, UserError, WeightsError
-from ..common.images import picture_of
+from ..common.images import rgb_picture
 from ..common.images.given import Given, is_several, pixels_of
 from ..common.text import nearest, some
 from ..engine import checkpoint
@@ -95,10 +95,7 @@ class Classifier:
 
     def pixels(self, image: Given, *, bgr: bool = False) -> np.ndarray:
         """Return an image as the network's views are cut from it: (H, W, C), RGB where it has colour."""
-        order = self.reading["channel_order"]
-        wanted = {"channel_order": "BGR" if order == "RGB" else order, "channels": self.reading["channels"]}
-        found = pixels_of(image, **wanted, bgr=bgr)
-        return np.ascontiguousarray(found[:, :, ::-1]) if order == "RGB" else found
+        return pixels_of(image, **self.reading, bgr=bgr)
 
     def classify(self, readers: Sequence[Callable[[], np.ndarray]], images: Sequence[np.ndarray]) -> list[Guesses]:
         """Return the classes of images (H, W, C) as `pixels` gives them; `readers` return them again."""
@@ -116,7 +113,7 @@ class Classifier:
         ]
 
     def _picture(self, read: Callable[[], np.ndarray]) -> np.ndarray:
-        return np.ascontiguousarray(picture_of(read(), self.reading["channel_order"])[:, :, ::-1])
+        return rgb_picture(read())
 
     def _look(self, read: Callable[[], np.ndarray], label: int) -> np.ndarray:
         image = read()

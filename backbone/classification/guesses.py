@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..common.images.letters import lettering
+from ..common.images.letters import lettering, put_letters
 from ..common.images.save import save_picture
 from .testing.grad_cam import overlay
 
@@ -137,8 +137,5 @@ def _line(words: str, score: float, width: int) -> np.ndarray:
     """Return words in black on a bar as long as the score, (LINE, width, 3) RGB; what does not fit is cut off."""
     line = np.full((LINE, width, 3), 255, np.uint8)
     line[:, : round(score * width)] = (170, 208, 240)
-    letters = lettering(words, FONT)
-    part = line[2:, 6:][: letters.shape[0], : letters.shape[1]]
-    ink = letters[: part.shape[0], : part.shape[1], None] / np.float32(255)
-    part[:] = np.round(part * (1 - ink))
+    put_letters(line, lettering(words, FONT), left=6, top=2)
     return line

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..common.confusion import most_confused
 from ..common.errors import DataError
-from ..common.images import picture_of
+from ..common.images import rgb_picture
 from ..common.pages.confusion import confusions_table, matrix_table
 from ..common.pages.report import (
     REPORT_SCRIPT,
@@ -162,7 +162,7 @@ def _drawing(images: LabelledImages, looker: Looker, index: int, label: int) -> 
         view = looker.view(images.decoded(index))
     except DataError:  # it was read a moment ago
         return write(element(None, "svg", viewBox="0 0 1 1"))
-    picture = np.ascontiguousarray(picture_of(view, images.reading["channel_order"])[:, :, ::-1])
+    picture = rgb_picture(view)
     height, width = view.shape[:2]
     small = max(height, width) < SMALL
     form, media = (".png", "png") if small else (".jpg", "jpeg")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..common.images import picture_of
+from ..common.images import rgb_picture
 from ..common.text import count
 from ..engine import distributed
 from ..engine.broken import BrokenImages
@@ -273,8 +273,7 @@ class ClassificationTask(Task):
         if self.config.INPUT.FORMAT == "BGR":
             pixels = pixels[..., ::-1]
         side = max(64, min(224, pixels.shape[1]))
-        pixels = [picture_of(tile, "RGB")[:, :, ::-1] for tile in pixels]
-        tiles = [cv2.resize(tile, (side, side), interpolation=cv2.INTER_NEAREST) for tile in pixels]
+        tiles = [cv2.resize(rgb_picture(tile), (side, side), interpolation=cv2.INTER_NEAREST) for tile in pixels]
         tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 4)
         rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, len(tiles), 4)]
         return {"training batch": np.concatenate(rows)}

@@ -24,7 +24,6 @@ from .data.pairing import label_files, match_stems, open_labels, stem_below
 from .data.sets import LabelledFiles, SegmentationSet
 from .evaluation import KIND, VOID, confusion_record, metrics
 from .page import write_page
-from .pictures import rgb
 from .results import figures_table
 from .scores import ImageScore, score_image, worst_table
 
@@ -65,7 +64,7 @@ class Comparison:
         label = self.truth.label(index)
         predicted = read_label(self.predictions[index], self.form)
         file = self.images.get(index)
-        image = None if file is None else rgb(read_image(file, channel_order="RGB"))
+        image = None if file is None else read_image(file, channel_order="RGB")
         return (None if image is None or image.shape[:2] != label.shape else image), predicted, label
 
 

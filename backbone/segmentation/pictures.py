@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..common.images import lettering, picture_of
+from ..common.images import lettering, put_letters
 from .data.labels import voc_palette
 from .evaluation import VOID
 
@@ -105,11 +105,6 @@ def quarters(
     return np.concatenate([np.concatenate([one, gap, other], axis=1) for one, other in zip(drawn[::2], drawn[1::2])])
 
 
-def rgb(image: np.ndarray) -> np.ndarray:
-    """Return an image as a set reads it, (H, W, C), as a picture: RGB."""
-    return np.ascontiguousarray(picture_of(image, "RGB")[:, :, ::-1])
-
-
 def caption_of(name: str, miou: float | None = None) -> str:
     """Return what stands over a picture: the image's name, and its mIoU where it is known."""
     return name if miou is None or miou != miou else f"{name}   mIoU {100 * miou:.1f} %"
@@ -122,15 +117,8 @@ def _line(words: str, width: int) -> np.ndarray:
     while letters.shape[1] > width - 8 and len(words) > 1:
         words = words[1:]
         letters = lettering(f"…{words}", LETTERS)
-    _put(line, letters, 4, 0)
+    put_letters(line, letters, left=4, top=0)
     return line
-
-
-def _put(canvas: np.ndarray, letters: np.ndarray, left: int, top: int) -> None:
-    """Draw letters of `lettering` in black; what does not fit is cut off."""
-    part = canvas[top : top + letters.shape[0], left : left + letters.shape[1]]
-    ink = letters[: part.shape[0], : part.shape[1], None] / np.float32(255)
-    part[:] = np.round(part * (1 - ink))
 
 
 def _legend(width: int, entries: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
@@ -148,5 +136,5 @@ def _legend(width: int, entries: Sequence[tuple[str, np.ndarray]]) -> np.ndarray
         top = 3 + row * LINE
         cv2.rectangle(strip, (left, top), (left + 12, top + 12), colour.tolist(), cv2.FILLED)
         cv2.rectangle(strip, (left, top), (left + 12, top + 12), (128, 128, 128), 1)
-        _put(strip, letters, left + 18, row * LINE + 1)
+        put_letters(strip, letters, left + 18, row * LINE + 1)
     return strip

@@ -12,7 +12,7 @@ import torch
 
 from ..common.errors import DataError
 from ..common.files import write_json
-from ..common.images import montage, read_image
+from ..common.images import montage, read_image, rgb_picture
 from ..common.images.inputs import find_inputs, picture_names, root_of
 from ..common.images.save import write_jpeg
 from ..engine.defaults import reading_of
@@ -29,7 +29,7 @@ from .data.pairing import label_files, match_stems, stem_below
 from .data.sets import LabelledFiles
 from .evaluation import KIND, Confusion, confusion_record, metrics
 from .page import write_page
-from .pictures import caption_of, comparison, rgb
+from .pictures import caption_of, comparison
 from .results import SHEET, figures_table
 from .scores import ImageScore, score_image, worst_first, worst_table
 from .segmenter import Segmenter
@@ -104,7 +104,8 @@ def predict_images(
             if pictures:
                 caption = caption_of(shown[index], score.miou if score else None)
                 write_jpeg(
-                    output / f"{names[index]}{PICTURE}", comparison(rgb(image), predicted, label, classes, caption)
+                    output / f"{names[index]}{PICTURE}",
+                    comparison(rgb_picture(image), predicted, label, classes, caption),
                 )
             records[index] = _record(shown[index], names[index], predicted, classes, score)
     if not records:
@@ -207,7 +208,7 @@ def _compare(
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image, label = images.read(index)
-        return rgb(image), read_label(output / LABELS / f"{names[index]}.png", form), label
+        return rgb_picture(image), read_label(output / LABELS / f"{names[index]}.png", form), label
 
     write_page(output / PAGE, classes, counts, scores, read, title=f"Segmentation errors: {output.name}")
     return f"{figures_table('all images', classes, counts)}\n\n{worst_table(scores, classes)}"

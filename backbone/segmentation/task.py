@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.images import montage
+from ..common.images import montage, rgb_picture
 from ..engine import distributed
 from ..engine.broken import BrokenImages, check_left_out
 from ..engine.class_weights import class_weights
@@ -29,7 +29,7 @@ from .evaluation import KIND, VOID, Confusion, mean_iou, metrics
 from .inference import Inference, inference_of, predict, prepared
 from .losses import make_loss
 from .networks import AUX, OUT, SegmentationNetwork, atrous_rates
-from .pictures import caption_of, comparison, overlay, rgb
+from .pictures import caption_of, comparison, overlay
 
 PICTURED = 8  # training images in a TensorBoard picture
 
@@ -177,7 +177,7 @@ class SegmentationTask(Task):
         return np.unique(np.linspace(0, len(self.test) - 1, number).astype(int)).tolist()
 
     def pictures(self, batch: Batch) -> dict[str, np.ndarray]:
-        pixels = map(rgb, batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy())
+        pixels = map(rgb_picture, batch.images[:PICTURED].permute(0, 2, 3, 1).cpu().numpy())
         labels = batch.labels[:PICTURED].byte().cpu().numpy()
         return {
             "training batch": montage([overlay(*pair, self.test.classes) for pair in zip(pixels, labels)], columns=4)
@@ -189,7 +189,7 @@ class SegmentationTask(Task):
         for index in sorted(self.drawn, key=lambda index: (self.ious.get(index, 0.0), index)):
             image, truth = self.test.read(index)
             caption = caption_of(self.test.path(index).name, self.ious.get(index))
-            found[names[index]] = comparison(rgb(image), self.drawn[index], truth, self.test.classes, caption)
+            found[names[index]] = comparison(rgb_picture(image), self.drawn[index], truth, self.test.classes, caption)
         return found
 
     def evaluation_pictures(self) -> dict[str, np.ndarray]:

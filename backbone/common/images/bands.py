@@ -90,15 +90,18 @@ def _pillow(content: bytes, source: str) -> np.ndarray:
 
 
 def picture_of(image: np.ndarray, channel_order: str) -> np.ndarray:
-    """Return an image for people: (H, W, 3) BGR uint8. Bands show their first three, or the first alone.
+    """Return an image, (H, W, C) in `channel_order`, for people: (H, W, 3) BGR uint8; see `rgb_picture`."""
+    return image if channel_order == "BGR" else np.ascontiguousarray(rgb_picture(image)[:, :, ::-1])
+
+
+def rgb_picture(image: np.ndarray) -> np.ndarray:
+    """Return an image for people: (H, W, 3) RGB uint8. Bands show their first three, or the first alone.
 
     Args:
-        image: (H, W, C) in `channel_order`; bands that are not uint8 are scaled to their own range.
+        image: (H, W, C), RGB, gray or bands; what is not uint8 is scaled to its own range.
     """
-    if channel_order == "BGR":
-        return image
     shown = image[:, :, :3] if image.shape[2] >= 3 else image[:, :, [0, 0, 0]]
     if shown.dtype != np.uint8:
         low, high = float(shown.min()), float(shown.max())
         shown = ((shown - low) / max(high - low, 1e-12) * 255).astype(np.uint8)
-    return np.ascontiguousarray(shown[:, :, ::-1])
+    return np.ascontiguousarray(shown)

@@ -32,7 +32,7 @@ def pixels_of(image: Given, *, channel_order: str, channels: int, bgr: bool = Fa
     Args:
         image: arrays are (H, W, C) or (H, W), tensors (C, H, W). Colour is RGB, as PIL, torchvision and matplotlib have
             it. Values are uint8 in 0..255, or floats in 0..1.
-        channel_order: of the result: "BGR"; "L" for gray; "bands", for which values are taken as they are.
+        channel_order: of the result: "RGB" or "BGR"; "L" for gray; "bands", for which values are taken as they are.
         channels: of "bands": how many there must be.
         bgr: arrays and tensors are BGR, as those of cv2.imread are.
 
@@ -95,7 +95,7 @@ def _ordered(image: np.ndarray, channel_order: str, bgr: bool) -> np.ndarray:
     if image.shape[2] == 1:
         image = image.repeat(3, axis=2)
     image = image[:, :, :3]
-    return np.ascontiguousarray(image if bgr else image[:, :, ::-1])
+    return np.ascontiguousarray(image if bgr == (channel_order == "BGR") else image[:, :, ::-1])
 
 
 def _bands(image: np.ndarray, channels: int) -> np.ndarray:

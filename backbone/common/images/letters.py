@@ -35,6 +35,13 @@ def lettering(words: str, size: int, *, otherwise: str = "?") -> np.ndarray:
     return _drawn(words, otherwise, size)
 
 
+def put_letters(canvas: np.ndarray, letters: np.ndarray, left: int, top: int) -> None:
+    """Draw letters of `lettering` in black on (H, W, 3) uint8; what does not fit is cut off."""
+    part = canvas[top : top + letters.shape[0], left : left + letters.shape[1]]
+    ink = letters[: part.shape[0], : part.shape[1], None] / np.float32(255)
+    part[:] = np.round(part * (1 - ink))
+
+
 @lru_cache(maxsize=4096)
 def _drawn(words: str, otherwise: str, size: int) -> np.ndarray:
     for path in _fonts():
