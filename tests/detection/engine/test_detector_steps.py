@@ -138,7 +138,7 @@ def test_a_compiled_step_has_the_same_losses(monkeypatch):
     )
     plain, trainer = make(), make()
     names = list(trainer.task.model.state_dict())
-    assert compile_parts(trainer.task.model) == ["network", "box head"]
+    compile_parts(trainer.task.model)
     assert compiled == [trainer.task.model.backbone, trainer.task.model.roi_heads.box_head]
     assert list(trainer.task.model.state_dict()) == names
     for seed in range(2):
