@@ -22,7 +22,8 @@ from backbone.common.waiting import say_importing
 from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
-SCORE = 0.5
+# As in detection.inference.predict and backbone.classification.predicting, whose libraries --help need not wait for.
+SCORE, TOP = 0.5, 5
 # Flags that the networks of one task alone have.
 FLAGS = {
     "detection": ("score", "tile", "overlap", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
@@ -52,7 +53,7 @@ def make_parser() -> Parser:
     labels = parser.add_argument_group("segmentation")
     labels.add_argument("--truth", type=Path, metavar="PATH", help="label images of the same names, to compare with")
     classes = parser.add_argument_group("classifiers")
-    classes.add_argument("--top", type=int, metavar="K", help="classes of each image (default: 5)")
+    classes.add_argument("--top", type=int, metavar="K", help=f"classes of each image (default: {TOP})")
     classes.add_argument("--grad-cam", action="store_true", help="draw where the image speaks for its likeliest class")
     add_detector_flags(parser)
     add_import_argument(parser)
@@ -175,7 +176,7 @@ def classify(arguments: Namespace) -> None:
     start_logging(None)
     import_modules(arguments.imports)
     classifier = backbone.load_classifier(arguments.weights, arguments.device, overrides=arguments.overrides)
-    top = 5 if arguments.top is None else arguments.top
+    top = TOP if arguments.top is None else arguments.top
     outcome = predict_images(classifier, arguments.input, arguments.output, top=top, pictures=arguments.grad_cam)
     print(f"{outcome.table()}\n")
     skipped = f", {len(outcome.skipped)} unreadable skipped" if outcome.skipped else ""

@@ -39,9 +39,9 @@ RISEN, FALLEN = 0.2, 0.05
 class Sweep:
     """Rates from `low` to `high`, growing by the same factor in each of `steps` steps."""
 
-    low: float = 1e-6
-    high: float = 1.0
-    steps: int = 100
+    low: float
+    high: float
+    steps: int
 
     def rate(self, step: int) -> float:
         return self.low * (self.high / self.low) ** (step / (self.steps - 1))

@@ -59,11 +59,13 @@ def test_evaluate_imports_no_torch(tmp_path):
 
 
 def test_names_that_a_command_line_repeats_are_those_of_the_library():
+    from backbone.classification.predicting import SHOWN
     from backbone.segmentation.data.folders import LABEL_FILES, LABELS
     from backbone.weights import WRITABLE
     from detection.evaluation import ENGINES, IOU_TYPES
     from detection.evaluation.voc import METRICS
     from detection.inference.opening import ENGINES as RUNTIMES
+    from detection.inference.predict import DRAWN
 
     for name in ("convert_weights.py", "export_backbone.py"):
         assert runpy.run_path(str(TOOLS / name))["WRITABLE"] == WRITABLE
@@ -73,3 +75,5 @@ def test_names_that_a_command_line_repeats_are_those_of_the_library():
     check_data = runpy.run_path(str(TOOLS / "check_data.py"))
     assert evaluate["LABEL_FILES"] == check_data["LABEL_FILES"] == LABEL_FILES
     assert check_data["LABELS"] == LABELS
+    predict = runpy.run_path(str(TOOLS / "predict.py"))
+    assert (predict["SCORE"], predict["TOP"]) == (DRAWN, SHOWN)

@@ -89,5 +89,5 @@ def test_the_page_the_numbers_and_nothing_else_and_twice_the_same(tmp_path, capl
     with pytest.raises(RunError, match="not finite from the lowest rate on"):
         task = Bowl(worst=1.0)
         optimizer = torch.optim.SGD(task.model.parameters(), lr=0.05)
-        find_rate(task, optimizer, config(tmp_path / "c"), Sweep(), tmp_path / "c")
+        find_rate(task, optimizer, config(tmp_path / "c"), Sweep(1e-6, 1.0, 100), tmp_path / "c")
     assert not (tmp_path / "c").exists()
