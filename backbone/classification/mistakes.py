@@ -63,7 +63,7 @@ class Looker:
     """A network that shows where it looks.
 
     Attributes:
-        prepare: from (N, 3, H, W) uint8 RGB to the network's input.
+        prepare: from (N, C, H, W) pixels, RGB where they have colour, to the network's input.
         protocol: of one view an image, "single" or "1crop".
     """
 
@@ -73,7 +73,7 @@ class Looker:
     device: torch.device
 
     def view(self, image: np.ndarray) -> np.ndarray:
-        """Return the part of an image (H, W, 3) that the network sees, RGB uint8."""
+        """Return the part of an image (H, W, C) that the network sees."""
         return np.ascontiguousarray(self.protocol.cut(image)[0][0])
 
     def heat(self, view: np.ndarray, label: int | None = None) -> np.ndarray:

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,4 +120,4 @@ def _without_image(found: Guesses) -> Guesses:
     def gone(*_: object) -> np.ndarray:
         raise DataError("the image is not kept; classify it again")
 
-    return Guesses(found.scores, found.labels, found.classes, gone, gone)
+    return replace(found, read=gone, look=gone)

@@ -106,7 +106,7 @@ def check_labels(
 
 
 def check_sets(arguments: Namespace, parts: Sequence[str]) -> Iterator[LabelReport]:
-    """Yield the report of each set of tools/check_data.py's flags; write the first as JSON where it is asked for.
+    """Yield the report of each set of tools/check_data.py's flags; write it, of a single set, as JSON where asked to.
 
     Raises:
         ConfigError: a flag or key that does not go with label images.

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from .evaluation import VOID
 
-CROSS_ENTROPY, FOCAL = LOSSES = ("cross_entropy", "focal")
+FOCAL = "focal"
+LOSSES = ("cross_entropy", FOCAL)
 
 
 class PixelLoss:

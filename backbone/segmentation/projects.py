@@ -44,8 +44,7 @@ def refuse_name(source: str) -> None:
                 "ResNet-50 and 101 are read"
             )
     elif zoo in ("openmmlab", "open-mmlab"):
-        results = openmmlab_models().get(rest, {}).get("Results") or []
-        tasks = {result.get("Task") for result in (results if isinstance(results, list) else [results])}
+        tasks = {result.get("Task") for result in openmmlab_models().get(rest, {}).get("Results", ())}
         if "Semantic Segmentation" in tasks and not MM_SEGMENTORS.fullmatch(rest):
             raise WeightsError(f"{source}: no segmentation network of this kind here; of MMSegmentation's, {READ}")
 

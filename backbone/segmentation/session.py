@@ -127,7 +127,7 @@ class SegmentationRun(TaskRun):
     @property
     def beside(self) -> dict[str, Any]:
         share = self.config.DATA.SPLIT
-        if not share or self.train_set is None:
+        if not share:
             return {}
         return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
 

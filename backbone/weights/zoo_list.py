@@ -215,8 +215,6 @@ def _openmmlab() -> Iterator[tuple[str, str, Callable[[], Entry]]]:
             task, match = "segmentation", MM_SEGMENTORS.fullmatch(model)
         if match is None:
             continue
-        listed = values.get("Results") or []
-        listed = listed if isinstance(listed, list) else [listed]
-        results = {result.get("Dataset", ""): result.get("Metrics") or {} for result in listed}
+        results = {result.get("Dataset", ""): result.get("Metrics") or {} for result in values["Results"]}
         entry = Entry(f"openmmlab:{model}", f"resnet{match[1]}", task, None, results, source=values["Weights"])
         yield entry.name, entry.network, lambda entry=entry: entry

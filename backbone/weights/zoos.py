@@ -150,7 +150,10 @@ def openmmlab_table() -> dict[str, str]:
 
 @cache
 def openmmlab_models() -> dict[str, dict[str, Any]]:
-    """Return {name: entry} of the trained models in the metafiles that MMDetection and its like bring."""
+    """Return {name: entry} of the trained models in the metafiles that MMDetection and its like bring.
+
+    Results is a list in each; MMSegmentation's metafiles have a single one bare.
+    """
     found: dict[str, dict[str, Any]] = {}
     for folder in filter(None, map(folder_of, MM_PROJECTS)):
         for path in sorted((folder / ".mim" / "configs").glob("*/metafile.y*ml")):
@@ -158,7 +161,10 @@ def openmmlab_models() -> dict[str, dict[str, Any]]:
 
             content = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
             models = content.get("Models", []) if isinstance(content, dict) else content
-            found |= {model["Name"]: model for model in models or [] if model.get("Weights")}
+            for model in models or []:
+                if model.get("Weights"):
+                    results = model.get("Results") or []
+                    found[model["Name"]] = {**model, "Results": results if isinstance(results, list) else [results]}
     return found
 
 

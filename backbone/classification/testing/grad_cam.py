@@ -20,7 +20,7 @@ def grad_cam(network: Backbone, images: Tensor, labels: Tensor | None = None) ->
 
     Args:
         network: with a classifier, in eval mode; no gradient stays in it.
-        images: (N, 3, H, W), as the network takes them.
+        images: (N, C, H, W), as the network takes them.
         labels: (N,) the classes in question; by default the likeliest ones.
 
     Returns:
