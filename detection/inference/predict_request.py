@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from backbone import RunError
 from backbone.common.text import count
 from backbone.engine import distributed, slurm
 from backbone.engine.extensions import import_modules
@@ -62,13 +63,22 @@ def run_request(request: PredictRequest) -> None:
 
 
 def launch_of(request: PredictRequest, processes: int | None) -> Launch:
-    """Return the processes that are asked for, or of which torchrun or srun has started this one."""
+    """Return the processes that are asked for, or of which torchrun or srun has started this one.
+
+    Raises:
+        RunError: several are to share standard input.
+    """
     slurm.take_over()
     given = dict(zip(request.overrides[::2], request.overrides[1::2])).get("MODEL.DEVICE")
     device = (request.device or given or ("cuda" if torch.cuda.is_available() else "cpu")).partition(":")[0]
     # Whatever else it says is refused where the config is checked.
     takes_gpu = device == "cuda" and Path(request.weights).suffix.lower() not in ENGINES_OF
-    return Launch("cuda" if takes_gpu else "cpu", processes, advice=ADVICE)
+    launch = Launch("cuda" if takes_gpu else "cpu", processes, advice=ADVICE)
+    if request.source == "-" and launch.world_size > 1:
+        # A started process has no standard input, and those of torchrun would share one.
+        number = launch.world_size
+        raise RunError(f"--input -: standard input is for one process, not {number}; write the list to a file")
+    return launch
 
 
 def _facts_of(weights: str) -> str:

@@ -30,6 +30,7 @@ detection.register()
 from small_detectors import photo, save_detector  # noqa: E402
 
 from detection.inference.predict import predict  # noqa: E402
+from detection.inference.predict_request import PredictRequest, launch_of  # noqa: E402
 
 SMALL = ["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96, "DATALOADER.NUM_WORKERS", 0]
 ROOT = Path(__file__).resolve().parents[3]
@@ -309,6 +310,14 @@ def test_nothing_of_a_mistake_is_left(given, tmp_path):
         with pytest.raises(kind, match=said):
             run(given, tmp_path / source, tmp_path / "found", **options)
         assert not (tmp_path / "found").exists()
+
+
+def test_standard_input_is_refused_for_several_processes(tmp_path):
+    """A started process has none: its list would be empty."""
+    request = PredictRequest("w.pth", "cpu", None, None, (), (), "-", tmp_path, {})
+    assert launch_of(request, 1).world_size == 1
+    with pytest.raises(RunError, match="--input -: standard input is for one process, not 2"):
+        launch_of(request, 2)
 
 
 @pytest.mark.slow
