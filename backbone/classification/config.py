@@ -8,7 +8,6 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
-from ..common.preprocessing import CHANNEL_ORDERS
 from ..common.text import nearest
 from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import brief, get, load
@@ -37,7 +36,6 @@ from ..networks.resnet import SHORTCUTS, STEMS
 SMALL = ("cifar10", "cifar100")
 CHOICES = {
     **SHARED_CHOICES,
-    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "MODEL.NORM": ("bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,
     "MODEL.SHORTCUT": ("", *SHORTCUTS),

@@ -19,7 +19,7 @@ from .extensions import add_keys
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 # Of the keys of `add_shared_defaults`; a task puts its own beside them.
 SHARED_CHOICES = {
-    "INPUT.FORMAT": ("RGB", "BGR"),
+    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "SOLVER.AMP.DTYPE": ("bfloat16", "float16"),
     "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": CLIP_TYPES,
     "SOLVER.WARMUP_METHOD": ("linear", "constant"),
@@ -67,8 +67,8 @@ def add_shared_defaults(config: Any) -> None:
     _section(config, "PAPER").ROWS = ()
     # Worker processes that load images; -1: as many as there are processor cores for each training process, at most 8.
     _section(config, "DATALOADER").NUM_WORKERS = -1
-    # Channel order of the images: "RGB" or "BGR"; but for localisation also "L" (gray, one channel) and "bands" (as
-    # many as MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
+    # Channel order of the images: "RGB" or "BGR". All tasks but localisation also take "L" (gray, one channel) and
+    # "bands" (as many as MODEL.PIXEL_MEAN has numbers, in the order of the file: .npy, TIFF, PNG with alpha).
     _section(config, "INPUT").FORMAT = "RGB"
     # Evaluations one after the other without a new best after which a training ends; 0: it goes on to its last step.
     _section(config, "TEST").PATIENCE = 0
@@ -102,7 +102,7 @@ def add_network_keys(model: Any) -> None:
     """Add what `backbone.create` takes, in the names that the tasks without detectron2 have for it."""
     # A network of `backbone.list_backbones()`.
     model.NAME = "resnet50"
-    # Normalisation: "bn", "sync_bn" or "gn"; but for classifiers also "frozen_bn".
+    # Normalisation: "bn", "sync_bn" or "gn". All tasks but classification also take "frozen_bn".
     model.NORM = "bn"
     # The stride of a bottleneck stands in its first 1x1 convolution (the paper), else in its 3x3 (torchvision).
     model.STRIDE_IN_1X1 = False

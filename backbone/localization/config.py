@@ -33,6 +33,7 @@ from ..networks.resnet import SHORTCUTS, STEMS
 TOOL = "tools/train_localization.py"
 CHOICES = {
     **SHARED_CHOICES,
+    "INPUT.FORMAT": ("RGB", "BGR"),
     "MODEL.NAME": sorted(ARCHITECTURES),
     "MODEL.KIND": ("rpn", "rcnn"),
     "MODEL.NORM": ("bn", "frozen_bn", "sync_bn", "gn"),

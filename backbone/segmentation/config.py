@@ -8,7 +8,6 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from ..common.errors import ConfigError
-from ..common.preprocessing import CHANNEL_ORDERS
 from ..engine.class_weights import add_class_weights, check_class_weights
 from ..engine.config import load
 from ..engine.defaults import (
@@ -37,7 +36,6 @@ from .losses import LOSSES
 HEADS, STYLES = ("fcn", "deeplabv3", "pspnet"), ("torchvision", "mmsegmentation")
 CHOICES = {
     **SHARED_CHOICES,
-    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "MODEL.NAME": sorted(ARCHITECTURES),
     "MODEL.NORM": ("bn", "frozen_bn", "sync_bn", "gn"),
     "MODEL.STEM": STEMS,

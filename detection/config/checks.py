@@ -5,7 +5,6 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from backbone import ConfigError, list_backbones
-from backbone.common.preprocessing import CHANNEL_ORDERS
 from backbone.engine.class_weights import check_class_weights
 from backbone.engine.config import get
 from backbone.engine.defaults import (
@@ -52,7 +51,6 @@ FIGURES = {
 }
 CHOICES = {
     **SHARED_CHOICES,
-    "INPUT.FORMAT": tuple(CHANNEL_ORDERS),
     "MODEL.RESNETS.NORM": tuple(NORM_NAMES),
     "MODEL.BACKBONE.FREEZE_AT": tuple(range(6)),
     "MODEL.BACKBONE.OUTPUT_STRIDE": (32, 16, 8),

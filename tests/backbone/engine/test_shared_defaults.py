@@ -57,7 +57,7 @@ def test_what_a_section_holds_beside_them_stays() -> None:
     ("key", "value", "message"),
     [
         ("SOLVER.AMP.DTYPE", "float8", "a.yaml: SOLVER.AMP.DTYPE is 'float8'; one of bfloat16, float16"),
-        ("INPUT.FORMAT", "", "a.yaml: INPUT.FORMAT is ''; one of RGB, BGR"),
+        ("INPUT.FORMAT", "", "a.yaml: INPUT.FORMAT is ''; one of RGB, BGR, L, bands"),
         ("SOLVER.BASE_LR", 0.0, "a.yaml: SOLVER.BASE_LR must be above 0, not 0.0"),
         ("SOLVER.BASE_LR", float("nan"), "a.yaml: SOLVER.BASE_LR must be above 0, not nan"),
         ("SEED", -1, "a.yaml: SEED must be 0 or more, not -1"),
