@@ -22,7 +22,7 @@ from .data.labels import read_label
 from .data.own import is_set, open_own
 from .data.pairing import label_files, match_stems, open_labels, stem_below
 from .data.sets import LabelledFiles, SegmentationSet
-from .evaluation import KIND, VOID, confusion_record, metrics
+from .evaluation import VOID, figures_record
 from .page import write_page
 from .results import figures_table
 from .scores import ImageScore, score_image, worst_table
@@ -52,9 +52,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as fractions."""
-        record = confusion_record(self.counts, self.classes)
-        figures = {KIND: metrics(self.counts, self.classes), "confusion": record}
-        return {**figures, "images": len(self.scores), "unit": UNIT}
+        return {**figures_record(self.counts, self.classes), "images": len(self.scores), "unit": UNIT}
 
     def write_page(self, path: Path, title: str) -> None:
         """Write the page of the errors; see `page.write_page`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,16 +89,17 @@ def mean_iou(counts: Tensor) -> Tensor:
     return torch.where(union > 0, right / union, 0).sum() / (union > 0).sum()
 
 
-def confusion_record(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, object]:
-    """Return a confusion matrix for results.json: pixels, and their share of the pixels of the true class."""
+def figures_record(counts: Tensor | np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return for results.json what `metrics` gives, and the matrix: pixels, and their share of the true class's."""
     counts = np.asarray(counts)
-    return {
+    confusion = {
         "rows": "truth",
         "columns": "prediction",
         "classes": list(classes),
         "pixels": counts.tolist(),
         "share_of_truth": row_shares(counts).tolist(),
     }
+    return {KIND: metrics(counts, classes), "confusion": confusion}
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from .data.form import form_of, plain_form
 from .data.labels import read_label, write_label
 from .data.pairing import label_files, match_stems, stem_below
 from .data.sets import LabelledFiles
-from .evaluation import KIND, Confusion, confusion_record, metrics
+from .evaluation import Confusion, figures_record
 from .page import write_page
 from .pictures import caption_of, comparison
 from .results import SHEET, figures_table
@@ -202,8 +202,7 @@ def _compare(
     scores: list[ImageScore],
 ) -> str:
     """Write results.json and the page, and return the tables."""
-    figures = {KIND: metrics(counts, classes), "confusion": confusion_record(counts, classes), "unit": UNIT}
-    write_json(output / RESULTS, {**figures, "images": len(scores)})
+    write_json(output / RESULTS, {**figures_record(counts, classes), "images": len(scores), "unit": UNIT})
     form = plain_form(classes)
 
     def read(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

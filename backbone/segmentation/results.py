@@ -13,7 +13,7 @@ from ..common.confusion import most_confused, row_shares
 from ..common.text import table
 from ..engine.record import LOGGER
 from ..engine.results import PICTURES, say_where, write_pictures, write_results, write_table
-from .evaluation import KIND, confusion_record, metrics
+from .evaluation import figures_record, metrics
 from .task import SegmentationTask
 
 log = logging.getLogger(LOGGER)
@@ -60,7 +60,7 @@ def report(task: SegmentationTask, config: Any, *, extra: dict[str, Any], json: 
     """Write results.json, results.md and pictures into OUTPUT_DIR; print the table and where they are."""
     folder = Path(config.OUTPUT_DIR)
     counts, classes = task.confusion.counts.numpy(), task.test.classes
-    results = {KIND: task.metrics, "confusion": confusion_record(counts, classes)} if task.metrics else {}
+    results = figures_record(counts, classes) if task.metrics else {}
     left_out = [str(task.test.path(index)) for index in sorted(task.left_out)]
     facts = {"network": config.MODEL.NAME, "head": config.MODEL.HEAD.NAME, "images": len(task.test)}
     write_results(config, {**results, **extra, **facts, "left_out": left_out}, *([json] if json else []))
