@@ -222,8 +222,6 @@ def check_values(config: CfgNode, source: str) -> None:
     check_class_weights(config, source)
     check_color_jitter(config, source)
     check_form(config.DATA, source)
-    if not 0 <= config.DATA.SPLIT < 1:
-        raise ConfigError(f"{source}: DATA.SPLIT must be a share of the images, from 0 to below 1")
     check_steps(config, source)
     check_pixels(config, source)
-    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, at_most=AT_MOST)
+    check_numbers(config, source, positive=POSITIVE, not_negative=NOT_NEGATIVE, shares=("DATA.SPLIT",), at_most=AT_MOST)
