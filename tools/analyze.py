@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from backbone.common.cli import Parser, run
-from backbone.common.waiting import Pass, say_importing, shows_bars
+from backbone.common.waiting import passing, say_importing
 
 EXAMPLE = """tools/analyze.py --backbone resnet101 --input-size 800 1216 --num-classes none --json r101.json
   tools/analyze.py --all
@@ -111,11 +111,8 @@ def analyse_all(given: dict) -> dict:
     from backbone import list_backbones
     from backbone.analysis import analyse, summary_table, to_json
 
-    names, reports = list_backbones(), []
-    with Pass(len(names), "analysing", visible=shows_bars(), unit="network", plural="networks") as shown:
-        for name in names:
-            reports.append(analyse(name, **given))
-            shown.add(1)
+    names = passing(list_backbones(), "analysing", unit="network", plural="networks")
+    reports = [analyse(name, **given) for name in names]
     print(summary_table(reports))
     return {report.name: to_json(report) for report in reports}
 
@@ -133,11 +130,9 @@ def measure_responses(given: dict) -> dict:
     source = "; ".join(dict.fromkeys(words for _, words in images.values()))
     print(f"images: {source}", flush=True)
     measured = []
-    with Pass(len(sides), "measuring", visible=shows_bars(), unit="network", plural="networks") as shown:
-        for name, side in sides.items():
-            options = {"weights": weights.get(name), "seed": given.get("seed", 0)}
-            measured.append(network_responses(name, images[side][0], **options))
-            shown.add(1)
+    for name, side in passing(list(sides.items()), "measuring", unit="network", plural="networks"):
+        options = {"weights": weights.get(name), "seed": given.get("seed", 0)}
+        measured.append(network_responses(name, images[side][0], **options))
     rows = []
     for one in measured:
         values = list(one.layers.values())
