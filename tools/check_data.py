@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from backbone.common.cli import Parser, run
 from backbone.common.errors import DataError
-from backbone.common.waiting import say_reading
+from backbone.common.waiting import say_importing, say_reading
 
 if TYPE_CHECKING:
     from detection.data import catalog, checks
@@ -183,6 +183,7 @@ def check_voc(source: catalog.Source, args: argparse.Namespace) -> int:
 
 def check_segmentation(args: argparse.Namespace) -> int:
     """Check sets with label images."""
+    say_importing("torch")
     from backbone.segmentation.checking import check_sets
 
     check_outputs(args)

@@ -350,6 +350,7 @@ def main() -> None:
     args = parse()
     check_output(args)
     if args.segmentation:
+        say_importing("torch")
         from backbone.segmentation.label_command import evaluate_labels
 
         for line in evaluate_labels(args):
