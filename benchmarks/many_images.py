@@ -48,15 +48,14 @@ def make(folder: Path) -> Path:
         "scale": np.float32(1 / 255),
     }
     nodes = [
+        *(
+            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value))
+            for name, value in constants.items()
+        ),
         helper.make_node("ReduceMean", ["image"], ["mean"], keepdims=0),
         helper.make_node("Mul", ["mean", "scale"], ["shift"]),
         helper.make_node("Add", ["corners", "shift"], ["boxes"]),
-        *(
-            helper.make_node("Constant", [], [name], value=numpy_helper.from_array(constants[name]))
-            for name in constants
-        ),
     ]
-    nodes = [*nodes[3:], *nodes[:3]]
     graph = helper.make_graph(
         nodes,
         "one layer",
@@ -87,16 +86,8 @@ def link(folder: Path, number: int) -> Path:
 def measure(weights: Path, images: Path, output: Path) -> tuple[int, float, float]:
     """Return the number of lines, the peak of resident memory in MiB, and the seconds, of a run in one process."""
     command = [sys.executable, str(ROOT / "tools" / "predict.py"), "--weights", str(weights), "--input", str(images)]
-    command += [
-        "--output",
-        str(output),
-        "--device",
-        "cpu",
-        "--no-pictures",
-        "--overwrite",
-        "DATALOADER.NUM_WORKERS",
-        "1",
-    ]
+    command += ["--output", str(output), "--device", "cpu", "--no-pictures", "--overwrite"]
+    command += ["DATALOADER.NUM_WORKERS", "1"]
     began = time.monotonic()
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
