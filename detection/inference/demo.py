@@ -173,18 +173,20 @@ def _score(text: Any) -> float:
 
 async def _content(request: Any) -> bytes:
     """Return the file that was sent: as the body, or as the field "image" of a form."""
+    content = bytearray()
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        form = await request.form()
-        if not hasattr(form.get("image"), "read"):
+        file = (await request.form()).get("image")
+        if not hasattr(file, "read"):
             raise DataError("the form has no file in the field 'image'")
-        return await form["image"].read()
-    parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > MOST_BYTES:
-            raise DataError(f"the image file is larger than {MOST_BYTES // 2**20} MB; send a smaller one")
-        parts.append(part)
-    return b"".join(parts)
+        content += await file.read(MOST_BYTES + 1)
+    else:
+        async for part in request.stream():
+            content += part
+            if len(content) > MOST_BYTES:
+                break
+    if len(content) > MOST_BYTES:
+        raise DataError(f"the image file is larger than {MOST_BYTES // 2**20} MB; send a smaller one")
+    return bytes(content)
 
 
 def _page(detector: Detector, folder: Path, turn: threading.Lock, address: str, *, score: float, title: str) -> Any:

@@ -98,6 +98,16 @@ def test_http_says_what_is_wrong(demo, content, query, headers, status, said):
     assert said in (answer if isinstance(answer, str) else answer["error"])
 
 
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "multipart/form-data; boundary=x"}])
+def test_http_takes_no_larger_file_than_the_page(demo, headers, monkeypatch):
+    monkeypatch.setattr("detection.inference.demo.MOST_BYTES", 20)
+    form = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n%b\r\n--x--\r\n'
+    for content, said in ((b"y" * 20, "not an image"), (b"y" * 21, "larger than")):
+        status, answer = post(demo, form % content if headers else content, headers=headers)
+        assert status == 400
+        assert said in answer["error"]
+
+
 def test_addresses():
     with listen("127.0.0.1", 0) as taken:
         with pytest.raises(RunError, match="in use; give a free --port"):
