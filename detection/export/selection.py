@@ -61,7 +61,7 @@ def survivors(boxes: Tensor, scores: Tensor, overlap: float, least: float) -> Te
 
     Args:
         boxes: (N, K, P, 4), or (N, 1, P, 4) where all classes share them; scores: (N, K, P).
-        overlap: least IoU of two of which one goes; least: scores up to it are no candidates.
+        overlap: of two with a larger IoU one goes; least: scores up to it are no candidates.
     """
     shared = boxes.shape[1] == 1
     rows = scores if shared else scores.flatten(0, 1)[:, None]

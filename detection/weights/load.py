@@ -49,7 +49,7 @@ def open_starting_weights(
 
     Raises:
         WeightsError: it cannot be read, or holds no named tensors.
-        ConfigError: it is a name of detectron2's zoo whose detector has no counterpart here.
+        ConfigError: it is a name in a zoo whose detector has no counterpart here.
     """
     if read is None and not part:
         read = projects.read_known(path)
