@@ -48,7 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", help="in place of --json and --images: a known data set, such as coco_2017_val")
     parser.add_argument("--data-root", type=Path, help="with --dataset: the folder of the data sets")
     parser.add_argument("--deep", action="store_true", default=True, help="decode every image (the default)")
-    parser.add_argument("--quick", "--no-images", dest="deep", action="store_false", help="open no image")
+    parser.add_argument("--quick", "--no-images", dest="deep", action="store_false", help="decode no image")
     parser.add_argument("--fix", type=Path, metavar="OUT", help="write a mended copy; the input stays as it is")
     parser.add_argument("--report", type=Path, metavar="OUT", help="write the report as JSON as well")
     parser.add_argument(

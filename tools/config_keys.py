@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List every config key of detectors, classifiers and segmentation, with its default and its meaning, in Markdown."""
+"""List every config key of every task, with its default and its meaning, in Markdown."""
 
 from __future__ import annotations
 

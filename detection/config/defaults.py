@@ -59,7 +59,7 @@ def add_defaults(config: CfgNode) -> None:
     model.ROI_BOX_HEAD.CLASS_LOSS = "softmax"
     # Of the focal loss: 0 for none of it.
     model.ROI_BOX_HEAD.FOCAL_GAMMA = 2.0
-    # Of the focal loss: weight of the objects' classes, 1 less it that of all others; -1 for 1 each.
+    # Of the focal loss: weight of a region's own class; all others have 1 less this weight; -1: each has 1.
     model.ROI_BOX_HEAD.FOCAL_ALPHA = 0.25
     # As in torchvision's weights; a weights file that was made otherwise sets this and the preprocessing.
     model.RESNETS.STRIDE_IN_1X1 = False
