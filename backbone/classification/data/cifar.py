@@ -13,6 +13,7 @@ import numpy as np
 from ...common.errors import DataError, WeightsError
 from ...common.images import decode_image
 from ...common.reading import Arrays
+from ...common.text import some
 from .folders import open_class_folders
 from .sets import ImagesInMemory
 
@@ -43,6 +44,8 @@ class Cifar:
     label: str
 
 
+# Images in one of several official batches.
+BATCH = 10_000
 # By DATA.NAME.
 SETS = {
     "cifar10": Cifar(
@@ -81,8 +84,9 @@ def open_cifar(root: Path, split: str, kind: str = "cifar10") -> ImagesInMemory:
     if root.suffix == ".zip" or (root / split).is_dir():
         return _from_images(root, split, name, of)
     found = sorted(path.name for path in root.iterdir())[:6] if root.is_dir() else []
+    batch = f"{of.folder}/{of.batches[split][0]}"
     raise DataError(
-        f"{root}: no {of.title} there: expected {of.folder}/, an .npz, a .zip, or {split}/<class>/ with images"
+        f"{root}: no {of.title} there: expected {batch}, an .npz, a .zip, or {split}/<class>/ with images"
         + (f"; it holds {', '.join(found)}" if found else "")
     )
 
@@ -111,7 +115,8 @@ def _from_batches(folder: Path, split: str, name: str, of: Cifar) -> ImagesInMem
             # Through the unpickler that builds arrays and plain containers alone.
             content = read_file(path)[0]
         except WeightsError as error:
-            raise DataError(str(error)) from None
+            problem = str(error).removeprefix(f"{path}: ").replace("weights file", "file")
+            raise DataError(f"{path}: no batch of {of.title}: {problem}") from None
         values = [_value(content, key) for key in ("data", of.label)]
         if any(value is None for value in values):
             raise DataError(f"{path}: not a batch of {of.title}: no mapping with data and {of.label}")
@@ -128,7 +133,10 @@ def _value(content: object, key: str) -> Any:
 def _in_memory(name: str, labels: np.ndarray, pixels: np.ndarray, path: Path, of: Cifar) -> ImagesInMemory:
     if not len(pixels):
         raise DataError(f"{path}: has no images for {name}")
-    return ImagesInMemory(name, of.classes, labels, pixels)
+    found = ImagesInMemory(name, of.classes, labels, pixels)
+    absent = [of.classes[label] for label in np.setdiff1d(range(len(of.classes)), labels)]
+    found.note = f"no images of {some(absent)}" if absent else ""
+    return found
 
 
 def _images(values: Any, path: Path) -> np.ndarray:
@@ -173,22 +181,20 @@ def _as_array(values: Any) -> np.ndarray:
 
 
 def _from_npz(path: Path, split: str, name: str, of: Cifar) -> ImagesInMemory:
-    pixels, labels = _pick(Arrays(path), split, path)
+    pixels, labels = _pick(Arrays(path), split, path, of)
     pixels = _images(pixels, path)
     return _in_memory(name, _labels(labels, len(pixels), path, of), pixels, path, of)
 
 
-def _pick(arrays: Mapping[str, np.ndarray], split: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _pick(arrays: Mapping[str, np.ndarray], split: str, path: Path, of: Cifar) -> tuple[np.ndarray, np.ndarray]:
     """Return images and labels of a split; of a file with parts of the official batches, those parts."""
     for images, labels in ((f"{split}_images", f"{split}_labels"), (f"x_{split}", f"y_{split}")):
         if images in arrays and labels in arrays:
             return arrays[images], arrays[labels]
     parts = []
-    for key in sorted(arrays):
-        match = re.fullmatch(r"(data_batch_([1-5])|test_batch)(_first\d+)?", key)
-        if match and (match[1] == "test_batch") == (split == "test"):
-            start = 10000 * (int(match[2]) - 1) if match[2] else 0
-            parts.append((start, _images(arrays[key], path)))
+    for number, batch in enumerate(of.batches[split]):
+        keys = [key for key in sorted(arrays) if re.fullmatch(rf"{batch}(_first\d+)?", key)]
+        parts += [(BATCH * number, _images(arrays[key], path)) for key in keys]
     if f"{split}_labels" not in arrays or not parts:
         raise DataError(
             f"{path}: no {split} images and labels; expected {split}_images and {split}_labels, or x_{split} and "

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from backbone.classification.config import load_config
 from backbone.classification.data import ImagesInMemory, open_sets
 from backbone.classification.data.batches import make_sampler
+from backbone.classification.data.cifar import open_cifar
 from backbone.classification.data.own import has_part, hold_out, own_data_keys
 from backbone.classification.networks import build
 from backbone.classification.task import Augmented, ClassificationTask
@@ -201,6 +202,7 @@ def test_cifar100_official_batches(tmp_path):
     config = load_config("cifar100_resnet56.yaml", ["MODEL.DEVICE", "cpu", "DATA.ROOT", str(tmp_path)])
     train, test = open_sets(config, training=True)
     assert (len(train.classes), train.labels.tolist()) == (100, [0, 99, 8, 3])
+    assert train.note == "no images of aquarium_fish, baby, beaver, bed, bee and 91 more"
     assert [train.classes[index] for index in (0, 8, 99)] == ["apple", "bicycle", "worm"]
     assert np.array_equal(test.pixels[1].transpose(2, 0, 1).ravel(), pixels[1])
     held = open_sets(
@@ -216,9 +218,19 @@ def test_cifar100_official_batches(tmp_path):
             return os.system, (f"touch {marker}",)
 
     (folder / "train").write_bytes(pickle.dumps({b"data": Hostile(), b"fine_labels": []}))
-    with pytest.raises(DataError, match="refused"):
+    with pytest.raises(DataError, match="no batch of CIFAR-100: refused"):
         open_sets(config, training=True)
     assert not marker.exists()
+
+
+def test_batches_of_cifar10_are_none_of_cifar100(tmp_path):
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "c.npz", data_batch_1=images, train_labels=[3, 4], train=images + 1)
+    assert (open_cifar(tmp_path, "train", "cifar10").pixels == 0).all()
+    assert (open_cifar(tmp_path, "train", "cifar100").pixels == 1).all()
+    np.savez(tmp_path / "c.npz", data_batch_1=images, train_labels=[3, 4])
+    with pytest.raises(DataError, match="no train images and labels"):
+        open_cifar(tmp_path, "train", "cifar100")
 
 
 # -- rare classes
