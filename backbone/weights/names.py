@@ -18,7 +18,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "bottom_up.", "body.
 # What torch's wrappers of a single layer put inside of names: torch.compile, checkpointed activations, FSDP.
 WRAPPER = re.compile(r"(^|\.)(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.")
 # What stands beside a model in a checkpoint and holds tensors too.
-BESIDE_MODELS = re.compile(r"optim|opt$|(lr_)?sched|(grad_)?scaler|amp$|rng")
+BESIDE_MODELS = re.compile(r"optim|opt$|(lr_)?sched|(grad_)?scaler|amp$|rng|metadata$")
 WHOLE_MODULE = (
     "holds a whole pickled module ({}), which is refused since it cannot be read without running its code; where the "
     "module is at home, save its tensors alone: torch.save(model.state_dict(), FILE)"

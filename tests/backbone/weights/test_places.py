@@ -83,6 +83,7 @@ CASES: dict[str, Callable[[State, State], dict]] = {
     "few-shot segmentation": lambda a, b: {
         **{name.replace("conv1.", "layer0.0.", 1).replace("bn1.", "layer0.1.", 1) if name.startswith(("conv1", "bn1"))
            else name: value for name, value in a.items()}, "down_query.0.weight": ONE},
+    "own run": lambda a, b: {"model": a, "metadata": {"mean_image": torch.ones(3, 4, 4)}},
     "AveragedModel": lambda a, b: {"n_averaged": torch.tensor(3), **under("module.", a)},
     "timm": lambda a, b: {"state_dict": a, "state_dict_ema": b, "arch": "resnet18", **ARGS},
     "torchvision": lambda a, b: {
@@ -124,7 +125,7 @@ def test_found_wherever_it_stands(tmp_path, sources, case):
     report = check(tmp_path / "a.pth", sources[0])
     if case in ("MoCo", "SwAV", "SimCLR", "VISSL", "DETR", "fastai", "AveragedModel"):
         assert report.left_out and "no part of the network" in str(report)
-    assert not any(name.startswith(("conv1", "bn1", "layer")) for name in report.left_out)
+    assert not any(name.startswith(("conv1", "bn1", "layer", "metadata")) for name in report.left_out)
 
 
 @pytest.mark.parametrize(
