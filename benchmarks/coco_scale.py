@@ -2,10 +2,12 @@
 
 With --measure, Mask R-CNN trains on it in so many processes with four loaders each, on two image files that all names
 are links to. The main memory that each process has for itself, and its CPU time up to the first step, are written.
+With --targets, so many training targets with masks are made, no image is decoded, and the CPU time is written.
 
 Example:
     python -m benchmarks.coco_scale /tmp/coco_scale
     python -m benchmarks.coco_scale /tmp/coco_scale --measure 2
+    python -m benchmarks.coco_scale /tmp/coco_scale --targets 60000
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import orjson
+
+if TYPE_CHECKING:
+    from detection.data.sets import DetectionSet
 
 IMAGES, OBJECTS, CLASSES = 118_287, 860_001, 80
 MEAN_POINTS = 22  # of a polygon; so the file has COCO's 450 MB
@@ -140,6 +145,29 @@ def measure(folder: Path, processes: int, *, workers: int = 4, steps: int = 6) -
         process.wait()
 
 
+def target_seconds(folder: Path, number: int) -> float:
+    """Return the CPU seconds of training targets with masks of the first images, as one loader makes them."""
+    import torch
+
+    from detection.data.cache import Wanted, load_cached
+    from detection.data.mapper import Mapper, Resize
+    from detection.data.sets import build_set
+
+    path, images = folder / "annotations" / "instances_train2017.json", folder / "train2017"
+
+    def build() -> DetectionSet:
+        return build_set(orjson.loads(path.read_bytes()), name=images.name, folder=images, masks=True)
+
+    found = load_cached(Wanted([path], [images], "targets"), str(folder / "cache"), build)
+    torch.set_num_threads(1)
+    mapper = Mapper(found, resize=Resize((640, 672, 704, 736, 768, 800), 1333), channel_order="BGR")
+    random = np.random.default_rng(0)
+    before = time.process_time()
+    for index in range(number):
+        mapper.targets(index, mapper.view(index, random))
+    return time.process_time() - before
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
 
@@ -162,7 +190,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--objects", type=int, default=OBJECTS)
     parser.add_argument("--measure", type=int, metavar="N", help="train in N processes on a set that is there")
+    parser.add_argument("--targets", type=int, metavar="N", help="make N training targets of a set that is there")
     arguments = parser.parse_args()
+    if arguments.targets:
+        link_images(arguments.folder)
+        sys.stdout.write(f"{target_seconds(arguments.folder, arguments.targets):.1f} s of CPU\n")
+        return
     if arguments.measure:
         link_images(arguments.folder)
         sys.stdout.write("\n".join(measure(arguments.folder, arguments.measure)) + "\n")

@@ -29,19 +29,20 @@ from backbone.engine import distributed
 from backbone.engine.record import LOGGER
 
 from .checks.files import Folder
-from .packed import Packed, PackedTexts
+from .packed import PackedTexts
+from .segmentations import Segmentations
 from .sets import DetectionSet
 
 log = logging.getLogger(LOGGER)
 
-VERSION = 1  # raise it when a change alters what is read from a JSON file
+VERSION = 2  # raise it when a change alters what is read from a JSON file
 AUTO, OFF = "auto", "off"
 # In the user's cache folder: smaller JSON files are read as fast as their cache.
 LEAST_BYTES = 16 * 2**20
 CHUNK = 2**24  # bytes that are hashed at once
 
 ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd")
-PACKED = {"files": PackedTexts, "segmentations": Packed}
+PACKED = {"files": PackedTexts, "segmentations": Segmentations}
 OPTIONAL = ("keypoints",)
 FACTS = ("name", "classes", "category_ids", "keypoint_names", "skipped", "difficult", "warnings")
 
@@ -150,7 +151,7 @@ def write_set(path: Path, images: DetectionSet, content: str) -> None:
     arrays = {name: np.ascontiguousarray(getattr(images, name)) for name in present}
     for name in PACKED:
         if (packed := getattr(images, name)) is not None:
-            arrays |= {f"{name}.content": packed.content, f"{name}.starts": packed.starts}
+            arrays |= {f"{name}.{part}": array for part, array in vars(packed).items()}
     facts = json.dumps({"folder": str(images.folder), **{name: getattr(images, name) for name in FACTS}})
     head = {"content": content, "facts": facts, "checksum": _checksum(arrays, facts)}
     # Two machines with one folder may write at the same time, with processes of one number.
@@ -186,11 +187,12 @@ def read_set(path: Path, content: str, *, whole: bool = False) -> DetectionSet:
         for array in arrays.values():
             array.flags.writeable = False
         facts = json.loads(head["facts"])
-        packed = {
-            name: kind(arrays[f"{name}.content"], arrays[f"{name}.starts"])
-            for name, kind in PACKED.items()
-            if f"{name}.content" in arrays
-        }
+        parts: dict[str, dict[str, np.ndarray]] = {name: {} for name in PACKED}
+        for key, array in arrays.items():
+            name, _, part = key.partition(".")
+            if part:
+                parts[name][part] = array
+        packed = {name: PACKED[name](**values) for name, values in parts.items() if values}
         facts |= {
             "folder": Path(facts["folder"]),
             **{name: tuple(facts[name]) for name in ("keypoint_names", "warnings")},

@@ -70,7 +70,11 @@ class PackedTexts(Packed):
 
 def joined(parts: Sequence[Packed]) -> Packed:
     """Return the items of all parts in one."""
-    offsets = np.cumsum([0, *(len(part.content) for part in parts)])
-    starts = [part.starts[:-1] - part.starts[0] + offset for part, offset in zip(parts, offsets)]
     content = np.concatenate([part.content for part in parts])
-    return type(parts[0])(content, np.concatenate([*starts, offsets[-1:]]))
+    return type(parts[0])(content, chained([part.starts for part in parts]))
+
+
+def chained(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the starts (N + 1,) of all parts' items, where the items of the parts stand one after another."""
+    offsets = np.cumsum([0, *(starts[-1] for starts in parts)])
+    return np.concatenate([*(starts[:-1] + offset for starts, offset in zip(parts, offsets)), offsets[-1:]])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import orjson
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
@@ -102,11 +102,13 @@ def records_of(images: DetectionSet) -> list[Record]:
     for index in range(len(images)):
         width, height = images.size(index)
         annotations = []
-        for row in range(images.starts[index], images.starts[index + 1]):
+        start, end = images.starts[index : index + 2]
+        masks = images.segmentations.between(start, end) if images.segmentations is not None else []
+        for row, mask in zip_longest(range(start, end), masks):
             item = {"bbox": images.boxes[row].tolist(), "bbox_mode": BoxMode.XYXY_ABS}
             item |= {"category_id": int(images.labels[row]), "iscrowd": int(images.crowd[row])}
-            if images.segmentations is not None and (shape := orjson.loads(images.segmentations[row])):
-                item["segmentation"] = shape
+            if mask:
+                item["segmentation"] = mask if isinstance(mask, dict) else [polygon.tolist() for polygon in mask]
             annotations.append(item)
         about = {"file_name": str(images.path(index)), "image_id": images.image_ids[index].item()}
         found.append({**about, "height": height, "width": width, "annotations": annotations})

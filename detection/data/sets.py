@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from backbone.common.errors import DataError
 
 from .keypoints import keypoint_names, keypoint_rows
-from .packed import Packed, PackedTexts, joined
-
-# Segmentations, as JSON, of an object without a mask.
-NO_MASK = (b"[]", b"null", b"{}")
-LONGEST_NO_MASK = max(map(len, NO_MASK))
+from .packed import PackedTexts, chained
+from .segmentations import Segmentations, joined_segmentations
 
 
 @dataclass
@@ -31,8 +27,8 @@ class DetectionSet:
             width and height.
         starts: (N + 1,); the annotations of image i are starts[i]:starts[i + 1].
         boxes: (M, 4) float32 XYXY, absolute pixels. labels: (M,) class indices. crowd: (M,) bool.
-        segmentations: JSON bytes of each annotation's segmentation, given as a list, kept packed; None where masks were
-            not asked for.
+        segmentations: those of each annotation as in the JSON, given as a list, kept packed; None where masks were not
+            asked for.
         keypoints: (M, K, 3) float32 x, y and visibility, as in the file; None where they were not asked for.
         keypoint_names: of the K.
         skipped: annotations left out because their box was not usable.
@@ -52,7 +48,7 @@ class DetectionSet:
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
-    segmentations: Sequence[bytes] | None = None
+    segmentations: Segmentations | None = None
     keypoints: np.ndarray | None = None
     keypoint_names: tuple[str, ...] = ()
     skipped: int = 0
@@ -64,7 +60,7 @@ class DetectionSet:
         # A Python object for each would be copied into every loader process, as soon as it counts its references.
         self.files = PackedTexts.of(self.files)
         if self.segmentations is not None:
-            self.segmentations = Packed.of(self.segmentations)
+            self.segmentations = Segmentations.of(self.segmentations)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -74,8 +70,8 @@ class DetectionSet:
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of image `index` in pixels."""
-        width, height = self.sizes[index]
-        return int(width), int(height)
+        width, height = self.sizes[index].tolist()
+        return width, height
 
     def trainable(self) -> np.ndarray:
         """Return the (K,) indices of images that have an annotation other than a crowd."""
@@ -94,10 +90,8 @@ class DetectionSet:
         objects = np.bincount(self.labels[~self.crowd], minlength=len(self.classes))
         drawn = objects
         if self.segmentations is not None:
-            masked = np.diff(self.segmentations.starts) > LONGEST_NO_MASK
-            short = np.flatnonzero(~masked)
-            masked[short] = [self.segmentations[row] not in NO_MASK for row in short]
-            drawn = np.bincount(self.labels[~self.crowd & masked], minlength=len(self.classes))
+            masked = ~self.crowd & self.segmentations.present()
+            drawn = np.bincount(self.labels[masked], minlength=len(self.classes))
         reasons = {
             "no object": every == 0,
             "crowd regions alone": (every > 0) & (objects == 0),
@@ -163,7 +157,7 @@ def build_set(
         boxes=boxes[order].astype(np.float32),
         labels=np.array([label_of[annotations[i]["category_id"]] for i in order], dtype=np.int64),
         crowd=np.array([bool(annotations[i].get("iscrowd", 0)) for i in order], dtype=bool),
-        segmentations=(orjson.dumps(annotations[i].get("segmentation", [])) for i in order) if masks else None,
+        segmentations=(annotations[i].get("segmentation") for i in order) if masks else None,
         keypoints=keypoint_rows([annotations[i] for i in order], len(names)) if keypoints else None,
         keypoint_names=tuple(names),
         skipped=len(annotations) - len(order),
@@ -193,10 +187,9 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
             raise DataError(f"{other.name} and {first.name} cannot be joined, their categories differ: {found}")
         if other.keypoint_names != first.keypoint_names:
             raise DataError(f"{other.name} and {first.name} cannot be joined, their keypoints differ")
-    offsets = np.cumsum([0] + [len(part.boxes) for part in sets])
     segmentations = None
     if all(part.segmentations is not None for part in sets):
-        segmentations = joined([part.segmentations for part in sets])
+        segmentations = joined_segmentations([part.segmentations for part in sets])
     return replace(
         first,
         name=" + ".join(part.name for part in sets),
@@ -204,7 +197,7 @@ def join_sets(sets: Sequence[DetectionSet]) -> DetectionSet:
         image_ids=np.concatenate([part.image_ids for part in sets]),
         files=PackedTexts.of(str(part.path(index)) for part in sets for index in range(len(part))),
         sizes=np.concatenate([part.sizes for part in sets]),
-        starts=np.concatenate([part.starts[:-1] + offset for part, offset in zip(sets, offsets)] + [offsets[-1:]]),
+        starts=chained([part.starts for part in sets]),
         boxes=np.concatenate([part.boxes for part in sets]),
         labels=np.concatenate([part.labels for part in sets]),
         crowd=np.concatenate([part.crowd for part in sets]),

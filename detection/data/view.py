@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import cv2
@@ -74,7 +74,7 @@ class View:
         size = (max(1, round(width)), max(1, round(height)))
         return replace(self, size=size, window=(0, 0, *size), place=(0, 0), canvas=size)
 
-    @cached_property
+    @property
     def cuts(self) -> bool:
         """Whether something of the image may not be shown; detectron2 counts every crop as a cut."""
         return self.cropped or self.window[2:] != self.size
@@ -89,13 +89,19 @@ class View:
         return self.window[2:] == self.canvas
 
     @cached_property
+    def _frame(self) -> np.ndarray:
+        """(3, 2) float64: what x and y are multiplied with, and the window's two corners on the canvas."""
+        (x, y), (width, height), part = self.place, self.window[2:], self.part
+        return np.array([(self.size[0] / part[2], self.size[1] / part[3]), (x, y), (x + width, y + height)])
+
+    @property
     def lower(self) -> np.ndarray:
         """The window's corner with the smallest x and y, on the canvas."""
-        return np.array(self.place)
+        return self._frame[1]
 
-    @cached_property
+    @property
     def upper(self) -> np.ndarray:
-        return self.lower + self.window[2:]
+        return self._frame[2]
 
     @property
     def rows_and_columns(self) -> tuple[slice, slice]:
@@ -111,12 +117,16 @@ class View:
 
     def points(self, points: np.ndarray) -> np.ndarray:
         """Move points (..., 2) of the file, x and y, to the canvas, as float64."""
-        scale = np.array(self.size) / np.array(self.part[2:])
-        moved = (np.asarray(points, np.float64) - self.part[:2]) * scale
-        for axis, name in enumerate(("horizontal", "vertical")):
-            if self.flip in (name, "both"):
-                moved[..., axis] = self.size[axis] - moved[..., axis]
-        return moved + (self.lower - self.window[:2])
+        # A sample has few numbers, so the calls are what takes time: none is made that would change nothing.
+        points = np.asarray(points, np.float64)
+        if self.part[0] or self.part[1]:
+            points = points - self.part[:2]
+        moved = points * self._frame[0]
+        if self.flip != "none":
+            for axis, name in enumerate(("horizontal", "vertical")):
+                if self.flip in (name, "both"):
+                    moved[..., axis] = self.size[axis] - moved[..., axis]
+        return moved if self.place == self.window[:2] else moved + (self.lower - self.window[:2])
 
     def boxes(self, boxes: np.ndarray) -> np.ndarray:
         """Move XYXY boxes (N, 4) to the canvas and cut them to the window; outside of it they are without area."""
@@ -124,22 +134,21 @@ class View:
         if self.flip != "none":
             corners.sort(axis=1)
         # np.clip of so few numbers takes longer than both.
-        return np.minimum(np.maximum(corners, self.lower), self.upper).reshape(-1, 4)
+        _, lower, upper = self._frame
+        return np.minimum(np.maximum(corners, lower, out=corners), upper, out=corners).reshape(-1, 4)
 
     def shown(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return `boxes` of those that have an area in the window, and enough of theirs; and which these are, (N,)."""
         moved = self.boxes(boxes)
         sides = moved[:, 2:] - moved[:, :2]
-        kept = (sides > LEAST_SIDE).all(axis=1)
+        kept = (sides[:, 0] > LEAST_SIDE) & (sides[:, 1] > LEAST_SIDE)
         if self.least:
             whole = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
             scale = np.prod(self.size) / np.prod(self.part[2:])
             kept &= sides.prod(axis=1) >= self.least * scale * whole
         return moved[kept], kept
 
-    def polygons(
-        self, objects: Sequence[Sequence[Sequence[float]]]
-    ) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
+    def polygons(self, objects: Sequence[Sequence[np.ndarray]]) -> tuple[list[list[np.ndarray]], np.ndarray | None]:
         """Move polygons x, y, x, y, ... of all objects in one go, and cut them to the window.
 
         Returns:
@@ -147,9 +156,10 @@ class View:
             view cuts nothing.
         """
         flat = list(chain.from_iterable(objects))
-        points = self.points(np.array(list(chain.from_iterable(flat)), dtype=np.float64).reshape(-1, 2)).reshape(-1)
-        ends = np.cumsum([0, *map(len, flat)]).tolist()
-        parts = iter([points[start:end] for start, end in zip(ends[:-1], ends[1:])])
+        ends = list(accumulate(map(len, flat), initial=0))
+        points = np.concatenate(flat or [[]], dtype=np.float64)
+        points = self.points(points.reshape(-1, 2)).reshape(-1)
+        parts = iter([points[start:end] for start, end in pairwise(ends)])
         moved = [[next(parts) for _ in polygons] for polygons in objects]
         if not self.cuts:
             return moved, None

@@ -14,6 +14,7 @@ import pytest
 from backbone.common.errors import DataError
 from detection import get_config
 from detection.data.cache import ARRAYS, LEAST_BYTES, Wanted, load_cached, read_set, write_set
+from detection.data.segmentations import Segmentations
 from detection.data.sets import DetectionSet, build_set
 from detection.engine.datasets import load_sets
 
@@ -64,6 +65,9 @@ def assert_same(found: DetectionSet, expected: DetectionSet) -> None:
         other = getattr(found, name)
         if name in ARRAYS:
             assert value.dtype == other.dtype and np.array_equal(value, other), name
+        elif isinstance(value, Segmentations):
+            for part, array in vars(value).items():
+                assert array.dtype == getattr(other, part).dtype and np.array_equal(array, getattr(other, part)), part
         else:
             assert type(value) is type(other) and value == other, name
 
