@@ -124,7 +124,7 @@ class ClassificationRun(TaskRun):
         share = self.config.DATA.SPLIT
         if not share:
             return {}
-        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
+        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.held_out, share, self.config.SEED)}
 
     def read_weights(self):
         return fit_weights(self.config, self.config.MODEL.WEIGHTS, self.request.given, images=True)

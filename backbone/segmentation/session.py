@@ -129,7 +129,7 @@ class SegmentationRun(TaskRun):
         share = self.config.DATA.SPLIT
         if not share:
             return {}
-        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.names(), share, self.config.SEED)}
+        return {SPLIT_FILE: split_record(self.train_set.names(), self.test_set.held_out, share, self.config.SEED)}
 
     def read_weights(self):
         if is_exported(self.config.MODEL.WEIGHTS):

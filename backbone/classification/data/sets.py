@@ -30,10 +30,12 @@ class LabelledImages(ABC):
         classes: names by class index.
         labels: (N,) int64 class indices.
         note: what the plan says of the set, or "".
+        held_out: of a set that was divided from the training set, the names of all images held out; it may have fewer.
         reading: keywords of `read_image` that say what the channels of the images are.
     """
 
     note = ""
+    held_out: Sequence[str] = ()
     reading: Mapping[str, Any] = MappingProxyType({"channel_order": "RGB"})
 
     def __init__(self, name: str, classes: Sequence[str], labels: np.ndarray) -> None:

@@ -48,6 +48,7 @@ def open_sets(
         train, test = _open_folders(data_root(config), config, training=training, trained=classes)
     if divided:
         train, test = hold_out(train, data.SPLIT, config.SEED, held_out)
+        held_out = test.names()
     if train is not None and len(train.classes) < 2:
         raise DataError(
             f"{train.name}: has one class alone, {train.classes[0]!r}; a classifier tells apart two or more"
@@ -58,6 +59,8 @@ def open_sets(
         train = train.first(config.DATA.TRAIN_IMAGES)
     if config.DATA.VAL_IMAGES:
         test = test.first(config.DATA.VAL_IMAGES)
+    if divided:
+        test.held_out = held_out
     return train, test
 
 

@@ -102,6 +102,8 @@ def hold_out(
         raise DataError(f"{images.name}: {count(len(names), 'image')} cannot be divided; give --val")
     train, test = (images.take([index for index, row in enumerate(rows) if row is side]) for side in (False, True))
     test.name = f"{share:.3g} of {images.name} held out"
+    # As the whole set calls them.
+    test.held_out = [name for name, row in zip(names, rows) if row]
     return train, test
 
 

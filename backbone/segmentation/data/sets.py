@@ -31,6 +31,7 @@ class SegmentationSet(ABC):
         pixels: (classes,) of each class, once `check_set` has counted them, else None.
         reading: keywords of `read_image` that say what the channels of the images are.
         has_truth: whether there are labels; test sets whose labels stay with a server have none.
+        held_out: of a set that was divided from the training set, the names of all images held out; it may have fewer.
     """
 
     def __init__(self, name: str, classes: Sequence[str], records: Sequence[Any], *, has_truth: bool = True) -> None:
@@ -38,6 +39,7 @@ class SegmentationSet(ABC):
         self.classes = self.own_classes = list(classes)
         self.records = list(records)
         self.has_truth = has_truth
+        self.held_out: Sequence[str] = ()
         self.pixels: np.ndarray | None = None
         self.reading: dict[str, Any] = {"channel_order": "RGB"}
         self._numbers: np.ndarray | None = None

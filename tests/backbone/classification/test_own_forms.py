@@ -94,6 +94,17 @@ def test_each_form_holds_the_same_images_and_classes(form, tmp_path):
     assert not set(train.names()) & set(test.names())
 
 
+def test_a_run_that_goes_on_holds_out_all_it_held_out(tmp_path):
+    """Also the images beyond the first ones, which alone are tested."""
+    config = config_of(classes_of(tmp_path), None, 0.3)
+    config.defrost()
+    config.DATA.VAL_IMAGES = 1
+    train, test = open_sets(config, training=True)
+    assert len(test) == 1 and len(test.held_out) == 2
+    again = open_sets(config, training=True, held_out=test.held_out)
+    assert [images.names() for images in again] == [train.names(), test.names()]
+
+
 @pytest.mark.parametrize("names", [("train", "valid"), ("training", "val"), ("train", "test")])
 def test_a_set_of_parts_is_tested_on_its_own(names, tmp_path):
     for name in names:

@@ -311,6 +311,8 @@ def test_a_share_is_held_out(tmp_path):
     assert set(open_sets(config, training=True)[1].names()) == names[1]
     # A run that goes on keeps the images that it began with.
     assert open_sets(config, training=True, held_out=["4"])[1].names() == ["4"]
+    config.DATA.VAL_IMAGES = 1
+    assert set(open_sets(config, training=True)[1].held_out) == names[1]
     config.SEED = 1
     assert set(open_sets(config, training=True)[1].names()) != names[1]
     with pytest.raises(ConfigError, match="--split 2 is no share"):
