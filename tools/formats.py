@@ -23,6 +23,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--calibrate", metavar="PATH", help="training images for int8: a data set in any form, a folder or a glob"
     )
+    parser.add_argument("--paste-masks", action="store_true", help="the files give masks pasted into the image")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the files there (else they are thrown away)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table as JSON")
     add_import_argument(parser)
@@ -51,7 +52,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = arguments.output or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         calibration = calibration_images(arguments.calibrate, folder) if arguments.calibrate else None
-        rows = compare_formats(arguments.weights, truth, folder, arguments.overrides, calibration)
+        given = (arguments.weights, truth, folder, arguments.overrides, calibration)
+        rows = compare_formats(*given, paste_masks=arguments.paste_masks)
     print(f"{arguments.weights} on {arguments.gt}, {count(len(truth.images), 'image')}, on the CPU\n")
     print(format_table(rows))
     if arguments.json:

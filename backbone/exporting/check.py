@@ -95,6 +95,10 @@ def differences(
                 f"the {source}'s {name} is not finite on images of noise, so that no file can be compared with it; "
                 "load weights, or train it, first"
             )
+        if not value.numel():
+            # Of masks, where nothing is found.
+            result[name] = 0.0
+            continue
         scale = value.abs().max().item()
         difference = (found[name].float() - value).abs().max().item()
         result[name] = difference / scale if scale else difference

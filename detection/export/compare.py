@@ -22,12 +22,14 @@ class Tolerance:
         raw: of raw outputs, over an output's largest value.
         box, score: of two objects that agree: pixels, and probabilities.
         share: least one of the objects that agree.
+        pixels: of masks that the file pastes otherwise than detectron2, a share of all theirs.
     """
 
     raw: float = 1e-4
     box: float = 1e-2
     score: float = 1e-4
     share: float = LEAST_SHARE
+    pixels: float = 1e-3
 
     def __str__(self) -> str:
         return f"{self.box:g} px and {self.score:g} in score"
@@ -45,6 +47,7 @@ class Agreement:
         box, score: largest differences over `objects`: pixels, and probabilities.
         first: one of the objects that differ, in words; "" where none does.
         raw: {output: largest difference before non-maximum suppression, over the output's largest value}.
+        pixels: share of the pixels of pasted masks that detectron2 pastes otherwise; None where a file pastes none.
     """
 
     objects: int
@@ -54,6 +57,7 @@ class Agreement:
     score: float
     first: str = ""
     raw: dict[str, float] = field(default_factory=dict)
+    pixels: float | None = None
 
     @property
     def of(self) -> int:

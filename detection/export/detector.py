@@ -28,12 +28,12 @@ from backbone.exporting.whole import put_in_place, temporary_folder
 from ..config import default_config
 from ..config.names import kind_of
 from ..inference.detector import Detector
-from ..inference.exported import ENGINES_OF, Run, by_image, open_file
+from ..inference.exported import ENGINES_OF, Run, by_image, inputs_of, open_file
 from ..inference.transform import TestTransform
 from .compare import EXACT, Agreement, Tolerance, agreement, check_share, joined
-from .graph import IMAGE, MASKS, DetectorGraph
+from .graph import IMAGE, MASKS, PASTE_SIZE, DetectorGraph, has_masks
 from .int8 import describe, quantise
-from .reference import of_detector, raw_of_detector
+from .reference import of_detector, pasted_otherwise, raw_of_detector
 
 log = logging.getLogger(LOGGER)
 OPSET = 17
@@ -84,13 +84,14 @@ def export_detector(
     uint8: bool = False,
     calibration: list[Path] | None = None,
     batches: bool = False,
+    paste_masks: bool = False,
 ) -> DetectorReport:
     """Write a Faster, Mask or Cascade R-CNN or a RetinaNet as one graph, non-maximum suppression and all: .onnx, or
     OpenVINO's .xml with its .bin.
 
     The graph takes `image` (3, H, W), float32, 0..255, any size, resized and with its channels in the order that the
     metadata names; it gives `boxes` (M, 4) XYXY in that image's pixels, `scores`, `classes`, and `masks`
-    (M, 1, 28, 28), probabilities inside each box. Resizing and the pasting of masks stay outside.
+    (M, 1, 28, 28), probabilities inside each box. Resizing stays outside.
 
     Args:
         images: files to compare on; by default two of `calibration`, or two drawn pictures of other sizes.
@@ -100,6 +101,8 @@ def export_detector(
         calibration: training images for int8, see `int8.calibration_images`.
         batches: the graph takes any number of images of one size (N, 3, H, W), and gives `image_index` (M,) too: which
             of them each object is in.
+        paste_masks: the graph takes `paste_size` (2,) too, the height and width of an image, and gives boxes in its
+            pixels, and `masks` (M, height, width) bool, as detectron2 pastes them.
 
     Raises:
         ExportError: another suffix or precision, a missing package, or a graph that finds other objects; nothing is
@@ -125,9 +128,10 @@ def export_detector(
             f"{path}: whole detectors of colour images alone are written, not of INPUT.FORMAT "
             f"{detector.config.INPUT.FORMAT!r}; export the backbone"
         )
+    check_masks(detector, paste_masks, path)
     engine, tolerance = ENGINES_OF[suffix][0], TOLERANCES[precision]
     require(("onnx", engine), str(path))
-    graph = DetectorGraph(detector.model, batches)
+    graph = DetectorGraph(detector.model, batches, paste_masks)
     metadata = _metadata(detector, graph, "uint8" if uint8 else "float32", precision)
     if calibration:
         metadata["quantisation"] = describe(calibration)
@@ -141,7 +145,7 @@ def export_detector(
             store_half(folder / RAW)
         elif calibration:
             log.info("%s: quantising", path)
-            quantise(folder / RAW, calibration, TestTransform(detector.config, views=False), metadata["input"])
+            quantise(folder / RAW, calibration, TestTransform(detector.config, views=False), metadata)
         drop_outputs(folder / RAW, graph.raw_outputs, folder / WHOLE)
         if suffix == ".xml":
             log.info("%s: converting to OpenVINO", path)
@@ -154,7 +158,7 @@ def export_detector(
         if found != metadata:
             raise ExportError(f"{path}: its metadata did not come back as it was written; nothing was kept")
         compared = {
-            name: _compare(detector, run, raw, image, metadata["input"], tolerance, f"{where}, {name},")
+            name: _compare(detector, run, raw, image, metadata, tolerance, f"{where}, {name},")
             for name, image in samples.items()
         }
         share = check_share(compared, where, tolerance.share)
@@ -168,18 +172,27 @@ def export_detector(
     )
 
 
+def check_masks(detector: Detector, paste_masks: bool, where: str | Path) -> None:
+    """Raise ExportError if masks are to be pasted, and the detector has none."""
+    if paste_masks and not has_masks(detector.model):
+        raise ExportError(f"{where}: the detector has no masks; leave --paste-masks out")
+
+
 def _write(graph: DetectorGraph, path: Path, metadata: dict[str, Any]) -> None:
     """Write the graph as ONNX, with the raw outputs too."""
     shape = (2, *TRACED) if graph.batches else TRACED
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255
+    sizes = {PASTE_SIZE: torch.tensor([240, 330])} if graph.paste else {}
+    pixels = {MASKS: {1: "paste_height", 2: "paste_width"}} if graph.paste else {}
     axes = {int(graph.batches) + 1: "height", int(graph.batches) + 2: "width"}
     write_model(
         graph,
-        {IMAGE: image.to(getattr(torch, metadata["input"]["dtype"]))},
+        {IMAGE: image.to(getattr(torch, metadata["input"]["dtype"])), **sizes},
         path,
         outputs=(*graph.outputs, *graph.raw_outputs),
         input_axes={IMAGE: {**axes, **({0: "images"} if graph.batches else {})}},
-        output_axes={name: {0: "objects"} for name in graph.outputs} | {name: {0: name} for name in graph.raw_outputs},
+        output_axes={name: {0: "objects", **pixels.get(name, {})} for name in graph.outputs}
+        | {name: {0: name} for name in graph.raw_outputs},
         # The exporter on torch.export needs static control flow, which detectron2's proposals do not have.
         exporter="torchscript",
         opset=OPSET,
@@ -205,7 +218,8 @@ def _metadata(detector: Detector, graph: DetectorGraph, dtype: str, precision: s
         },
         "weights": precision,
         "outputs": list(graph.outputs),
-        "boxes": "XYXY, pixels of the input image",
+        "boxes": f"XYXY, pixels of {'an image of paste_size' if graph.paste else 'the input image'}",
+        **({"paste_size": {"name": PASTE_SIZE, "dtype": "int64", "holds": "height, width"}} if graph.paste else {}),
         "project": project(),
         "torch": torch.__version__,
     }
@@ -225,10 +239,12 @@ def _portable(config: CfgNode) -> CfgNode:
 def _notes(graph: DetectorGraph) -> tuple[str, ...]:
     number = "images of one size at a time; resize them" if graph.batches else "one image at a time; resize it"
     notes = [
-        f"{number} first as the metadata says, and scale the boxes back afterwards",
+        f"{number} first as the metadata says{'' if graph.paste else ', and scale the boxes back afterwards'}",
         "the plain test: flip, several scales, refinement, voting, Soft-NMS and ensembles stay outside",
     ]
-    if MASKS in graph.outputs:
+    if graph.paste:
+        notes.append("boxes and masks are in pixels of an image of `paste_size`: give the size before resizing")
+    elif MASKS in graph.outputs:
         notes.append("masks are probabilities inside each box (28 x 28); pasting them into the image stays outside")
     return tuple(notes)
 
@@ -248,14 +264,20 @@ def _drawn() -> dict[str, np.ndarray]:
 
 
 def _compare(
-    detector: Detector, run: Run, raw: Run, image: np.ndarray, asked: dict[str, Any], tolerance: Tolerance, where: str
+    detector: Detector,
+    run: Run,
+    raw: Run,
+    image: np.ndarray,
+    metadata: dict[str, Any],
+    tolerance: Tolerance,
+    where: str,
 ) -> Agreement:
     """Compare file and detector on an image; where the file takes several, on its mirror image beside it."""
     pixels = TestTransform(detector.config, views=False)(image)["image"].contiguous().float()[None]
-    batches = asked["layout"] == "NCHW"
-    if batches:
+    if metadata["input"]["layout"] == "NCHW":
         pixels = torch.cat([pixels, pixels.flip(3)])
-    given = {IMAGE: (pixels if batches else pixels[0]).to(getattr(torch, asked["dtype"])).numpy()}
+    paste_size = image.shape[:2] if "paste_size" in metadata else None
+    given = inputs_of(metadata, pixels, image.shape[:2])
     try:
         found, every = run(given), raw(given)
     except Exception as error:  # of engines have no common base
@@ -265,6 +287,15 @@ def _compare(
     computed = {name: tensors[name] for name in reference if name in tensors}
     largest = differences(computed, reference, tolerance=tolerance.raw, where=where, source="detector")
     each = [
-        agreement(one, of_detector(detector, own), tolerance) for own, one in zip(pixels, by_image(found, len(pixels)))
+        agreement(one, of_detector(detector, own, paste_size), tolerance)
+        for own, one in zip(pixels, by_image(found, len(pixels)))
     ]
-    return replace(joined(each), raw=largest)
+    otherwise = None
+    if paste_size:
+        otherwise = pasted_otherwise(tensors, paste_size)
+        if not otherwise <= tolerance.pixels:
+            raise ExportError(
+                f"{where} pastes {otherwise:.2%} of the masks' pixels otherwise than detectron2, more than "
+                f"{tolerance.pixels:.2%}; nothing was kept"
+            )
+    return replace(joined(each), raw=largest, pixels=otherwise)

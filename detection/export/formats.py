@@ -13,7 +13,7 @@ from ..evaluation import evaluate_coco
 from ..inference.detector import Detector, load_trained_detector
 from ..inference.exported import open_exported
 from ..inference.on_truth import Truth, timed_records_on
-from .detector import export_detector
+from .detector import check_masks, export_detector
 
 
 class Form(NamedTuple):
@@ -71,24 +71,29 @@ def compare_formats(
     folder: Path,
     overrides: list[object],
     calibration: list[Path] | None = None,
+    *,
+    paste_masks: bool = False,
 ) -> list[FormatRow]:
     """Write a detector in every form into `folder`, and measure each on the images of a ground truth.
 
     Args:
         weights: a checkpoint; overrides: KEY, VALUE, ... for it.
         calibration: training images for int8; without them its rows have no figures.
+        paste_masks: the files paste masks themselves; else the time has that of detectron2's pasting.
 
     Raises:
         DataError: as in `timed_records_on`.
+        ExportError: there are no masks to paste.
     """
     rows: list[FormatRow] = []
     opened: dict[int, Detector] = {}
     written: set[str] = set()
     original = load_trained_detector(weights, "cpu", overrides)
+    check_masks(original, paste_masks, weights)
     for number, form in enumerate(FORMS):
         reason = ""
         try:
-            opened[number] = _open(form, original, weights, folder, overrides, written, calibration)
+            opened[number] = _open(form, original, weights, folder, overrides, written, calibration, paste_masks)
         except ExportError as error:
             reason = str(error)
         name = form.file or Path(weights).name
@@ -110,6 +115,7 @@ def _open(
     overrides: list[object],
     written: set[str],
     calibration: list[Path] | None,
+    paste_masks: bool,
 ) -> Detector:
     """Return the detector of a row; its file is written unless it is one of `written`."""
     if not form.file:
@@ -119,7 +125,7 @@ def _open(
     path = folder / form.file
     if form.file not in written:
         given = calibration if form.weights == "int8" else None
-        export_detector(original, path, precision=form.weights, calibration=given)
+        export_detector(original, path, precision=form.weights, calibration=given, paste_masks=paste_masks)
         written.add(form.file)
     # What is int8 is in the file.
     return open_exported(path, form.engine, "cpu", "float32" if form.precision == "int8" else form.precision)

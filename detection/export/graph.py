@@ -17,11 +17,14 @@ from ..modeling.box_losses import class_probabilities
 from ..modeling.layers import layers_of
 from ..modeling.regions import without_small
 from ..modeling.retinanet import ClippedRetinaNet
+from .pasting import pasted, rescaled
 from .selection import FlatPooler, at_most, best, clipped, pick, rows_of, survivors
 
 IMAGE = "image"
 OUTPUTS = ("boxes", "scores", "classes")
 MASKS = "masks"
+# Of a file that pastes masks: height and width of the image that they are pasted into.
+PASTE_SIZE = "paste_size"
 # Of a file for several images: which of them each object is in.
 IMAGE_INDEX = "image_index"
 # Raw values, from which the outputs are chosen: scores and box deltas of all anchors; the proposals and their images;
@@ -29,6 +32,8 @@ IMAGE_INDEX = "image_index"
 DENSE = ("anchor_scores", "anchor_deltas")
 PROPOSALS = ("proposals", "proposal_images")
 REGIONS = ("region_scores", "region_deltas")
+# What pasted masks are made of: boxes in pixels of the input, and probabilities inside of them.
+UNPASTED = ("unpasted_boxes", "unpasted_masks")
 
 
 def dense_head(model: nn.Module) -> nn.Module:
@@ -42,6 +47,11 @@ def predictors(model: nn.Module) -> list[nn.Module]:
     return list(found) if isinstance(found, nn.ModuleList) else [found]
 
 
+def has_masks(model: nn.Module) -> bool:
+    """Whether a detector gives masks."""
+    return getattr(getattr(model, "roi_heads", None), "mask_on", False)
+
+
 def flat(levels: list[Tensor]) -> Tensor:
     """Return all values of all levels, (n,)."""
     return torch.cat([level.flatten() for level in levels])
@@ -53,12 +63,14 @@ class DetectorGraph(nn.Module):
     Args:
         model: a detector of ours, on any device; a copy on the CPU is taken, in float32 and evaluation mode.
         batches: take several images of one size.
+        paste: paste the masks into an image of any size, of which boxes then are too, as detectron2's postprocessing
+            does.
     """
 
-    def __init__(self, model: nn.Module, batches: bool = False) -> None:
+    def __init__(self, model: nn.Module, batches: bool = False, paste: bool = False) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
-        self.batches = batches
+        self.batches, self.paste = batches, paste
         self.one_stage = isinstance(model, RetinaNet)
         self.layers = None if self.one_stage else layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
@@ -77,31 +89,32 @@ class DetectorGraph(nn.Module):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of what comes out."""
-        masks = getattr(getattr(self.model, "roi_heads", None), "mask_on", False)
-        return (*OUTPUTS, *([MASKS] if masks else []), *([IMAGE_INDEX] if self.batches else []))
+        return (*OUTPUTS, *([MASKS] if has_masks(self.model) else []), *([IMAGE_INDEX] if self.batches else []))
 
     @property
     def raw_outputs(self) -> tuple[str, ...]:
         """Names of what comes out after `outputs`, for comparisons alone."""
-        return DENSE if self.one_stage else (*DENSE, *PROPOSALS, *REGIONS)
+        regions = () if self.one_stage else (*PROPOSALS, *REGIONS)
+        return (*DENSE, *regions, *(UNPASTED if self.paste else ()))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, paste_size: Tensor | None = None) -> tuple[Tensor, ...]:
         """Detect.
 
         Args:
             image: (3, H, W), or with `batches` (N, 3, H, W); 0..255, float32 or uint8, resized, channels in the order
                 of INPUT.FORMAT.
+            paste_size: with `paste`, the (height, width) int64 of the image that masks are pasted into.
 
         Returns:
             boxes (M, 4) XYXY in its pixels, scores (M,) falling in each image, classes (M,) int64; of Mask R-CNN the
             masks' probabilities (M, 1, 28, 28) inside each box; with `batches` the images (M,) int64, rising; then the
-            raw values.
+            raw values. With `paste`, boxes in pixels of `paste_size`, and masks (M, *paste_size) bool.
         """
         model, images = self.model, image if self.batches else image[None]
         height, width = image.shape[-2:]
         pixels = (images - model.pixel_mean) / model.pixel_std
         pixels = F.pad(pixels, (0, -width % self.divisor, 0, -height % self.divisor))
-        size = torch.stack([_as_tensor(height), _as_tensor(width)]) if torch.jit.is_tracing() else (height, width)
+        size = torch.stack([_as_tensor(height), _as_tensor(width)])
         features = model.backbone(pixels)
         if self.one_stage:
             *values, index = self._one_stage([features[name] for name in model.head_in_features], size)
@@ -109,11 +122,15 @@ class DetectorGraph(nn.Module):
         boxes, valid = self._proposals(features, size)
         self._regions_raw = []
         *values, index = self._classify(features, boxes, valid, size)
-        masks = [self._masks(features, values[0], values[2], index)] if MASKS in self.outputs else []
+        unpasted: tuple[Tensor, ...] = ()
+        if self.paste:
+            *values, index, unpasted = self._paste(features, *values, index, size, paste_size)
+        elif has_masks(model):
+            values.append(self._masks(features, values[0], values[2], index))
         places = rows_of(valid)
         raw = (*map(flat, self._dense), boxes.flatten(0, 1)[places], _image_of(places, valid))
         stages = (torch.cat(parts, dim=1) for parts in zip(*self._regions_raw))
-        return (*values, *masks, *([index] if self.batches else []), *raw, *stages)
+        return (*values, *([index] if self.batches else []), *raw, *stages, *unpasted)
 
     # detectron2 selects in Python, image by image, and counts regions in Python, which a trace keeps as constants.
     # What follows is its inference on tensors that hold all images, and on flat lists of regions with their images.
@@ -244,6 +261,24 @@ class DetectorGraph(nn.Module):
         if logits.shape[1] > 1:
             logits = logits[torch.arange(classes.shape[0]), classes][:, None]
         return logits.sigmoid()
+
+    def _paste(
+        self,
+        features: dict[str, Tensor],
+        boxes: Tensor,
+        scores: Tensor,
+        classes: Tensor,
+        images: Tensor,
+        *sizes: Tensor,
+    ) -> tuple[Any, ...]:
+        """Return boxes, scores, classes, masks and images of the objects in the second of two `sizes`; and what the
+        masks are made of."""
+        there = rescaled(boxes, *sizes)
+        # The postprocessing leaves the others out.
+        inner = Boxes(there).nonempty()
+        there, boxes, scores, classes, images = (value[inner] for value in (there, boxes, scores, classes, images))
+        masks = self._masks(features, boxes, classes, images)
+        return there, scores, classes, pasted(masks, there, sizes[1]), images, (boxes, masks)
 
 
 def _image_of(places: Tensor, table: Tensor) -> Tensor:

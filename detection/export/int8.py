@@ -18,6 +18,7 @@ from backbone.exporting.quiet import first_line, quiet
 
 from ..data.checks import raise_on_errors
 from ..data.own import find_place, read_place
+from ..inference.exported import inputs_of
 from ..inference.inputs import PICTURE
 from ..inference.transform import TestTransform
 
@@ -60,11 +61,11 @@ def describe(images: list[Path]) -> dict[str, Any]:
     }
 
 
-def quantise(path: Path, images: list[Path], transform: TestTransform, asked: dict[str, Any]) -> None:
+def quantise(path: Path, images: list[Path], transform: TestTransform, metadata: dict[str, Any]) -> None:
     """Quantise a float32 ONNX file in place.
 
     Args:
-        images: to calibrate on; asked: "name", "layout" and "dtype" of the file's input.
+        images: to calibrate on; metadata: the file's.
 
     Raises:
         DataError: an image cannot be read.
@@ -75,7 +76,7 @@ def quantise(path: Path, images: list[Path], transform: TestTransform, asked: di
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.samples = _samples(images, transform, asked)
+            self.samples = _samples(images, transform, metadata)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.samples, None)
@@ -107,10 +108,9 @@ def _is_quantised(node: Any) -> bool:
     return node.op_type in ("Conv", "Add", "MaxPool") and NETWORK.match(node.name) is not None
 
 
-def _samples(images: list[Path], transform: TestTransform, asked: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+def _samples(images: list[Path], transform: TestTransform, metadata: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
     with ImageProgress(len(images), "calibrating", visible=True) as progress:
         for file in images:
-            pixels = transform(read_image(file))["image"].contiguous().numpy()
-            pixels = pixels[None] if asked["layout"] == "NCHW" else pixels
-            yield {asked["name"]: pixels.astype(asked["dtype"])}
+            sample = transform(read_image(file))
+            yield inputs_of(metadata, sample["image"][None], (sample["height"], sample["width"]))
             progress.add(1)

@@ -8,22 +8,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from ..config.names import is_retinanet
 from ..inference.detector import Detector
-from .graph import DENSE, IMAGE_INDEX, MASKS, PROPOSALS, REGIONS, dense_head, flat, predictors
+from .graph import DENSE, IMAGE_INDEX, MASKS, PROPOSALS, REGIONS, UNPASTED, dense_head, flat, predictors
+from .pasting import THRESHOLD
+
+TIE = 1e-3  # of a probability
 
 
 @torch.no_grad()
-def of_detector(detector: Detector, pixels: Tensor) -> dict[str, np.ndarray]:
+def of_detector(detector: Detector, pixels: Tensor, paste_size: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
     """Return what the detector itself finds, without the rescaling to another image size.
 
     Args:
         pixels: (3, H, W), as the network takes them.
+        paste_size: height and width of an image to rescale to, and to paste the masks into.
     """
-    if is_retinanet(detector.config):
+    if paste_size is not None:
+        sample = {"image": pixels, "height": paste_size[0], "width": paste_size[1]}
+        found = detector.model([sample])[0]["instances"].to("cpu")
+    elif is_retinanet(detector.config):
         found = detector.model([{"image": pixels}])[0]["instances"].to("cpu")
     else:
         found = detector.model.inference([{"image": pixels}], do_postprocess=False)[0].to("cpu")
@@ -68,12 +76,25 @@ def raw_of_detector(detector: Detector, pixels: Tensor, file: Mapping[str, Tenso
         with _recorded(predictors(model)) as stages:
             model.roi_heads(images, features, proposals)
         values |= {name: torch.cat(parts, dim=1) for name, parts in zip(REGIONS, zip(*stages))}
-    if MASKS in file:
-        index = file.get(IMAGE_INDEX, torch.zeros(len(file["boxes"])))
-        given = by_image(index, "pred_boxes", pred_boxes=file["boxes"], pred_classes=file["classes"])
+    boxes, masks = UNPASTED if UNPASTED[1] in file else ("boxes", MASKS)
+    if masks in file:
+        index = file.get(IMAGE_INDEX, torch.zeros(len(file[boxes])))
+        given = by_image(index, "pred_boxes", pred_boxes=file[boxes], pred_classes=file["classes"])
         found = model.roi_heads.forward_with_given_boxes(features, given)
-        values[MASKS] = torch.cat([one.pred_masks for one in found])
+        values[masks] = torch.cat([one.pred_masks for one in found])
     return {name: value.cpu() for name, value in values.items()}
+
+
+def pasted_otherwise(file: Mapping[str, Tensor], paste_size: tuple[int, int]) -> float:
+    """Return the share of the pixels of all masks that detectron2's own pasting has otherwise, ties left aside.
+
+    Args:
+        file: what a file that pastes masks gives, its raw values too.
+    """
+    masks, found = file[UNPASTED[1]][:, 0], file[MASKS].bool()
+    # Rounding decides on pixels whose probability is the threshold.
+    most, least = (paste_masks_in_image(masks, file["boxes"], paste_size, THRESHOLD + by).bool() for by in (-TIE, TIE))
+    return ((found & ~most) | (least & ~found)).sum().item() / max(most.sum().item(), 1)
 
 
 @contextlib.contextmanager

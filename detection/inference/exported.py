@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances
-from torch import nn
+from torch import Tensor, nn
 
 from backbone import ConfigError, ExportError, RunError, WeightsError
 from backbone.engine.config import get, merge, merge_overrides, parse_yaml, put
@@ -37,35 +37,50 @@ OPEN_SECTIONS = ("TEST.EVAL_", "TEST.BATCH_SIZE")
 class ExportedModel(nn.Module):
     """A file where detectron2's model would stand: samples in, a list of {"instances": Instances} out."""
 
-    def __init__(self, run: Run, asked: Mapping[str, Any], where: str) -> None:
+    def __init__(self, run: Run, metadata: Mapping[str, Any], where: str) -> None:
         super().__init__()
-        self.run, self.name, self.where = run, asked["name"], where
-        self.dtype, self.batches = getattr(torch, asked["dtype"]), asked.get("layout") == "NCHW"
+        self.run, self.metadata, self.where = run, metadata, where
+        self.batches, self.pastes = metadata["input"].get("layout") == "NCHW", "paste_size" in metadata
         # Its device says where images go.
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
         """Detect on each sample of `TestTransform`; boxes, and pasted masks, are in pixels of its file.
 
-        Where the file takes several images at once, it gets those of one size together.
+        Where the file takes several images at once, it gets those of one size together; where it pastes masks, those
+        whose files have one size too.
 
         Raises:
             ExportError: the engine fails.
         """
-        same = len({sample["image"].shape for sample in samples}) == 1
-        if not self.batches or not same:
+        sizes = {(*sample["image"].shape, *(_size(sample) if self.pastes else ())) for sample in samples}
+        if not self.batches or len(sizes) > 1:
             return [found for sample in samples for found in self._detect([sample])]
         return self._detect(samples)
 
     def _detect(self, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Instances]]:
-        images = torch.stack([sample["image"] for sample in samples]).to(self.dtype)
+        images = torch.stack([sample["image"] for sample in samples])
         try:
-            values = self.run({self.name: (images if self.batches else images[0]).contiguous().numpy()})
+            values = self.run(inputs_of(self.metadata, images, _size(samples[0])))
         except Exception as error:  # of engines have no common base
             raise ExportError(f"{self.where} fails: {last_line(error)}") from error
         return [
-            {"instances": _in_file(found, sample)} for sample, found in zip(samples, by_image(values, len(samples)))
+            {"instances": _in_file(found, sample, self.pastes)}
+            for sample, found in zip(samples, by_image(values, len(samples)))
         ]
+
+
+def inputs_of(metadata: Mapping[str, Any], images: Tensor, paste_size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return what a file takes, by name.
+
+    Args:
+        images: (N, 3, H, W); a single one, unless the file takes several.
+        paste_size: height and width of the image that masks are pasted into, where the file does it.
+    """
+    asked = metadata["input"]
+    images = (images if asked.get("layout") == "NCHW" else images[0]).to(getattr(torch, asked["dtype"]))
+    sizes = {metadata["paste_size"]["name"]: np.array(paste_size)} if "paste_size" in metadata else {}
+    return {asked["name"]: images.contiguous().numpy(), **sizes}
 
 
 def by_image(values: Mapping[str, np.ndarray], number: int) -> list[dict[str, np.ndarray]]:
@@ -77,17 +92,25 @@ def by_image(values: Mapping[str, np.ndarray], number: int) -> list[dict[str, np
     return [{name: value[index == image] for name, value in rest.items()} for image in range(number)]
 
 
-def _in_file(values: Mapping[str, np.ndarray], sample: Mapping[str, Any]) -> Instances:
-    """Return an image's objects in pixels of its file."""
+def _in_file(values: Mapping[str, np.ndarray], sample: Mapping[str, Any], pasted: bool) -> Instances:
+    """Return an image's objects in pixels of its file.
+
+    Args:
+        pasted: they are there, and their masks pasted.
+    """
     found = {name: torch.from_numpy(value) for name, value in values.items()}
     instances = Instances(
-        tuple(sample["image"].shape[-2:]),
+        _size(sample) if pasted else tuple(sample["image"].shape[-2:]),
         pred_boxes=Boxes(found["boxes"]),
         scores=found["scores"],
         pred_classes=found["classes"],
         **({"pred_masks": found["masks"]} if "masks" in found else {}),
     )
-    return detector_postprocess(instances, sample["height"], sample["width"])
+    return instances if pasted else detector_postprocess(instances, *_size(sample))
+
+
+def _size(sample: Mapping[str, Any]) -> tuple[int, int]:
+    return sample["height"], sample["width"]
 
 
 class ExportedDetector(Detector):
@@ -130,7 +153,7 @@ def open_exported(
     if fixed := [key for key in given if key not in OPEN_KEYS and not key.startswith(OPEN_SECTIONS)]:
         raise ConfigError(f"{path}: {fixed[0]} is fixed in an exported file; run the checkpoint (.pth) with it")
     config.freeze()
-    return ExportedDetector(ExportedModel(run, metadata["input"], f"{path} in {engine}"), config, classes, ids)
+    return ExportedDetector(ExportedModel(run, metadata, f"{path} in {engine}"), config, classes, ids)
 
 
 def open_file(
@@ -179,6 +202,9 @@ def _described(metadata: dict[str, Any], path: str) -> tuple[CfgNode, list[str],
     sound = isinstance(text, str) and isinstance(given, dict) and isinstance(given.get("name"), str)
     if not sound or given.get("dtype") not in ("float32", "uint8"):
         raise WeightsError(f"{path}: does not say what it detects; write it with tools/export_detector.py")
+    pasting = metadata.get("paste_size")
+    if "paste_size" in metadata and not (isinstance(pasting, dict) and isinstance(pasting.get("name"), str)):
+        raise WeightsError(f"{path}: does not say which image its masks are in; write it with tools/export_detector.py")
     config = default_config()
     merge(config, parse_yaml(text, f"{path}, its config"), path)
     # The file is the plain test, whatever the checkpoint was tested with.

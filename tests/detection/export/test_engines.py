@@ -21,15 +21,18 @@ from backbone import ConfigError, DataError, ExportError, RunError, WeightsError
 
 detection.register()
 
+from detectron2.layers import paste_masks_in_image  # noqa: E402
 from small_detectors import photo, save_detector  # noqa: E402
 
 from detection.evaluation import evaluate_coco  # noqa: E402
 from detection.export import detector as module  # noqa: E402
 from detection.export import export_detector  # noqa: E402
 from detection.export import formats as compared  # noqa: E402
+from detection.export import pasting as mask_pasting  # noqa: E402
 from detection.export.graph import DetectorGraph  # noqa: E402
 from detection.export.int8 import calibration_images  # noqa: E402
 from detection.inference.predict import predict  # noqa: E402
+from detection.inference.transform import TestTransform  # noqa: E402
 
 SMALL = ["INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 160]
 
@@ -69,14 +72,47 @@ def test_each_engine_finds_the_same(files, engine):
         assert [r["category_id"] for r in one.to_coco()] == [r["category_id"] for r in expected.to_coco()]
 
 
-@pytest.mark.parametrize(("name", "options"), [("ir.xml", {}), ("half.onnx", {"precision": "float16", "uint8": True})])
-def test_other_files_find_the_same(files, tmp_path, name, options):
-    report = export_detector(files.torch, tmp_path / name, files.images[:1], **options)
-    assert max(value for one in report.compared.values() for value in one.raw.values()) < (1e-2 if options else 1e-4)
-    assert report.size < (0.6 if options else 1.2) * files.report.size
-    assert {file.name for file in tmp_path.iterdir()} == ({"half.onnx"} if options else {"ir.xml", "ir.bin"})
-    found, expected = detection.load(tmp_path / name)(files.images[0]), files.torch(files.images[0])
-    assert same(found, expected) if not options else abs(len(found) - len(expected)) <= 2
+def test_a_float16_file_finds_nearly_the_same(files, tmp_path):
+    report = export_detector(
+        files.torch, tmp_path / "half.onnx", files.images[:1], precision="float16", uint8=True, paste_masks=True
+    )
+    assert max(value for one in report.compared.values() for value in one.raw.values()) < 1e-2
+    assert report.size < 0.6 * files.report.size and {file.name for file in tmp_path.iterdir()} == {"half.onnx"}
+    found, expected = detection.load(tmp_path / "half.onnx")(files.images[0]), files.torch(files.images[0])
+    assert abs(len(found) - len(expected)) <= 2 and found.masks.shape[1:] == found.size
+
+
+def test_masks_are_pasted_as_detectron2_does_it(files, tmp_path):
+    report = export_detector(files.torch, tmp_path / "ir.xml", files.images[:1], paste_masks=True, batches=True)
+    assert report.size < 1.2 * files.report.size and {file.name for file in tmp_path.iterdir()} == {"ir.xml", "ir.bin"}
+    loaded, runs = detection.load(tmp_path / "ir.xml"), []
+    run = loaded.model.run
+    loaded.model.run = lambda inputs: runs.append((len(inputs["image"]), inputs["paste_size"].tolist())) or run(inputs)
+    # Resized they have one size, as files they have two.
+    small = cv2.imread(str(files.images[0]))
+    for images in ([small, cv2.resize(small, None, fx=2, fy=2)], [small, small[:, ::-1]]):
+        for one, expected, image in zip(loaded(images), files.torch(images), images):
+            assert one.masks.dtype == bool and one.masks.shape[1:] == image.shape[:2] and one.masks.any()
+            assert same(one, expected)
+    assert runs == [(1, [90, 120]), (1, [180, 240]), (2, [90, 120])]
+    # By its names alone.
+    image = TestTransform(files.torch.config)(small)["image"]
+    with torch.no_grad():
+        expected = files.torch.model([{"image": image, "height": 75, "width": 50}])[0]["instances"]
+    values = run({"image": image[None].float().numpy(), "paste_size": np.array([75, 50])})
+    assert np.abs(values["boxes"] - expected.pred_boxes.tensor.numpy()).max() < 1e-2
+    assert (values["masks"] != expected.pred_masks.numpy()).mean() < 1e-3
+
+
+def test_pasting_gives_what_detectron2_does():
+    random = torch.Generator().manual_seed(0)
+    corners = torch.rand((40, 2, 2), generator=random) * torch.tensor([150.0, 90.0]) - 10
+    boxes = torch.cat([corners.min(1).values, corners.max(1).values + 0.5], dim=1)
+    masks = torch.randn((40, 1, 28, 28), generator=random).sigmoid()
+    found = mask_pasting.pasted(masks, boxes, torch.tensor([80, 140]))
+    expected = paste_masks_in_image(masks[:, 0], boxes, (80, 140))
+    assert found.dtype == expected.dtype == torch.bool and (found != expected).sum() <= 2
+    assert mask_pasting.pasted(masks[:0], boxes[:0], torch.tensor([80, 140])).shape == (0, 80, 140)
 
 
 def shift_mean(model) -> None:
@@ -156,6 +192,7 @@ def test_what_a_file_cannot_do_is_said(files, tmp_path):
         (None, "does not say what it detects"),
         ({"config": None}, "does not say what it detects"),
         ({"input": []}, "does not say what it detects"),
+        ({"paste_size": []}, "does not say which image its masks are in"),
         ({"classes": [1, 2, 3]}, "names no classes"),
         ({"classes": ["cat"]}, "names 1 classes, its config has 3"),
         ({"config": "MODEL: {WEIGHTS: !!python/object/apply:os.getcwd []}"}, "its config"),

@@ -236,6 +236,8 @@ def test_nothing_is_kept_of_a_graph_that_differs(tmp_path, monkeypatch):
 def test_other_formats_are_refused(tmp_path):
     with pytest.raises(ExportError, match="written as .onnx or .xml"):
         export_detector(untrained("fpn"), tmp_path / "d.pt2")
+    with pytest.raises(ExportError, match="d.onnx: the detector has no masks; leave --paste-masks out"):
+        export_detector(untrained("fpn"), tmp_path / "d.onnx", paste_masks=True)
 
 
 def test_command_line(tmp_path):
