@@ -22,7 +22,7 @@ from backbone.classification.optimizer import make_optimizer
 from backbone.classification.task import ClassificationTask
 from backbone.engine.averages import Averages
 from backbone.engine.loading import Batch
-from backbone.engine.solver import make_schedule, make_settings
+from backbone.engine.solver import make_schedule, make_settings, quicken
 from backbone.engine.trainer import Trainer
 
 from .input import MEAN, STD
@@ -157,6 +157,7 @@ class OurLoop(Loop):
         self.task = task
         self.network = task.model.train()
         self.optimizer = make_optimizer(self.network, config)
+        quicken(task, self.optimizer, config)
         self.trainer = Trainer(task, self.optimizer, make_schedule(config), make_settings(config, best=""))
         self.averages = Averages()
 

@@ -14,6 +14,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from backbone.engine.solver import fuse
+from backbone.networks.conv_norm import use_winograd
+from detection.engine.task import DetectionTask
 from detection.inference.fast import fast_copy
 
 from .memory import peak_bytes, saved_bytes
@@ -103,7 +105,9 @@ class Way:
         self.model = make_model(pair, variant).train(training)
         self.optimizer = build_optimizer(pair.config, self.model) if training else None
         if training and variant.whose == OURS:
+            # As `backbone.engine.solver.quicken` does it in the product.
             fuse(self.optimizer)
+            use_winograd(self.model, DetectionTask.winograd_kinds)
 
     def __call__(self) -> None:
         """Run one round: a training step on each batch, or detection on one image after the other."""

@@ -19,7 +19,7 @@ from ..common.pages.chart_parts import STYLE
 from ..common.pages.document import document
 from . import checkpoint, distributed
 from .record import LOGGER
-from .solver import fuse, make_settings
+from .solver import make_settings, quicken
 from .task import Task
 from .trainer import Trainer
 
@@ -88,7 +88,7 @@ def losses_of_rates(
     task: Task, optimizer: torch.optim.Optimizer, config: Any, sweep: Sweep
 ) -> list[tuple[float, float]]:
     """Train with growing rates up to the end of the sweep or the divergence; return (BASE_LR, loss of the step)."""
-    fuse(optimizer)
+    quicken(task, optimizer, config)
     trainer = Trainer(task, optimizer, _Growing(sweep, config.SOLVER.BASE_LR), make_settings(config, best=""))
     task.model.train()
     points: list[tuple[float, float]] = []

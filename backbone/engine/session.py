@@ -27,7 +27,7 @@ from .record import CONFIG, LOG, LOGGER, METRICS, RESULTS
 from .request import Request
 from .resume import check_same_everywhere
 from .services import IDS
-from .solver import fuse, make_schedule, make_settings
+from .solver import make_schedule, make_settings, quicken
 from .state import State
 from .task import Schedule, Task
 from .trainer import Trainer
@@ -216,7 +216,7 @@ def train_task(
         best: "kind/metric" of the evaluation by which the best weights are chosen.
         schedule: by default the one of SOLVER.
     """
-    fuse(optimizer)
+    quicken(task, optimizer, config)
     trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=best), hooks)
     if saved:
         trainer.resume(saved)

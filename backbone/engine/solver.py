@@ -10,11 +10,13 @@ import torch
 from ..common.environment import relative_path
 from ..common.errors import ConfigError, RunError
 from ..common.text import count
+from ..networks.conv_norm import use_winograd
 from .averages import REMEDIES
 from .clipping import Clipping
 from .config import dump
 from .schedule import Cosine, MultiStep, Poly, WarmUp
 from .state import Settings
+from .task import Task
 
 
 def make_schedule(config: Any) -> MultiStep | Cosine | Poly:
@@ -26,6 +28,13 @@ def make_schedule(config: Any) -> MultiStep | Cosine | Poly:
     if solver.LR_SCHEDULER_NAME == "WarmupPolyLR":
         return Poly(solver.MAX_ITER, solver.POLY_POWER, warm_up)
     return MultiStep(tuple(solver.STEPS), solver.GAMMA, warm_up)
+
+
+def quicken(task: Task, optimizer: torch.optim.Optimizer, config: Any) -> None:
+    """Let a training take its steps in their fastest form."""
+    fuse(optimizer)
+    if config.MODEL.WINOGRAD:
+        use_winograd(task.model, task.winograd_kinds)
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,11 +35,13 @@ class Task(ABC):
         model: the network, on its device.
         broken: the training images of this process that could not be read and were replaced.
         average: of the weights over the steps, which is then what is tested and kept; None where a run has none.
+        winograd_kinds: classes of convolutions beside torch's, see `use_winograd`.
     """
 
     model: nn.Module
     broken: BrokenImages
     average: MovingAverage | None = None
+    winograd_kinds: Mapping[type, type] = {}
 
     @abstractmethod
     def batches(self, start: int, end: int) -> Iterable[Any]:

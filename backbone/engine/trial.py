@@ -10,7 +10,7 @@ import torch
 from ..common.waiting import duration
 from . import distributed
 from .progress import peak_memory
-from .solver import device_of, fuse, make_schedule, make_settings
+from .solver import device_of, make_schedule, make_settings, quicken
 from .task import Schedule, Task
 from .trainer import Trainer
 
@@ -28,7 +28,7 @@ def trial_rows(task: Task, optimizer: torch.optim.Optimizer, schedule: Schedule 
     device, length = device_of(config), config.SOLVER.MAX_ITER
     if not length:
         return []
-    fuse(optimizer)
+    quicken(task, optimizer, config)
     trainer = Trainer(task, optimizer, schedule or make_schedule(config), make_settings(config, best=""))
     task.model.train()
     steps = min(UNTIMED + TIMED, length)

@@ -11,7 +11,7 @@ parametrisations, tracing and counting work as on any network of torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch.nn.modules import module as every_module
 
 from .norm import FrozenBatchNorm2d
 from .winograd import is_worthwhile, transform_weight, winograd
+from .winograd_training import Convolution, convolve, fits, gradients, pays
 
 TENSORS = (Tensor, nn.Parameter)
 # What calls run through; a class may be given other functions later.
@@ -29,27 +30,33 @@ CONV_FORWARD, CONV_FORWARD_INSIDE = nn.Conv2d.forward, nn.Conv2d._conv_forward
 
 
 class _ScaledConv(torch.autograd.Function):
-    """conv2d(x, weight * scale, shift) for constant `scale` and `shift`; differentiable in `x` and `weight`."""
+    """conv2d(x, weight * scale, shift) for constant `scale` and `shift`; differentiable in `x` and `weight`.
+
+    `quick`: by Winograd's form, where `takes_winograd`.
+    """
 
     @staticmethod
-    def forward(ctx, x, weight, scale, shift, geometry):
+    def forward(ctx, x, weight, scale, shift, geometry, quick):
         ctx.save_for_backward(x, weight, scale)
         ctx.save_for_forward(x, weight, scale)
-        ctx.geometry = geometry
-        return F.conv2d(x, _scaled(weight, scale, x.dtype), shift.to(x.dtype), *geometry)
+        ctx.geometry, ctx.quick = geometry, quick
+        weight, shift = _scaled(weight, scale, x.dtype), shift.to(x.dtype)
+        return convolve(x, weight, shift, geometry[1]) if quick else F.conv2d(x, weight, shift, *geometry)
 
     @staticmethod
     def backward(ctx, grad):
         x, weight, scale = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False]
-        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-            *(grad, x, _scaled(weight, scale, x.dtype), None),
-            *(stride, padding, dilation, False, [0, 0], groups, wanted),
-        )
+        scaled, wanted = _scaled(weight, scale, x.dtype), ctx.needs_input_grad[:2]
+        if ctx.quick:
+            grad_x, grad_weight = gradients(grad, x, scaled, padding, wanted)
+        else:
+            geometry = stride, padding, dilation, False, [0, 0], groups
+            wanted = [*wanted, False]
+            grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(grad, x, scaled, None, *geometry, wanted)
         if grad_weight is not None:
             grad_weight = grad_weight.to(weight.dtype) * scale.view(-1, 1, 1, 1)
-        return grad_x, grad_weight, None, None, None
+        return grad_x, grad_weight, None, None, None, None
 
     @staticmethod
     def jvp(ctx, x_tangent, weight_tangent, *_):
@@ -74,7 +81,7 @@ def runs_eagerly() -> bool:
 def is_plain(conv: nn.Module) -> bool:
     """Whether `conv` is torch's convolution with zero padding that nobody listens to and nobody has changed."""
     return (
-        type(conv) is nn.Conv2d
+        type(conv) in (nn.Conv2d, WinogradConv2d)
         and conv.padding_mode == "zeros"
         and type(conv.padding) is tuple
         and nn.Conv2d.__call__ is MODULE_CALL
@@ -161,7 +168,8 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if not trains or not eager or shift.requires_grad:
         return F.conv2d(x, weight * scale.view(-1, 1, 1, 1), shift, *geometry)
-    return _ScaledConv.apply(x.to(_autocast_dtype(x) or x.dtype), weight, scale, shift, geometry)
+    quick = type(conv) is WinogradConv2d and takes_winograd(conv, x)
+    return _ScaledConv.apply(x.to(_autocast_dtype(x) or x.dtype), weight, scale, shift, geometry, quick)
 
 
 def _are_plain_tensors(weight: Tensor, norm: FrozenBatchNorm2d, x: Tensor) -> bool:
@@ -185,6 +193,40 @@ def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return None
+
+
+class WinogradConv2d(nn.Conv2d):
+    """torch's convolution, in Winograd's form where that takes less time; made by `use_winograd`."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if takes_winograd(self, input):
+            return Convolution.apply(input, weight, bias, self.padding)
+        return super()._conv_forward(input, weight, bias)
+
+
+def use_winograd(model: nn.Module, kinds: Mapping[type, type] | None = None) -> None:
+    """Let the 3x3 convolutions of `model` be computed in Winograd's form in training, see `winograd_training`.
+
+    Args:
+        kinds: of other classes than torch's own, the class in their place, which is to ask `takes_winograd`.
+    """
+    kinds = {nn.Conv2d: WinogradConv2d, **(kinds or {})}
+    for module in model.modules():
+        if (kind := kinds.get(type(module))) and fits(module) and not is_watched(module):
+            module.__class__ = kind
+
+
+def takes_winograd(conv: nn.Conv2d, x: Tensor) -> bool:
+    """Whether Winograd's form computes this convolution of (N, C, H, W) in less time, and nobody can tell."""
+    return (
+        type(x) in TENSORS
+        and type(conv.weight) in TENSORS
+        and x.dim() == 4
+        and runs_eagerly()
+        and not torch._C._are_functorch_transforms_active()
+        and _autocast_dtype(x) is None
+        and pays(x, conv)
+    )
 
 
 class FoldedConv(nn.Conv2d):

@@ -1,4 +1,4 @@
-"""3x3 convolutions of inference on CPUs with a quarter of the multiplications.
+"""3x3 convolutions on CPUs with a quarter of the multiplications: their values, in inference and training.
 
 Winograd's F(4x4, 3x3), see Lavin and Gray (arXiv 1509.09308), from torch's own matrix products: 36 products of matrices
 make 4 x 4 values of the output where the definition takes 144. The points 0, 1, -1, 1/2, -2 and infinity keep
@@ -43,20 +43,24 @@ LEAST_USE = 0.6  # share of the tiles' area that the output must fill
 
 
 @cache
-def _both_axes(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
+def both_axes(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
     rows = torch.tensor(matrix, dtype=torch.float64)
     return torch.kron(rows, rows).to(torch.float32)
 
 
-def is_worthwhile(x: Tensor, conv: torch.nn.Conv2d) -> bool:
+def suits(conv: torch.nn.Conv2d) -> bool:
+    """Whether `winograd` computes this convolution, and there are enough channels to save something."""
+    geometry = conv.kernel_size == (TAPS, TAPS) and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+    return geometry and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
+
+
+def is_worthwhile(x: Tensor, conv: torch.nn.Conv2d, least_tiles: int = LEAST_TILES) -> bool:
     """Whether `winograd` computes this convolution of (N, C, H, W), and in less time."""
-    if conv.kernel_size != (TAPS, TAPS) or conv.stride != (1, 1) or conv.dilation != (1, 1) or conv.groups != 1:
-        return False
-    if x.dtype is not torch.float32 or min(conv.in_channels, conv.out_channels) < LEAST_CHANNELS:
+    if x.dtype is not torch.float32 or not suits(conv):
         return False
     height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], conv.padding))
-    tiles = len(x) * _tiles(height) * _tiles(width)
-    return tiles >= LEAST_TILES and len(x) * height * width >= LEAST_USE * tiles * TILE**2
+    tiles = len(x) * number_of_tiles(height) * number_of_tiles(width)
+    return tiles >= least_tiles and len(x) * height * width >= LEAST_USE * tiles * TILE**2
 
 
 def transform_weight(weight: Tensor) -> Tensor:
@@ -72,37 +76,59 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     Args:
         weight: of `transform_weight`.
     """
-    (images, channels, height, width), kernels, (top, left) = x.shape, weight.shape[2], padding
-    pixels = x.permute(0, 2, 3, 1)
-    out = x.new_empty((images, height + 2 * top - 2, width + 2 * left - 2, kernels))
-    down, across = _tiles(out.shape[1]), _tiles(out.shape[2])
-    budget = PART * max(1, torch.get_num_threads() // 2) // (4 * PLACES * across * (channels + kernels))
-    rows = _even(down, budget)
-    together = _even(images, budget // down) if rows == down else 1
-    padded = x.new_zeros((together, TILE * rows + 2, TILE * across + 2, channels))
-    space = x.new_empty((3, PLACES * together * rows * across * max(channels, kernels)))
-    for first in range(0, images, together):
-        part = slice(first, min(first + together, images))
-        count = part.stop - first
-        for row in range(0, down, rows):
-            number = min(rows, down - row)
-            _fill(padded[:count], pixels[part], TILE * row - top, left)
-            sums = _sums(padded[:count], weight, bias, space, number, across)
-            _place(sums, out[part], TILE * row, relu)
+    (images, _, height, width), (top, left) = x.shape, padding
+    out = x.new_empty((images, height + 2 * top - 2, width + 2 * left - 2, weight.shape[2]))
+    write(x.permute(0, 2, 3, 1), weight, bias, padding, out, relu=relu)
     return out.permute(0, 3, 1, 2)
 
 
-def _tiles(length: int) -> int:
+def write(
+    pixels: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], out: Tensor, *, relu: bool = False
+) -> None:
+    """Write the convolution of (N, H, W, C) at stride 1 plus the bias, then the ReLU, into (N, H', W', K).
+
+    Args:
+        weight: of `transform_weight`.
+        out: of any order in memory in which the kernels lie side by side.
+    """
+    channels, kernels = weight.shape[1:]
+    down, across, rows, together = parts_of(out.shape, channels + kernels)
+    padded = pixels.new_zeros((together, TILE * rows + 2, TILE * across + 2, channels))
+    space = pixels.new_empty((3, PLACES * together * rows * across * max(channels, kernels)))
+    for first in range(0, len(pixels), together):
+        part = slice(first, min(first + together, len(pixels)))
+        count = part.stop - first
+        for row in range(0, down, rows):
+            number = min(rows, down - row)
+            fill(padded[:count], pixels[part], TILE * row - padding[0], padding[1])
+            sums = _sums(padded[:count], weight, bias, space, number, across)
+            _place(sums, out[part], TILE * row, relu)
+
+
+def parts_of(shape: tuple[int, ...], channels: int) -> tuple[int, int, int, int]:
+    """Return the tiles down and across an output (N, H, W, ...), and how many rows of tiles and images a part has.
+
+    Args:
+        channels: of input and output together.
+    """
+    images, height, width = shape[:3]
+    down, across = number_of_tiles(height), number_of_tiles(width)
+    budget = PART * max(1, torch.get_num_threads() // 2) // (4 * PLACES * across * channels)
+    rows = even(down, budget)
+    return down, across, rows, even(images, budget // down) if rows == down else 1
+
+
+def number_of_tiles(length: int) -> int:
     return -(-length // TILE)
 
 
-def _even(total: int, at_most: int) -> int:
+def even(total: int, at_most: int) -> int:
     """Return the length of equal parts of `total`, none longer than `at_most` where that is positive."""
     parts = -(-total // max(1, at_most))
     return -(-total // parts)
 
 
-def _fill(padded: Tensor, pixels: Tensor, first: int, left: int) -> None:
+def fill(padded: Tensor, pixels: Tensor, first: int, left: int) -> None:
     """Write rows of the pixels from row `first` on into the padded part, zeros where there are none."""
     height, width = pixels.shape[1:3]
     begin, end = max(0, first), min(height, first + padded.shape[1])
@@ -113,21 +139,27 @@ def _fill(padded: Tensor, pixels: Tensor, first: int, left: int) -> None:
 
 def _sums(padded: Tensor, weight: Tensor, bias: Tensor | None, space: Tensor, rows: int, across: int) -> Tensor:
     """Return the part's output as (4, 4, images, rows of tiles, tiles across, K)."""
-    images, channels, kernels = len(padded), weight.shape[1], weight.shape[2]
+    images, kernels = len(padded), weight.shape[2]
     tiles = images * rows * across
-    whole, row, pixel = padded.stride()[:3]
-    shape = (WINDOW, WINDOW, images, rows, across, channels)
-    windows = padded.as_strided(shape, (row, pixel, whole, TILE * row, TILE * pixel, 1))
     one, other, third = space
-    given = one[: PLACES * tiles * channels].view(shape).copy_(windows).view(PLACES, -1)
-    seen = torch.mm(_both_axes(PIXELS), given, out=other[: given.numel()].view(PLACES, -1))
     products = third[: PLACES * tiles * kernels].view(PLACES, tiles, kernels)
-    torch.bmm(seen.view(PLACES, tiles, channels), weight, out=products)
+    torch.bmm(transform_pixels(padded, one, other, rows, across), weight, out=products)
     if bias is not None:
         products[EVERYWHERE] += bias
     result = one[: TILE * TILE * tiles * kernels].view(TILE * TILE, -1)
-    torch.mm(_both_axes(SUMS), products.view(PLACES, -1), out=result)
+    torch.mm(both_axes(SUMS), products.view(PLACES, -1), out=result)
     return result.view(TILE, TILE, images, rows, across, kernels)
+
+
+def transform_pixels(padded: Tensor, space: Tensor, target: Tensor, rows: int, across: int) -> Tensor:
+    """Return the tiles' pixels of a part, transformed, as (36, tiles, C); they lie in `target`."""
+    images, channels = len(padded), padded.shape[3]
+    whole, row, pixel = padded.stride()[:3]
+    shape = (WINDOW, WINDOW, images, rows, across, channels)
+    windows = padded.as_strided(shape, (row, pixel, whole, TILE * row, TILE * pixel, 1))
+    given = space[: windows.numel()].view(shape).copy_(windows).view(PLACES, -1)
+    seen = torch.mm(both_axes(PIXELS), given, out=target[: given.numel()].view(PLACES, -1))
+    return seen.view(PLACES, -1, channels)
 
 
 def _place(sums: Tensor, out: Tensor, first: int, relu: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
+from detectron2.layers import Conv2d
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
@@ -35,6 +36,7 @@ from ..inference.transform import TestMapper, TestTransform
 from ..modeling.box_losses import set_class_weights
 from ..modeling.compiled import compile_parts
 from ..modeling.testing import Pipeline
+from ..modeling.winograd_layer import WinogradLayer
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import PAIR, evaluation_pictures, training_picture
 from .scoring import figures_line, score
@@ -56,6 +58,8 @@ class DetectionTask(Task):
         predictions: {set name: COCO results} of the last evaluation, in the main process.
         metrics: {(set name, kind): its metrics} of the last evaluation, in the main process.
     """
+
+    winograd_kinds = {Conv2d: WinogradLayer}
 
     def __init__(
         self,

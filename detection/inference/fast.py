@@ -29,6 +29,7 @@ from backbone.networks.plain import plain_copy
 
 from ..modeling.fast_rcnn import VGGBoxHead
 from ..modeling.roi_align import use_all_threads
+from ..modeling.winograd_layer import WinogradLayer
 
 log = logging.getLogger(LOGGER)
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
@@ -138,7 +139,8 @@ def _fold(module: nn.Module) -> None:
 
 def _fold_layer(conv: nn.Module) -> None:
     """Fold detectron2's convolution with its norm and ReLU. In place: FPN holds its layers in lists too."""
-    if type(conv) is not Conv2d or conv.padding_mode != "zeros" or type(conv.padding) is not tuple or is_watched(conv):
+    plain = type(conv) in (Conv2d, WinogradLayer) and conv.padding_mode == "zeros" and type(conv.padding) is tuple
+    if not plain or is_watched(conv):
         return
     if (norm := conv.norm) is not None:
         if type(norm) not in CONSTANT_NORMS or norm.running_mean is None or is_watched(norm):
