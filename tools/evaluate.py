@@ -197,8 +197,10 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def check_output(args: argparse.Namespace) -> None:
-    """Refuse, before any work, to write over an input or a folder."""
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse, before any work, predictions that are not there, and to write over an input or a folder."""
+    if args.gt is not None and args.predictions is not None and not os.path.exists(args.predictions):
+        raise DataError(f"{args.predictions}: does not exist; give a JSON file in COCO's results form, or label images")
     inputs = {
         path.resolve() for path in (args.gt, args.predictions, args.model and Path(args.model)) if path is not None
     }
@@ -348,7 +350,7 @@ def report(args: argparse.Namespace, case: Case, truth: str, own: OwnFigures | N
 def main() -> None:
     """Run the command line."""
     args = parse()
-    check_output(args)
+    check_files(args)
     if args.segmentation:
         say_importing("torch")
         from backbone.segmentation.label_command import evaluate_labels

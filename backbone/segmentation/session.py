@@ -66,7 +66,8 @@ def own_data(arguments: Namespace) -> list[object]:
         return []
     if train is None and not arguments.eval_only:
         raise ConfigError("--val: a training needs --train too; --eval-only tests --weights alone")
-    if val is None and arguments.split is None and not has_part(Path(train), "val"):
+    there = train is not None and Path(train).expanduser().exists()
+    if there and val is None and arguments.split is None and not has_part(Path(train), "val"):
         raise ConfigError(f"--train {train}: has no part to test on; give --val, or --split 0.1 to hold out a tenth")
     pairs = {
         "DATA.NAME": "own",

@@ -175,6 +175,7 @@ def test_the_command(root, tmp_path):
         (("--iou-type", "segm"), "--iou-type is for boxes"),
         (("MODEL.NAME", "resnet50"), "MODEL.NAME: says nothing of label images"),
         (("--classes", "nowhere.txt"), "nowhere.txt does not exist"),
+        (("--predictions", "nowhere"), "nowhere: does not exist; give a JSON file"),
     ):
         done = call(*flags)
         assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1

@@ -315,6 +315,7 @@ def test_a_share_is_held_out(tmp_path):
     assert set(open_sets(config, training=True)[1].held_out) == names[1]
     config.SEED = 1
     assert set(open_sets(config, training=True)[1].names()) != names[1]
+    assert own_data(flags(train="nowhere"))  # what opens it says that it is not there
     with pytest.raises(ConfigError, match="--split 2 is no share"):
         own_data(flags(train=str(root), split=2.0))
 
