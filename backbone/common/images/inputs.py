@@ -18,7 +18,7 @@ LISTS = (".txt", ".lst")
 
 
 def find_inputs(pattern: str, output: Path, ending: str, flag: str = "--input") -> list[Path]:
-    """Return the image files that `pattern` names, as `files_of` finds them, in order.
+    """Return the image files that `pattern` names, as `files_of` finds them, in order, each once.
 
     Args:
         output, ending: pictures of this ending that an earlier call has put into `output` are left out.
@@ -33,7 +33,7 @@ def find_inputs(pattern: str, output: Path, ending: str, flag: str = "--input") 
         files = [f for f in files if not (f.name.endswith(ending) and f.resolve().is_relative_to(output))]
     if not files:
         raise nothing_found(pattern, flag)
-    return sorted(files)
+    return sorted(set(files))
 
 
 def nothing_found(pattern: str, flag: str = "--input") -> DataError:

@@ -121,3 +121,5 @@ def test_arrays_are_images_in_a_folder_without_others(tmp_path):
     (tmp_path / "in" / "d.png").write_bytes(b"x")
     assert list_images(tmp_path / "in") == ["d.png"]
     assert [path.name for path in find_inputs(str(tmp_path), tmp_path / "out", ".jpg")] == ["d.png"]
+    (tmp_path / "list.txt").write_text("in/d.png\n./in/d.png\n")
+    assert len(find_inputs(str(tmp_path / "list.txt"), tmp_path / "out", ".jpg")) == 1
