@@ -31,17 +31,18 @@ def forms_of(kind: str, *, compiled: bool) -> dict[str, Sequence[object]]:
     return forms
 
 
-def measure(*, rounds: int, device: str, compiled: bool) -> Section:
+def measure(*, rounds: int, device: str, compiled: bool, seconds: float | None = None) -> Section:
     """Time steps of the config cifar10_resnet20.yaml on random images, its crops and flips included.
 
     Args:
         compiled: also compiled, and on a GPU with CUDA graphs.
+        seconds: see `suite.run_all`.
     """
     kind = torch.device(device).type
     made = {name: steps_of(keys, device, STEPS[kind]) for name, keys in forms_of(kind, compiled=compiled).items()}
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         ways, skipped = only_those_that_run(made, keep=lambda name: name == PLAIN)
-        timings = alternate(ways, rounds=rounds)
+        timings = alternate(ways, rounds=rounds, within=seconds)
     figures = {
         name: {
             "ms_a_step": 1000 * timing.median / STEPS[kind],
@@ -56,7 +57,7 @@ def measure(*, rounds: int, device: str, compiled: bool) -> Section:
         title="Training steps of ResNet-20 on CIFAR-10's sizes",
         method=(
             f"cifar10_resnet20.yaml on random images in the device's memory: batches of {BATCH}, cropped and flipped "
-            f"there, float32. In one process, in turn, median of {rounds} rounds of {STEPS[kind]} steps."
+            f"there, float32. In one process, in turn, median of {timings[PLAIN].rounds} rounds of {STEPS[kind]} steps."
         ),
         header=["form", "ms a step", "images/s", "times plain", "slowest/fastest"],
         rows=[[name, *found.values(), timings[name].spread] for name, found in figures.items()],

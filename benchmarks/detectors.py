@@ -17,7 +17,7 @@ from .variants import PEER, PRECISIONS, Batches, Pair, Variant, Way, inference_v
 
 # Shorter side and batches in a round, by kind of device.
 SHORTER = {"cuda": 800, "cpu": 800}
-BATCHES = {"cuda": 4, "cpu": 1}
+BATCHES = {"cuda": 2, "cpu": 1}
 HEADER = ("", "network", "precision", "ms an image", "images/s", "times detectron2", "MiB", "of detectron2's")
 
 
@@ -32,6 +32,7 @@ def measure(
     compiled: bool,
     regions: int | None = None,
     precisions: Sequence[str] = PRECISIONS,
+    seconds: float | None = None,
 ) -> Section:
     """Time one of `suite.DETECTORS`.
 
@@ -41,6 +42,7 @@ def measure(
         compiled: also with torch.compile on the backbone.
         regions: see `stock.stock_config`.
         precisions: of PRECISIONS.
+        seconds: of training and of inference each, see `suite.run_all`.
 
     Raises:
         RunError: detectron2's detector and ours do not agree.
@@ -55,20 +57,22 @@ def measure(
         + ("the same." if apart == 0 else f"{apart:.0e} apart."),
         memory_note(kind, "detector"),
     ]
-    rows, figures = [], {}
+    rows, figures, counted = [], {}, []
     for phase, variants in (
         ("training", training_variants(compiled=compiled)),
         ("inference", inference_variants(compiled=compiled)),
     ):
         variants = [variant for variant in variants if variant.precision in precisions]
-        timings, memory, skipped = _time(pair, variants, batches, training=phase == "training", rounds=rounds)
+        limits = {"rounds": rounds, "within": seconds}
+        timings, memory, skipped = _time(pair, variants, batches, training=phase == "training", **limits)
+        counted.append(next(iter(timings.values())).rounds)
         notes += [f"Left out: {phase}, {line}." for line in skipped]
         figures[phase] = _figures(timings, memory, batches)
         rows += [[phase, *row] for row in _rows(figures[phase], list(timings))]
     return Section(
-        name=f"detectors-{name}-{kind}",
-        title=f"Faster R-CNN {name.replace('_', ' ').upper()}",
-        method=_method(name, images, batch, rounds, regions),
+        name=f"detectors-{name}-{kind}" + ("-compiled" if compiled else ""),
+        title=f"Faster R-CNN {name.replace('_', ' ').upper()}" + (", compiled" if compiled else ""),
+        method=_method(name, images, batch, min(counted), regions),
         header=HEADER,
         rows=rows,
         notes=notes,
@@ -87,12 +91,18 @@ def _batches(data_root: Path | None, size: tuple[int, int] | None, batch: int, k
 
 
 def _time(
-    pair: Pair, variants: Sequence[Variant], batches: Batches, *, training: bool, rounds: int
+    pair: Pair,
+    variants: Sequence[Variant],
+    batches: Batches,
+    *,
+    training: bool,
+    rounds: int,
+    within: float | None,
 ) -> tuple[dict[Variant, Timing], dict[Variant, int | None], list[str]]:
     """Return timings and memory by variant, and lines about those that do not run."""
     made = {variant: Way(pair, variant, batches, training=training) for variant in variants}
     ways, skipped = only_those_that_run(made, keep=lambda variant: variant.whose == PEER)
-    timings = alternate(ways, rounds=rounds)
+    timings = alternate(ways, rounds=rounds, warm_up=0, within=within)
     memory = {variant: way.memory() for variant, way in ways.items()}
     del made, ways
     clean()

@@ -47,12 +47,21 @@ def torchvision_backbone(name: str) -> nn.Module:
     return IntermediateLayerGetter(getattr(torchvision.models, name)(), LAYERS)
 
 
-def measure(name: str, *, size: tuple[int, int], rounds: int, device: str, exports: bool) -> Section:
+def measure(
+    name: str,
+    *,
+    size: tuple[int, int],
+    rounds: int,
+    device: str,
+    exports: bool,
+    seconds: float | None = None,
+) -> Section:
     """Time one image through every form of the network `name`.
 
     Args:
         size: height and width.
         exports: also export to ONNX and OpenVINO, and run those in their runtimes (CPU).
+        seconds: see `suite.run_all`.
     """
     images = torch.randn(1, 3, *size, device=device)
     net = backbone.create(name, norm="frozen_bn", out_features=STAGES).eval().to(device)
@@ -69,7 +78,7 @@ def measure(name: str, *, size: tuple[int, int], rounds: int, device: str, expor
         if exports:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             ways |= exported_ways(net, folder, images.cpu())
-        timings = alternate(ways, rounds=rounds, warm_up=2, pause=PAUSE if exports else 0.0)
+        timings = alternate(ways, rounds=rounds, warm_up=2, pause=PAUSE if exports else 0.0, within=seconds)
     stock, vision = timings["detectron2"].median, timings["torchvision"].median
     rows = [
         [label, 1000 * timing.median, stock / timing.median, vision / timing.median, timing.spread]
@@ -80,7 +89,7 @@ def measure(name: str, *, size: tuple[int, int], rounds: int, device: str, expor
         title=f"Inference of the {name} backbone",
         method=(
             f"res2 to res5 of one image of 3x{size[0]}x{size[1]}, float32 unless it says otherwise; in one process, "
-            f"in turn, median of {rounds} rounds. Times as fast: the peer's median over this one."
+            f"in turn, median of {timings['detectron2'].rounds} rounds. Times as fast: the peer's median over this one."
         ),
         header=["network", "ms", "times detectron2", "times torchvision", "slowest/fastest"],
         rows=rows,

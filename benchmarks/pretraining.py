@@ -23,7 +23,7 @@ PEER, OURS = "torchvision", "ours"
 # By kind of device: images a step, their side, steps in a round.
 BATCH = {"cuda": 256, "cpu": 8}
 SIZE = {"cuda": 224, "cpu": 128}
-STEPS = {"cuda": 10, "cpu": 1}
+STEPS = {"cuda": 5, "cpu": 1}
 FILE_STEPS = {"cuda": 20, "cpu": 4}
 SETTINGS = (Setting(), Setting(torch.bfloat16), Setting(torch.bfloat16, channels_last=True))
 COMPILED = Setting(torch.bfloat16, channels_last=True, compiled=True)
@@ -43,6 +43,7 @@ def measure(
     workers: int = -1,
     name: str = "resnet50",
     size: int | None = None,
+    seconds: float | None = None,
 ) -> Section:
     """Time training steps of a network that torchvision and timm have too.
 
@@ -52,6 +53,7 @@ def measure(
         images: a folder of image files, to be read and decoded too.
         workers: loader processes of those; -1 for as many as a training takes.
         size: side of the images; None for SIZE.
+        seconds: of each setting, see `suite.run_all`.
 
     Raises:
         RunError: the first losses do not agree.
@@ -70,7 +72,9 @@ def measure(
                 apart = check_agreement(loops, batch, size, device)
                 notes.insert(0, f"Same weights: the first losses in float32 are {apart:.0e} apart.")
                 notes += [] if "timm" in loops else ["timm is not installed: left out."]
-            timed, skipped = _time_on_device(loops, batch=batch, size=size, device=device, rounds=rounds)
+            timed, skipped = _time_on_device(
+                loops, batch=batch, size=size, device=device, rounds=rounds, seconds=seconds
+            )
             notes += [f"Left out: {loop}, {setting.precision}, {setting.form}: {why}." for loop, why in skipped.items()]
             figures[f"{setting.precision}, {setting.form}"] = timed
             rows += _rows("on the device", setting, timed)
@@ -94,14 +98,20 @@ def measure(
         method=(
             f"{batch}x3x{size}x{size} a step, {CLASSES} classes, SGD. torchvision: as its references/classification, "
             "float32 batches from the loader; timm: its loss and optimizer factory, uint8 normalised on the device; "
-            f"ours: as tools/pretrain.py, uint8 normalised on the device. In one process, in turn, median of {rounds} "
-            f"rounds of {STEPS[kind]}; times and memory against torchvision in the same precision and form."
+            "ours: as tools/pretrain.py, uint8 normalised on the device. In one process, in turn, median of "
+            f"{_fewest(figures)} rounds of {STEPS[kind]}; times and memory against torchvision in the same precision "
+            "and form."
         ),
         header=HEADER,
         rows=rows,
         notes=notes,
         figures=figures,
     )
+
+
+def _fewest(figures: dict[str, dict[str, dict[str, Any]]]) -> int:
+    """Return the rounds that were counted: of all settings the fewest."""
+    return min(loop["rounds"] for loops in figures.values() for loop in loops.values())
 
 
 def _batch(batch: int, size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -128,7 +138,7 @@ def check_agreement(loops: dict[str, Loop], batch: int, size: int, device: str) 
 
 
 def _time_on_device(
-    loops: dict[str, Loop], *, batch: int, size: int, device: str, rounds: int
+    loops: dict[str, Loop], *, batch: int, size: int, device: str, rounds: int, seconds: float | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Return figures of the loops on a batch that lies on the device, and why others are left out."""
     kind = torch.device(device).type
@@ -143,7 +153,7 @@ def _time_on_device(
         return run
 
     ways, skipped = only_those_that_run({name: steps(name, STEPS[kind]) for name in loops}, lambda name: name == PEER)
-    timings = alternate(ways, rounds=rounds)
+    timings = alternate(ways, rounds=rounds, warm_up=0, within=seconds)
     memory = {}
     for name in ways:
         loop = loops[name]
@@ -177,6 +187,7 @@ def _figures(
             "bytes": memory[name],
             "bytes_of_torchvision": memory[name] / memory[PEER] if memory[name] and memory[PEER] else None,
             "spread": timing.spread,
+            "rounds": timing.rounds,
         }
         for name, timing in timings.items()
     }

@@ -33,6 +33,7 @@ def run_all(
     workers: int = -1,
     regions: int | None = None,
     precisions: Sequence[str] = PRECISIONS,
+    seconds: float | None = None,
 ) -> Iterator[Section]:
     """Run the benchmarks one after the other, and yield each result as it comes.
 
@@ -43,6 +44,7 @@ def run_all(
         workers: loader processes of pretraining from files; -1 for as many as a training takes.
         regions: of an image in the second stage of detectors; None for detectron2's own number.
         precisions: of detectors.
+        seconds: of a table of detectors, classifiers or backbone inference, after which no other round begins.
     """
     compiled = device == "cuda" if compiled is None else compiled
     for benchmark in benchmarks:
@@ -71,6 +73,7 @@ def run_all(
                     compiled=compiled,
                     regions=regions,
                     precisions=precisions,
+                    seconds=seconds,
                 )
             continue
         if benchmark == "pretraining":
@@ -82,13 +85,19 @@ def run_all(
                 compiled=compiled,
                 images=images,
                 workers=workers,
+                seconds=seconds,
             )
-            yield cifar.measure(rounds=rounds, device=device, compiled=compiled)
+            yield cifar.measure(rounds=rounds, device=device, compiled=compiled, seconds=seconds)
             continue
         for name in names:
             if benchmark == "inference":
                 yield inference.measure(
-                    name, size=size or INFERENCE_SIZE, rounds=rounds, device=device, exports=exports
+                    name,
+                    size=size or INFERENCE_SIZE,
+                    rounds=rounds,
+                    device=device,
+                    exports=exports,
+                    seconds=seconds,
                 )
             else:
                 yield training.measure(

@@ -38,6 +38,12 @@ def make_parser() -> Parser:
         "--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of detectors (default: both)"
     )
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds counted (default: 7)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="after which no other round of detectors, pretraining or inference begins",
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), help="(else a GPU if there is one)")
     parser.add_argument(
         "--compile",
@@ -98,15 +104,17 @@ def main() -> None:
         workers=arguments.workers,
         regions=arguments.regions,
         precisions=arguments.precision,
+        seconds=arguments.seconds,
     )
     figures = {}
     for section in sections:
         print(section.text(device), end="\n\n", flush=True)
         figures[section.name] = section.figures
+        # At once: who stops the command keeps what was measured.
         if arguments.write:
             write_section(arguments.write, section, device)
-    if arguments.json:
-        write_json(arguments.json, figures)
+        if arguments.json:
+            write_json(arguments.json, figures)
 
 
 if __name__ == "__main__":

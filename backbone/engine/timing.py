@@ -26,13 +26,22 @@ class Timing:
         return statistics.median(self.seconds)
 
     @property
+    def rounds(self) -> int:
+        return len(self.seconds)
+
+    @property
     def spread(self) -> float:
         """Slowest over fastest round."""
         return max(self.seconds) / min(self.seconds)
 
 
 def alternate(
-    ways: Mapping[Name, Callable[[], object]], *, rounds: int, warm_up: int = 1, pause: float = 0.0
+    ways: Mapping[Name, Callable[[], object]],
+    *,
+    rounds: int,
+    warm_up: int = 1,
+    pause: float = 0.0,
+    within: float | None = None,
 ) -> dict[Name, Timing]:
     """Run every way once a round, in turn, and return their timings.
 
@@ -40,9 +49,13 @@ def alternate(
 
     Args:
         pause: seconds of rest before each; threads of one runtime spin for a while, on the cores that the next needs.
+        within: seconds after which no other round begins, once one has been counted.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in ways}
+    started = time.perf_counter()
     for turn in range(warm_up + rounds):
+        if within is not None and turn > warm_up and time.perf_counter() - started > within:
+            break
         for name, run in ways.items():
             gc.collect()
             gc.disable()
