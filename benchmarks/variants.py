@@ -17,6 +17,7 @@ from backbone.engine.solver import fuse
 from backbone.networks.conv_norm import use_winograd
 from detection.engine.task import DetectionTask
 from detection.inference.fast import fast_copy
+from detection.modeling.waits import StepCounts, on_device
 
 from .memory import peak_bytes, saved_bytes
 from .stock import Pair
@@ -123,7 +124,10 @@ class Way:
         self.optimizer.step()
 
     def losses(self, samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        with EventStorage(), self._precision():
+        own = self.variant.whose == OURS
+        # As DetectionTask does.
+        samples = [on_device(sample, str(self.device)) for sample in samples] if own else samples
+        with StepCounts() if own else EventStorage(), self._precision():
             return self.model(samples)
 
     def _detect(self, samples: list[dict[str, Any]]) -> None:

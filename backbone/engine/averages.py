@@ -19,7 +19,8 @@ REMEDIES = "lower SOLVER.BASE_LR or lengthen SOLVER.WARMUP_ITERS"
 class Averages:
     """Means of losses and metrics since the last report.
 
-    They stay on the device until then, so that no step waits for it.
+    They stay on the device until then, so that no step waits for it. Losses come in every step, in every process; of
+    the metrics, each has the mean of the steps in which it came.
 
     Args:
         remedies: what may keep a loss finite, for the message where one is not.
@@ -32,8 +33,8 @@ class Averages:
         self.remedies = remedies
         self.sums: dict[str, Tensor] = {}
         self.count = 0
-        # Of floats, which need not come in every step: their sum and number.
-        self.floats: dict[str, tuple[float, int]] = {}
+        # Sum and number of each metric.
+        self.metrics: dict[str, tuple[Tensor | float, int]] = {}
         self.names: list[str] = []
         self.last: dict[str, float] = {}
 
@@ -44,16 +45,14 @@ class Averages:
 
     def add(self, losses: dict[str, Tensor], step_metrics: dict[str, Tensor | float]) -> None:
         self.names = list(losses)
-        values = {**losses, **step_metrics}
-        for name, value in values.items():
-            if isinstance(value, float):
-                total, number = self.floats.get(name, (0.0, 0))
-                self.floats[name] = (total + value, number + 1)
-                continue
+        for name, value in losses.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value.float()
+        for name, value in step_metrics.items():
+            total, number = self.metrics.get(name, (0.0, 0))
+            self.metrics[name] = (total + value, number + 1)
         self.count += 1
         if not self.last:
-            self.last = {name: float(value) for name, value in values.items()}
+            self.last = {name: float(value) for name, value in {**losses, **step_metrics}.items()}
 
     def take(self, iteration: int) -> None:
         """Put the means over steps and processes into `last`, and start anew."""
@@ -61,14 +60,21 @@ class Averages:
         names = list(self.sums)
         if self.count and names:
             means = distributed.mean(torch.stack([self.sums[name] for name in names]) / self.count)
-            self.last = {**dict(zip(names, means.tolist())), **_means(distributed.gather(self.floats))}
-        self.sums, self.count, self.floats = {}, 0, {}
+            self.last = {**dict(zip(names, means.tolist())), **_means(distributed.gather(_read(self.metrics)))}
+        self.sums, self.count, self.metrics = {}, 0, {}
 
     def check(self, iteration: int) -> None:
         """Raise RunError if a loss since the last report was not finite."""
         wrong = [name for name in self.names if name in self.sums and not math.isfinite(float(self.sums[name]))]
         if distributed.anyone(bool(wrong)):
             raise diverged(", ".join(wrong) or "a loss in another process", iteration, self.remedies)
+
+
+def _read(metrics: dict[str, tuple[Tensor | float, int]]) -> dict[str, tuple[float, int]]:
+    """Return metrics as plain numbers; those on the device are read together."""
+    there = {name: total.double() for name, (total, _) in metrics.items() if isinstance(total, Tensor)}
+    read = dict(zip(there, torch.stack(list(there.values())).tolist())) if there else {}
+    return {name: (read.get(name, total), number) for name, (total, number) in metrics.items()}
 
 
 def _means(processes: list[dict[str, tuple[float, int]]]) -> dict[str, float]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.layers import Conv2d
-from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from backbone.common.images import montage
@@ -36,6 +35,7 @@ from ..inference.transform import TestMapper, TestTransform
 from ..modeling.box_losses import set_class_weights
 from ..modeling.compiled import compile_parts
 from ..modeling.testing import Pipeline
+from ..modeling.waits import StepCounts, on_device
 from ..modeling.winograd_layer import WinogradLayer
 from .datasets import Sets, TestSet, repeats_of, training_mapper, used_for_training
 from .pictures import PAIR, evaluation_pictures, training_picture
@@ -83,7 +83,7 @@ class DetectionTask(Task):
         if config.MODEL.COMPILE and sets.train is not None:
             compile_parts(model)
         self._cost_is_known = False
-        self._statistics: dict[str, float] = {}
+        self._statistics: dict[str, Tensor | float] = {}
 
     @property
     def workers(self) -> int:
@@ -111,17 +111,16 @@ class DetectionTask(Task):
             setattr(self.model, NORMALIZER, value)
 
     def losses(self, model: nn.Module, batch: list[dict[str, Any]], iteration: int) -> dict[str, Tensor]:
-        # detectron2 copies image by image and waits for each; the loader has pinned them, so that none need wait.
-        device = self.config.MODEL.DEVICE
-        batch = [{**sample, "image": sample["image"].to(device, non_blocking=True)} for sample in batch]
+        # detectron2 copies tensor by tensor and waits for each.
+        batch = [on_device(sample, self.config.MODEL.DEVICE) for sample in batch]
         # detectron2's heads write their counts into the storage that is current.
-        with EventStorage(iteration) as storage:
+        with StepCounts(iteration) as storage:
             losses = model(batch)
-        counts = {name: float(value) for name, (value, _) in storage.latest().items()}
+        counts = storage.counts()
         self._statistics = {**counts, **foreground_shares(counts)}
         return losses
 
-    def step_metrics(self) -> dict[str, float]:
+    def step_metrics(self) -> dict[str, Tensor | float]:
         """Return detectron2's own counts of the last step, such as fast_rcnn/fg_cls_accuracy, and what follows."""
         return self._statistics
 
@@ -196,7 +195,7 @@ def weights_of_classes(sets: Sets, config: CfgNode) -> list[float]:
     return class_weights(config.SOLVER, numbers, classes).tolist()
 
 
-def foreground_shares(counts: dict[str, float]) -> dict[str, float]:
+def foreground_shares(counts: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
     """Return the share of the foreground among the anchors and regions that were drawn, by detectron2's counts."""
     found = {}
     for name, number in counts.items():

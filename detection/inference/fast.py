@@ -29,6 +29,7 @@ from backbone.networks.plain import plain_copy
 
 from ..modeling.fast_rcnn import VGGBoxHead
 from ..modeling.roi_align import use_all_threads
+from ..modeling.sampling import SparingRPN
 from ..modeling.winograd_layer import WinogradLayer
 
 log = logging.getLogger(LOGGER)
@@ -63,7 +64,7 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
     _fold(fast)
     use_all_threads(fast)
     for module in _known(fast):
-        if type(module) is RPN and not is_watched(module):
+        if type(module) in (RPN, SparingRPN) and not is_watched(module):
             module.__class__ = EarlyRPN
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=torch.channels_last)
@@ -177,9 +178,9 @@ def _lower(model: nn.Module, heavy: list[nn.Module], dtype: torch.dtype) -> None
         if not (module is network and readers_cast):
             module.register_forward_hook(_casts_output)
     for module in known:
-        if type(module) is ROIPooler:
+        if isinstance(module, ROIPooler):
             module.register_forward_pre_hook(_casts_inputs(torch.float32))
-        elif type(module) is MaskRCNNConvUpsampleHead and _all_known(module):
+        elif isinstance(module, MaskRCNNConvUpsampleHead) and _all_known(module):
             *layers, last = module.children()
             layers[0].register_forward_pre_hook(_casts_inputs(dtype))
             last.register_forward_pre_hook(_casts_inputs(torch.float32))

@@ -17,6 +17,7 @@ from ..config.keys import FEATURE_KEYS
 from .box_losses import set_class_loss
 from .retinanet import class_of, finish, without_norm
 from .roi_align import use_all_threads
+from .waits import spare_waits
 
 
 def _source_line(error: Exception) -> str:
@@ -53,6 +54,7 @@ def build(config: CfgNode, architecture: type[nn.Module] | None = None) -> nn.Mo
     # Of the pyramid and the heads, where detectron2 takes torch's.
     model = own_synchronised_norm(model)
     use_all_threads(model)
+    spare_waits(model)
     if config.MODEL.CHANNELS_LAST:
         for module in model.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.roi_heads import Res5ROIHeads, select_foreground_proposals
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
@@ -14,9 +14,10 @@ from backbone.networks.resnet import make_stage, with_shortcut
 from ..config.names import NORM_NAMES, architecture_of
 from .layers import LastStageLayers, set_norm_eps
 from .regions import ContextMixin, with_context
+from .sampling import SparingSampling, foreground_of
 
 
-class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
+class C4ROIHeads(SparingSampling, LastStageLayers, ContextMixin, Res5ROIHeads):
     """detectron2's Res5ROIHeads with our last stage: fused frozen BN, any depth, the backbone's stride placement.
 
     Appendix A of the paper: RoI pooling before conv5_1, conv5_x on every region in the role of VGG-16's fc layers,
@@ -49,14 +50,15 @@ class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
         targets: list[Instances] | None = None,
     ) -> tuple[list[Instances], dict[str, Tensor]]:
         """See detectron2's ROIHeads.forward."""
-        if not self.global_context:
+        if not self.training and not self.global_context:
             return super().forward(images, features, proposals, targets)
         if self.training:
             proposals = self.label_and_sample_proposals(proposals, targets)
         boxes = [image.proposal_boxes for image in proposals]
         maps = self._shared_roi_transform([features[name] for name in self.in_features], boxes)
-        sizes = [image.image_size for image in proposals]
-        regions = with_context(self, features, maps.mean(dim=[2, 3]), boxes, sizes)
+        regions = maps.mean(dim=[2, 3])
+        if self.global_context:
+            regions = with_context(self, features, regions, boxes, [image.image_size for image in proposals])
         predictions = self.box_predictor(regions)
         if self.training:
             losses = self.box_predictor.losses(predictions, proposals)
@@ -68,5 +70,8 @@ class C4ROIHeads(LastStageLayers, ContextMixin, Res5ROIHeads):
         """Return the losses of the mask head on the foreground among the regions, whose conv5 maps are given."""
         if not self.mask_on:
             return {}
-        foreground, chosen = select_foreground_proposals(proposals, self.num_classes)
-        return self.mask_head(maps[torch.cat(chosen)], foreground)
+        foreground = foreground_of(proposals)
+        parts = maps.split([len(image) for image in proposals])
+        return self.mask_head(
+            torch.cat([of_image[: len(some)] for of_image, some in zip(parts, foreground)]), foreground
+        )

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
@@ -17,11 +17,12 @@ from backbone.networks.vgg import FC_WIDTH, make_fc_layers
 
 from .layers import Part, PooledLayers
 from .regions import ContextMixin, with_context
+from .waits import SparingHeads
 
 FC6_SIDE = 7  # cells of the pooled region that fc6 takes
 
 
-class RegionROIHeads(PooledLayers, ContextMixin, StandardROIHeads):
+class RegionROIHeads(PooledLayers, ContextMixin, SparingHeads):
     """detectron2's StandardROIHeads, its tensors named alike, with global context where the config asks for it.
 
     With MODEL.ROI_BOX_HEAD.GLOBAL_CONTEXT the whole image is pooled as one more region, and the sibling layers see its

@@ -11,11 +11,15 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.layers import ShapeSpec
+from detectron2.layers import ShapeSpec, cat, cross_entropy
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import fast_rcnn_inference
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
+from fvcore.nn import smooth_l1_loss
 from torch import Tensor, nn
+
+from .sampling import box_deltas, drawn_foreground, indices
 
 
 class ContextMixin:
@@ -50,6 +54,34 @@ class SizedOutputLayers(FastRCNNOutputLayers):
 
     least_side = 0.0
 
+    def losses(self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]) -> dict[str, Tensor]:
+        """Return loss_cls and loss_box_reg. See detectron2's; of regions of SparingSampling, without a wait."""
+        numbers = [drawn_foreground(image) for image in proposals]
+        # detectron2's main branch has another loss of the classes.
+        others = self.box_reg_loss_type != "smooth_l1" or getattr(self, "use_sigmoid_ce", False)
+        if not numbers or None in numbers or others:
+            return super().losses(predictions, proposals)
+        scores, deltas = predictions
+        labels = cat([image.gt_classes for image in proposals])
+        boxes = cat([image.proposal_boxes.tensor for image in proposals])
+        # An image without objects has no true boxes, and no foreground that would need one.
+        true = [image.gt_boxes if image.has("gt_boxes") else image.proposal_boxes for image in proposals]
+        truth = cat([image.tensor for image in true])
+        number = sum(numbers)
+        _count_classes(scores, labels, number)
+        chosen = indices(labels < self.num_classes, number)
+        if deltas.shape[1] == boxes.shape[1]:
+            of_classes = deltas[chosen]
+        else:
+            of_classes = deltas.view(-1, self.num_classes, boxes.shape[1])[chosen, labels[chosen]]
+        wanted = box_deltas(self.box2box_transform, boxes[chosen], truth[chosen])
+        losses = {
+            "loss_cls": cross_entropy(scores, labels, reduction="mean"),
+            "loss_box_reg": smooth_l1_loss(of_classes, wanted, self.smooth_l1_beta, reduction="sum")
+            / max(len(labels), 1.0),
+        }
+        return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
+
     def inference(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> tuple[list[Instances], list[Tensor]]:
@@ -59,6 +91,20 @@ class SizedOutputLayers(FastRCNNOutputLayers):
         scores = [without_small(*found, self.least_side) for found in zip(boxes, scores, sizes)]
         limits = (self.test_score_thresh, self.test_nms_thresh, self.test_topk_per_image)
         return fast_rcnn_inference(boxes, scores, sizes, *limits)
+
+
+def _count_classes(scores: Tensor, labels: Tensor, foreground: int) -> None:
+    """Note detectron2's accuracies of logits (R, K + 1) in the storage."""
+    if not len(labels):
+        return
+    storage, background = get_event_storage(), scores.shape[1] - 1
+    found = scores.argmax(dim=1)
+    right, is_object = found == labels, labels < background
+    storage.put_scalar("fast_rcnn/cls_accuracy", right.sum().double() / len(labels))
+    if foreground:
+        storage.put_scalar("fast_rcnn/fg_cls_accuracy", (right & is_object).sum().double() / foreground)
+        missed = (found == background) & is_object
+        storage.put_scalar("fast_rcnn/false_negative", missed.sum().double() / foreground)
 
 
 def without_small(boxes: Tensor, scores: Tensor, size: tuple[int, int], least_side: float) -> Tensor:

@@ -104,8 +104,8 @@ def small(name: str) -> str:
     return "resnet18_fpn" if "fpn" in name else "resnet18"
 
 
-def test_waits_of_a_training_step_are_not_more_than_detectron2s(device):
-    """Reading a value on the host makes the GPU wait; detectron2's own modules do so a known number of times."""
+def test_a_training_step_waits_less_often_than_detectron2s(device):
+    """Reading a value on the host makes the GPU wait. On the CPU test_waits.py counts what can be counted there."""
     if device == "cpu":
         pytest.skip("a CPU waits for nothing")
     from benchmarks import scenes, stock
@@ -125,4 +125,4 @@ def test_waits_of_a_training_step_are_not_more_than_detectron2s(device):
         finally:
             torch.cuda.set_sync_debug_mode("default")
         counted[whose] = sum("synchroniz" in str(warning.message) for warning in seen)
-    assert counted[OURS] <= counted[PEER]
+    assert counted[OURS] < counted[PEER] / 2, counted

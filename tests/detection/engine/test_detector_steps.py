@@ -119,10 +119,11 @@ def test_the_average_is_tested_kept_and_resumed():
     assert torch.equal(resumed.weights()[name], task.weights()[name])
 
 
-def test_counts_that_only_some_steps_have_are_averaged_over_those():
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_counts_that_only_some_steps_have_are_averaged_over_those(kind):
     averages = Averages()
     averages.add({"loss": torch.tensor(1.0)}, {"a": 1.0})
-    averages.add({"loss": torch.tensor(3.0)}, {"a": 2.0, "b": 5.0})
+    averages.add({"loss": torch.tensor(3.0)}, {"a": kind(2.0), "b": kind(5.0)})
     averages.take(2)
     assert averages.last == {"loss": 2.0, "a": 1.5, "b": 5.0}
     assert averages.losses == {"loss": 2.0}

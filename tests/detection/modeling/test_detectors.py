@@ -86,7 +86,7 @@ def training_step(kind: str, model: nn.Module, objects: tuple[int, int]) -> dict
 def test_heads_are_those_of_the_config(detector):
     kind, model = detector
     heads = {"c4": C4ROIHeads, "c4 with detectron2's head": Res5ROIHeads}
-    assert type(model.roi_heads) is heads.get(kind, type(model.roi_heads))
+    assert isinstance(model.roi_heads, heads.get(kind, type(model.roi_heads)))
     assert isinstance(network_of(model).bn1, FrozenBatchNorm2d)
 
 

@@ -1,0 +1,203 @@
+"""A training step computes what detectron2's own modules compute, to the bit, and waits for the device less often."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from types import MethodType
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling.roi_heads import Res5ROIHeads
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from peers import config
+from small_detectors import detector
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from detection.modeling import build, sampling, waits
+from detection.modeling.c4 import C4ROIHeads
+
+SMALL = {
+    "MODEL__RPN__PRE_NMS_TOPK_TRAIN": 60,
+    "MODEL__RPN__POST_NMS_TOPK_TRAIN": 30,
+    "MODEL__ROI_HEADS__BATCH_SIZE_PER_IMAGE": 8,
+    "MODEL__ROI_HEADS__NUM_CLASSES": 3,
+    "MODEL__FPN__OUT_CHANNELS": 16,
+    "MODEL__ROI_BOX_HEAD__FC_DIM": 16,
+    "MODEL__ROI_MASK_HEAD__CONV_DIM": 8,
+}
+PYRAMID = {"MODEL__BACKBONE__NAME": "resnet18_fpn"}
+C4 = {"MODEL__BACKBONE__NAME": "resnet18", "MODEL__ROI_BOX_HEAD__POOLER_RESOLUTION": 6}
+AGNOSTIC = {"MODEL__ROI_BOX_HEAD__CLS_AGNOSTIC_BBOX_REG": True}
+# The config, and the waits of a step of two images: labels, proposals, regions, each pooling of a pyramid; with masks
+# also the objects of the regions, and the boxes in which polygons are drawn. NMS, once an image, is counted for itself.
+KINDS = {
+    "fpn": ("coco_faster_rcnn_r50_fpn.yaml", {**PYRAMID, **AGNOSTIC}, 4),
+    "c4": ("coco_faster_rcnn_r50.yaml", {**C4, "MODEL__MASK_ON": True}, 5),
+    "masks": ("coco_mask_rcnn_r50_fpn.yaml", PYRAMID, 7),
+    "bit masks": ("coco_mask_rcnn_r50_fpn.yaml", PYRAMID, 5),
+    "cascade": ("coco_cascade_rcnn_r50_fpn.yaml", PYRAMID, None),
+    "giou": ("coco_faster_rcnn_r50_fpn.yaml", {**PYRAMID, "MODEL__RPN__BBOX_REG_LOSS_TYPE": "giou"}, None),
+}
+WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "bincount", "_unique2")
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that hand a value of the device, or the length of a result, to the host.
+
+    Attributes:
+        nms: how often boxes were suppressed.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.number = self.nms = 0
+        for name in ("tolist", "cpu"):
+            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
+        monkeypatch.setattr(sampling, "batched_nms", self._suppressing(sampling.batched_nms))
+
+    def _counted(self, method):
+        def call(tensor, *arguments):
+            self.number += 1
+            return method(tensor, *arguments)
+
+        return call
+
+    def _suppressing(self, function):
+        def call(*arguments):
+            self.nms, before = self.nms + 1, self.number
+            found = function(*arguments)
+            self.number = before
+            return found
+
+        return call
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function.overloadpacket).removeprefix("aten.")
+        waits = name in WAITING
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            by_mask = any(index is not None and index.dtype == torch.bool for index in args[1])
+            waits = by_mask and (name == "index" or args[2].numel() > 1)
+        waits |= name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
+        # Sizes of images lie on the host.
+        if waits and not any("image_list" in frame.filename for frame in traceback.extract_stack()):
+            self.number += 1
+        return function(*args, **(kwargs or {}))
+
+
+def sample(seed: int, objects: int, masks: str) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    height, width = 80, 96 - 16 * seed
+    target = Instances((height, width))
+    corners = torch.rand(objects, 2, generator=generator) * 40
+    target.gt_boxes = Boxes(
+        torch.cat([corners, corners + 20 + 20 * torch.rand(objects, 2, generator=generator)], dim=1)
+    )
+    target.gt_classes = torch.randint(3, (objects,), generator=generator)
+    if masks == "polygons":
+        corners = target.gt_boxes.tensor.double().tolist()
+        target.gt_masks = PolygonMasks([[np.array([x, y, u, y, u, v, x, v])] for x, y, u, v in corners])
+    elif masks:
+        target.gt_masks = BitMasks(torch.rand(objects, height, width, generator=generator) > 0.5)
+    pixels = torch.rand(1, 3, 6, 8, generator=generator) * 255
+    image = nn.functional.interpolate(pixels, (height, width), mode="bilinear")[0].to(torch.uint8)
+    return {"image": image, "instances": target, "height": height, "width": width}
+
+
+def batch_of(kind: str, objects: tuple[int, int] = (4, 2)) -> list[dict]:
+    masks = {"masks": "polygons", "c4": "polygons", "bit masks": "bits"}.get(kind, "")
+    return [sample(seed, number, masks) for seed, number in enumerate(objects)]
+
+
+def step(model: nn.Module, batch: list[dict], storage: EventStorage) -> tuple[dict[str, Tensor], list, Tensor]:
+    """Return losses, gradients and the state of the generator behind a step."""
+    model.train().zero_grad(set_to_none=True)
+    torch.manual_seed(3)
+    with storage:
+        losses = model(batch)
+    sum(losses.values()).backward()
+    return losses, [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None], torch.get_rng_state()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request) -> tuple[str, nn.Module, nn.Module]:
+    """Return a detector, and the same of detectron2's own modules."""
+    name, keys, _ = KINDS[request.param]
+    settings = config(name, **{**SMALL, **keys})
+    make = build.build if request.param == "cascade" else detector
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "spare_waits", lambda model: None)
+        # detector() builds with the same function.
+        patch.setattr("small_detectors.build", build.build)
+        stock = make(settings)
+    own = copy.deepcopy(stock)
+    waits.spare_waits(own)
+    if isinstance(stock.roi_heads, C4ROIHeads):
+        for method in ("forward", "label_and_sample_proposals"):
+            setattr(stock.roi_heads, method, MethodType(getattr(Res5ROIHeads, method), stock.roi_heads))
+    return request.param, own, stock
+
+
+@pytest.mark.parametrize("objects", [(4, 2), (3, 0)])
+def test_a_step_is_detectron2s_to_the_bit(pair, objects):
+    kind, own, stock = pair
+    if 0 in objects and kind not in ("masks", "c4"):
+        pytest.skip("two kinds are enough")
+    counts, expected = waits.StepCounts(), EventStorage()
+    losses, gradients, state = step(own, batch_of(kind, objects), counts)
+    other_losses, other_gradients, other_state = step(stock, batch_of(kind, objects), expected)
+    assert losses.keys() == other_losses.keys()
+    assert all(torch.equal(losses[name], other_losses[name]) for name in losses), (losses, other_losses)
+    assert torch.equal(state, other_state)
+    for (name, gradient), (other_name, other) in zip(gradients, other_gradients, strict=True):
+        assert name == other_name and torch.equal(gradient, other), name
+    shown = {name: float(value) for name, value in counts.counts().items()}
+    assert shown == {name: value for name, (value, _) in expected.latest().items()}
+    assert shown["roi_head/num_fg_samples"] > 0
+
+
+def test_waits_of_a_step(pair, monkeypatch):
+    kind, own, _ = pair
+    if (number := KINDS[kind][2]) is None:
+        pytest.skip("its other waits are detectron2's")
+    batch = batch_of(kind)
+    with monkeypatch.context() as patch:
+        on_device(patch)
+        counter = Waits(patch)
+        with counter:
+            step(own, batch, waits.StepCounts())
+    assert (counter.number, counter.nms) == (number, 2)
+
+
+def on_device(patch: pytest.MonkeyPatch) -> None:
+    """Find indices as on a device, where the host asks nothing."""
+
+    def sorted_indices(mask: Tensor, number: int) -> Tensor:
+        return mask.byte().argsort(descending=True, stable=True)[:number]
+
+    for module in ("sampling", "waits", "regions"):
+        patch.setattr(f"detection.modeling.{module}.indices", sorted_indices)
+
+
+def test_indices_of_a_device_are_those_of_a_cpu():
+    mask = torch.rand(1000, generator=torch.Generator().manual_seed(0)) > 0.7
+
+    class Elsewhere:
+        device = torch.device("cuda")
+        byte = mask.byte
+
+    assert torch.equal(sampling.indices(Elsewhere(), int(mask.sum())), mask.nonzero()[:, 0])
+
+
+def test_a_box_that_is_not_finite_ends_the_step(pair):
+    kind, own, _ = pair
+    if kind != "fpn":
+        pytest.skip("one RPN is enough")
+    layer = own.proposal_generator.rpn_head.anchor_deltas
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(FloatingPointError):
+        patch.setattr(layer, "bias", nn.Parameter(torch.full_like(layer.bias, float("nan"))))
+        step(own, batch_of(kind), waits.StepCounts())
