@@ -20,8 +20,13 @@ def plan(
     *,
     weights: str,
     notes: list[str],
+    protocols: Sequence[str],
 ) -> str:
-    """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder."""
+    """Return the plan: network, weights, data, batch, recipe, schedule, device, precision and output folder.
+
+    Args:
+        protocols: of the tests.
+    """
     classes = count(len(test.classes), "class", "classes")
     rows = [
         ("network", f"{config.MODEL.NAME}, {config.MODEL.NORM}, {classes}; {page.trained(network)}{_frozen(network)}"),
@@ -30,7 +35,7 @@ def plan(
     ]
     if train is not None:
         rows.append(("train", _set(train)))
-    rows.append(("test", f"{_set(test)}; {config.TEST.PROTOCOL}"))
+    rows.append(("test", f"{_set(test)}; {', '.join(protocols)}"))
     if train is not None:
         loaders = "" if isinstance(train, ImagesInMemory) else f"; {page.loaders(config)}"
         rows += [

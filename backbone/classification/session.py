@@ -141,10 +141,8 @@ class ClassificationRun(TaskRun):
         anew = self.config.MODEL.NEW_CLASSIFIER
         trained = load_into(network, self.weights, new_classifier=anew)
         text = f"{self.config.MODEL.WEIGHTS}: {trained}"
-        if anew:
-            return f"{text}; the classifier begins anew"
         other = [pair for pair in zip(trained.classes, self.test_set.classes) if pair[0] != pair[1]]
-        if other:
+        if other and not anew:
             text += f"; its class {other[0][0]!r} stands where the data has {other[0][1]!r}, MODEL.NEW_CLASSIFIER True "
             text += "trains a new classifier"
         return text
@@ -160,11 +158,17 @@ class ClassificationRun(TaskRun):
         return schedule_of(self.config)
 
     def plan(self, network: Backbone, weights: str, notes: list[str]) -> str:
-        return plan(network, self.train_set, self.test_set, self.config, weights=weights, notes=notes)
+        first = () if self.request.eval_only and self.wanted else (self.config.TEST.PROTOCOL,)
+        sets, protocols = (self.train_set, self.test_set), dict.fromkeys((*first, *self.wanted))
+        return plan(network, *sets, self.config, weights=weights, notes=notes, protocols=list(protocols))
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The protocols of the last test; () for TEST.PROTOCOL alone."""
+        return self.request.tests or tuple(self.config.TEST.FINAL_PROTOCOLS)
 
     def last_tests(self, task: ClassificationTask, results: dict[str, Any]) -> dict[str, Any]:
-        wanted = self.request.tests or tuple(self.config.TEST.FINAL_PROTOCOLS)
-        return {**results, **task.test_with([name for name in wanted if name not in results])}
+        return {**results, **task.test_with([name for name in self.wanted if name not in results])}
 
     def write_weights(self, task: ClassificationTask, results: dict[str, Any]) -> None:
         write_classifier(task, results, self.config)
@@ -196,8 +200,7 @@ class ClassificationRun(TaskRun):
             lines.append(f"{path}: {trained}")
         text = "; ".join(lines) + (f" (ensemble of {len(lines)})" if len(lines) > 1 else "")
         log.info(self.plan(networks[0], text, self.notes))
-        protocols = self.request.tests or config.TEST.FINAL_PROTOCOLS or (config.TEST.PROTOCOL,)
-        errors = test_networks(networks, prepare, images, config, protocols)
+        errors = test_networks(networks, prepare, images, config, self.wanted or (config.TEST.PROTOCOL,))
         self.tested = (networks[0], prepare[0], errors)
         self.finish(None, {name: of.figures() for name, of in errors.items()}, {"weights": files})
 

@@ -68,7 +68,7 @@ def test_a_classifier_of_other_classes_becomes_one_of_own(pretrain, tmp_path):
         "fc.weight [20, 512] for [3, 512]", "MODEL.NEW_CLASSIFIER True takes the rest"
     )
     assert not (tmp_path / "run" / "config.yaml").exists()
-    said = pretrain("--weights", source, MODEL__NEW_CLASSIFIER=True).fine("the classifier begins anew")
+    said = pretrain("--weights", source, MODEL__NEW_CLASSIFIER=True).fine("classifier initialised anew")
     assert "INPUT.FORMAT RGB -> BGR" in said
     ended = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
     for name, value in ended["model"].items():

@@ -145,8 +145,8 @@ def test_mistakes(keys, expected):
 def test_plan_says_the_mode(mode, expected):
     trainer = make(MODEL__COMPILE=True, MODEL__COMPILE_MODE=mode)
     task = trainer.task
-    shown = plan(task.model, None, task.test, task.config, weights="none", notes=[])
-    assert expected in shown
+    shown = plan(task.model, None, task.test, task.config, weights="none", notes=[], protocols=["1crop", "10crop"])
+    assert expected in shown and "; 1crop, 10crop\n" in shown
 
 
 @pytest.mark.slow
