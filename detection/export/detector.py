@@ -44,6 +44,11 @@ TOLERANCES = {
     "float16": Tolerance(raw=1e-2, box=0.1, score=1e-3, share=0),
     "int8": Tolerance(raw=0.5, box=5, score=0.1, share=0),
 }
+# What the metadata say of a float16 ONNX file, see `fast.lower`.
+COMPUTATION = {
+    "float16": "network, pyramid, conv5 on regions, the RPN's layers, hidden layers of the heads",
+    "float32": "RoIAlign, last layers of the heads, boxes, scores, non-maximum suppression, masks' probabilities",
+}
 RAW, WHOLE = "raw.onnx", "whole.onnx"
 TRACED = (3, 320, 416)  # of the image that the graph is traced with
 
@@ -95,8 +100,8 @@ def export_detector(
 
     Args:
         images: files to compare on; by default two of `calibration`, or two drawn pictures of other sizes.
-        precision: what the weights are stored in: "float32"; "float16", which halves the file, and computes in
-            float32; "int8", which computes its convolutions in int8.
+        precision: what the weights are stored in: "float32"; "float16", which halves the file, and in ONNX computes
+            in float16 too, see COMPUTATION; "int8", which computes its convolutions in int8.
         uint8: the graph takes uint8 in place of float32.
         calibration: training images for int8, see `int8.calibration_images`.
         batches: the graph takes any number of images of one size (N, 3, H, W), and gives `image_index` (M,) too: which
@@ -129,10 +134,14 @@ def export_detector(
             f"{detector.config.INPUT.FORMAT!r}; export the backbone"
         )
     check_masks(detector, paste_masks, path)
+    # OpenVINO is told what to compute in where the file is opened.
+    half = precision == "float16" and suffix == ".onnx"
     engine, tolerance = ENGINES_OF[suffix][0], TOLERANCES[precision]
     require(("onnx", engine), str(path))
-    graph = DetectorGraph(detector.model, batches, paste_masks)
+    graph = DetectorGraph(detector.model, batches, paste_masks, half)
     metadata = _metadata(detector, graph, "uint8" if uint8 else "float32", precision)
+    if half:
+        metadata["computation"] = COMPUTATION
     if calibration:
         metadata["quantisation"] = describe(calibration)
     images = images or (calibration or [])[:2]
@@ -141,7 +150,7 @@ def export_detector(
     with temporary_folder(path) as folder:
         log.info("%s: writing the graph", path)
         _write(graph, folder / RAW, metadata)
-        if precision == "float16":
+        if precision == "float16" and not half:
             store_half(folder / RAW)
         elif calibration:
             log.info("%s: quantising", path)

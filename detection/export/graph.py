@@ -13,6 +13,7 @@ from detectron2.structures import Boxes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..inference.fast import lower
 from ..modeling.box_losses import class_probabilities
 from ..modeling.layers import layers_of
 from ..modeling.regions import without_small
@@ -65,11 +66,14 @@ class DetectorGraph(nn.Module):
         batches: take several images of one size.
         paste: paste the masks into an image of any size, of which boxes then are too, as detectron2's postprocessing
             does.
+        half: compute in float16 what TEST.PRECISION float16 does; boxes and scores stay in float32.
     """
 
-    def __init__(self, model: nn.Module, batches: bool = False, paste: bool = False) -> None:
+    def __init__(self, model: nn.Module, batches: bool = False, paste: bool = False, half: bool = False) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
+        if half:
+            lower(self.model.eval(), "float16")
         self.batches, self.paste = batches, paste
         self.one_stage = isinstance(model, RetinaNet)
         self.layers = None if self.one_stage else layers_of(self.model.roi_heads)

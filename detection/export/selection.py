@@ -23,6 +23,9 @@ class FlatPooler(nn.Module):
     def forward(self, maps: list[Tensor], boxes: list[Boxes]) -> Tensor:
         """Return the features (R, C, h, w) of the boxes of the list's one entry."""
         pooler = self.pooler
+        if maps[0].dtype != torch.float32:
+            # Coordinates in float16 would be off by half a pixel.
+            maps = [level.float() for level in maps]
         # OpenVINO's max pooling wants to know that each row has five numbers.
         regions = torch.cat([self.images[:, None].to(boxes[0].tensor), boxes[0].tensor], dim=1).reshape(-1, 5)
         if len(maps) == 1:

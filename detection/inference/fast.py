@@ -78,6 +78,13 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
     return fast
 
 
+def lower(model: nn.Module, precision: str) -> None:
+    """Fold the norms of a detector, and put into `precision` what `fast_copy` puts there, in place. Modules and
+    operators stay those that an exporter can write."""
+    _fold(model)
+    _lower(model, list(_networks_and_stages(model)), DTYPES[precision])
+
+
 class EarlyRPN(RPN):
     """detectron2's RPN for inference: it chooses the best anchors first, and decodes the boxes of these alone."""
 

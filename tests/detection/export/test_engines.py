@@ -80,6 +80,19 @@ def test_a_float16_file_finds_nearly_the_same(files, tmp_path):
     assert report.size < 0.6 * files.report.size and {file.name for file in tmp_path.iterdir()} == {"half.onnx"}
     found, expected = detection.load(tmp_path / "half.onnx")(files.images[0]), files.torch(files.images[0])
     assert abs(len(found) - len(expected)) <= 2 and found.masks.shape[1:] == found.size
+    # Convolutions read float16; what gives coordinates reads and returns float32.
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(tmp_path / "half.onnx"))).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output, *graph.input)}
+    half = {weight.name for weight in graph.initializer if weight.data_type == onnx.TensorProto.FLOAT16}
+    halves = {node.name for node in graph.node if half & set(node.input[1:2])}
+    heavy = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "ConvTranspose")]
+    assert {node.name for node in heavy if "predictor" not in node.name} == {n.name for n in heavy if n.name in halves}
+    for node in graph.node:
+        if node.op_type in ("RoiAlign", "NonMaxSuppression", "TopK", "Exp", "Sigmoid", "Softmax"):
+            assert types[node.input[0]] in (onnx.TensorProto.FLOAT, onnx.TensorProto.INT64), node.name
+    assert [types[name] for name in ("image", "boxes", "scores", "masks")] == [
+        getattr(onnx.TensorProto, name) for name in ("UINT8", "FLOAT", "FLOAT", "BOOL")
+    ]
 
 
 def test_masks_are_pasted_as_detectron2_does_it(files, tmp_path):
