@@ -97,6 +97,8 @@ def predict(detector: Detector, pattern: str, output: Path, **options: Any) -> O
     asked = Options(**options)
     if asked.every < 1:
         raise ConfigError(f"--every must be 1 or more, not {asked.every}")
+    if not 0 <= asked.least_score <= 1:
+        raise ConfigError(f"--score must be a number from 0 to 1, not {asked.least_score}")
     tiling = None if asked.tile is None else Tiling(asked.tile, asked.overlap)
     begun: list[Unfinished] = []
     with ExitStack() as stack, _folder(output):

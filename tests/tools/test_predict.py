@@ -244,6 +244,7 @@ def test_wrong_flags(tool, predict, photos, tmp_path):
     tool("predict.py", "--help").fine("example:", "tools/predict.py --weights")
     predict(photos, "--scores", "1").mistake("did you mean '--score'?")
     predict(photos, "--score", "high").mistake("invalid float value")
+    predict(photos, "--overlap", "0.3").mistake("--overlap 0.3 is the share that tiles", "give --tile too")
     predict(photos / "a.jpg", photos / "b.PNG").mistake("--input takes one path, and", "b.PNG", "quote the pattern")
     (tmp_path / "found").write_text("a file")
     predict(photos).mistake(str(tmp_path / "found"), "cannot be written")

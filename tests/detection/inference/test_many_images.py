@@ -80,7 +80,7 @@ def given(tmp_path_factory) -> SimpleNamespace:
 
 
 def run(given, source: object, output: Path, **options):
-    return predict(given.detector, str(source), output, least_score=0.3, **options)
+    return predict(given.detector, str(source), output, **{"least_score": 0.3, **options})
 
 
 def lines_of(output: Path) -> list[dict]:
@@ -304,6 +304,7 @@ def test_nothing_of_a_mistake_is_left(given, tmp_path):
     for source, options, kind, said in (
         ("bad.png", {}, DataError, "none of 1 file of --input could be read; .*bad.png"),
         ("bad.png", {"every": 0}, ConfigError, "--every must be 1 or more, not 0"),
+        ("bad.png", {"least_score": float("nan")}, ConfigError, "--score must be a number from 0 to 1, not nan"),
         ("*.gif", {}, DataError, "no such image"),
         ("none.txt", {}, DataError, "none.txt: this list names no file"),
     ):
