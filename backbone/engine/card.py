@@ -88,6 +88,8 @@ def _sets(config: dict[str, Any]) -> tuple[str, str]:
     name = config.get("DATA.NAME", "own data")
     # A place of one's own is a path of this machine.
     train, val = (Path(str(config.get(f"DATA.{part}", part.lower()))).name for part in ("TRAIN", "VAL"))
+    # CIFAR's parts are its own, whatever the keys say.
+    val = "test" if name.startswith("cifar") else val
     share = config.get("DATA.SPLIT")
     return f"{name}, {train}", f"{share:g} of {train}, held out" if share else f"{name}, {val}"
 

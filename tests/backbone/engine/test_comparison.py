@@ -130,6 +130,11 @@ def test_a_card_says_data_figures_and_how_to_load(tmp_path):
     (folder / CARD).write_text("mine")
     write_card(folder, "detection", ["cat", "dog"])
     assert (folder / CARD).read_text() == "mine"
+    # CIFAR is tested on its own part, whatever DATA.VAL says.
+    folder = write_run(tmp_path / "b")
+    (folder / "config.yaml").write_text("MODEL: {NAME: cifar_resnet20}\nDATA: {NAME: cifar100, TRAIN: train, VAL: val}")
+    write_card(folder, "classification", ["cat", "dog"])
+    assert "- trained on cifar100, train\n- tested on cifar100, test\n" in (folder / CARD).read_text()
 
 
 class Flags:
