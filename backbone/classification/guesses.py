@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..common.errors import ConfigError
 from ..common.images.letters import lettering, put_letters
 from ..common.images.save import save_picture
+from ..common.text import nearest
 from .testing.grad_cam import overlay
 
 # Guesses in the text of a result and on its picture.
@@ -90,9 +92,16 @@ class Guesses:
         """Return where the image speaks for a class (an index or a name), by default the likeliest: (H, W) in 0..1.
 
         It is Grad-CAM on the last stage. What lies outside of the network's view, a square in the middle, is 0.
+
+        Raises:
+            ConfigError: there is no such class.
         """
-        wanted = self[0].label if label is None else self.classes.index(label) if isinstance(label, str) else label
-        return self.look(wanted)
+        if label is None:
+            return self.look(self[0].label)
+        if label not in (self.classes if isinstance(label, str) else range(len(self.classes))):
+            hint = nearest(label, self.classes) if isinstance(label, str) else f"; there are {len(self.classes)}"
+            raise ConfigError(f"{label!r} is no class{hint}")
+        return self.look(self.classes.index(label) if isinstance(label, str) else int(label))
 
     def draw(self, number: int = SHOWN, heat: bool = False) -> Image.Image:
         """Return the image with the likeliest classes below it, as an RGB PIL image.

@@ -102,6 +102,9 @@ def test_a_result(run, classifier, tmp_path):
     # The network sees a square in the middle, 32 of 40 pixels.
     assert heat.shape == (40, 80) and heat.max() <= 1 and not heat[:, :24].any() and not heat[:4].any()
     assert np.array_equal(heat, found.heat(2))
+    for label, said in (("owll", "'owll' is no class; did you mean 'owl'"), (3, "3 is no class; there are 3")):
+        with pytest.raises(backbone.ConfigError, match=said):
+            found.heat(label)
     found.save(tmp_path / "a.webp", heat=True)
     assert Image.open(tmp_path / "a.webp").size == picture.size and found._repr_png_()[1:4] == b"PNG"
     with pytest.raises(backbone.DataError, match="no kind of image"):
