@@ -9,6 +9,7 @@ import torch
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from peers import config as settings_of
+from waits_counted import Waits
 
 from backbone.engine.averages import Averages
 from backbone.engine.solver import fuse, make_schedule, make_settings
@@ -117,6 +118,14 @@ def test_the_average_is_tested_kept_and_resumed():
     resumed = make(SOLVER__EMA_DECAY=0.9).task
     resumed.load_state_dict(task.state_dict())
     assert torch.equal(resumed.weights()[name], task.weights()[name])
+
+
+def test_a_step_with_its_counts_reads_nothing_more(monkeypatch):
+    trainer, averages = make(SOLVER__EMA_DECAY=0.9), Averages()
+    averages.add(*trainer.step(batch_of(0)))  # is shown at once
+    with Waits(monkeypatch) as counter:
+        averages.add(*trainer.step(batch_of(1)))
+    assert (counter.number, counter.nms) == (4, 4)
 
 
 @pytest.mark.parametrize("kind", [float, torch.tensor])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import traceback
 from types import MethodType
 
 import numpy as np
@@ -15,7 +14,7 @@ from detectron2.utils.events import EventStorage
 from peers import config
 from small_detectors import detector
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from waits_counted import Waits
 
 from detection.modeling import build, sampling, waits
 from detection.modeling.c4 import C4ROIHeads
@@ -42,50 +41,6 @@ KINDS = {
     "cascade": ("coco_cascade_rcnn_r50_fpn.yaml", PYRAMID, None),
     "giou": ("coco_faster_rcnn_r50_fpn.yaml", {**PYRAMID, "MODEL__RPN__BBOX_REG_LOSS_TYPE": "giou"}, None),
 }
-WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "bincount", "_unique2")
-
-
-class Waits(TorchDispatchMode):
-    """Counts the operators that hand a value of the device, or the length of a result, to the host.
-
-    Attributes:
-        nms: how often boxes were suppressed.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()
-        self.number = self.nms = 0
-        for name in ("tolist", "cpu"):
-            monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
-        monkeypatch.setattr(sampling, "batched_nms", self._suppressing(sampling.batched_nms))
-
-    def _counted(self, method):
-        def call(tensor, *arguments):
-            self.number += 1
-            return method(tensor, *arguments)
-
-        return call
-
-    def _suppressing(self, function):
-        def call(*arguments):
-            self.nms, before = self.nms + 1, self.number
-            found = function(*arguments)
-            self.number = before
-            return found
-
-        return call
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = str(function.overloadpacket).removeprefix("aten.")
-        waits = name in WAITING
-        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
-            by_mask = any(index is not None and index.dtype == torch.bool for index in args[1])
-            waits = by_mask and (name == "index" or args[2].numel() > 1)
-        waits |= name == "repeat_interleave" and (kwargs or {}).get("output_size") is None
-        # Sizes of images lie on the host.
-        if waits and not any("image_list" in frame.filename for frame in traceback.extract_stack()):
-            self.number += 1
-        return function(*args, **(kwargs or {}))
 
 
 def sample(seed: int, objects: int, masks: str) -> dict:
@@ -122,7 +77,7 @@ def step(model: nn.Module, batch: list[dict], storage: EventStorage) -> tuple[di
     return losses, [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None], torch.get_rng_state()
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module")
 def pair(request) -> tuple[str, nn.Module, nn.Module]:
     """Return a detector, and the same of detectron2's own modules."""
     name, keys, _ = KINDS[request.param]
@@ -142,11 +97,11 @@ def pair(request) -> tuple[str, nn.Module, nn.Module]:
     return request.param, own, stock
 
 
-@pytest.mark.parametrize("objects", [(4, 2), (3, 0)])
+@pytest.mark.parametrize(
+    ("pair", "objects"), [*((kind, (4, 2)) for kind in KINDS), ("c4", (3, 0)), ("masks", (3, 0))], indirect=["pair"]
+)
 def test_a_step_is_detectron2s_to_the_bit(pair, objects):
     kind, own, stock = pair
-    if 0 in objects and kind not in ("masks", "c4"):
-        pytest.skip("two kinds are enough")
     counts, expected = waits.StepCounts(), EventStorage()
     losses, gradients, state = step(own, batch_of(kind, objects), counts)
     other_losses, other_gradients, other_state = step(stock, batch_of(kind, objects), expected)
@@ -160,27 +115,14 @@ def test_a_step_is_detectron2s_to_the_bit(pair, objects):
     assert shown["roi_head/num_fg_samples"] > 0
 
 
+@pytest.mark.parametrize("pair", KINDS, indirect=True)
 def test_waits_of_a_step(pair, monkeypatch):
     kind, own, _ = pair
-    if (number := KINDS[kind][2]) is None:
-        pytest.skip("its other waits are detectron2's")
     batch = batch_of(kind)
-    with monkeypatch.context() as patch:
-        on_device(patch)
-        counter = Waits(patch)
-        with counter:
-            step(own, batch, waits.StepCounts())
-    assert (counter.number, counter.nms) == (number, 2)
-
-
-def on_device(patch: pytest.MonkeyPatch) -> None:
-    """Find indices as on a device, where the host asks nothing."""
-
-    def sorted_indices(mask: Tensor, number: int) -> Tensor:
-        return mask.byte().argsort(descending=True, stable=True)[:number]
-
-    for module in ("sampling", "waits", "regions"):
-        patch.setattr(f"detection.modeling.{module}.indices", sorted_indices)
+    with Waits(monkeypatch) as counter:
+        step(own, batch, waits.StepCounts())
+    # The other waits of those without a number are detectron2's.
+    assert counter.nms == 2 and counter.number == (KINDS[kind][2] or counter.number)
 
 
 def test_indices_of_a_device_are_those_of_a_cpu():
@@ -193,11 +135,9 @@ def test_indices_of_a_device_are_those_of_a_cpu():
     assert torch.equal(sampling.indices(Elsewhere(), int(mask.sum())), mask.nonzero()[:, 0])
 
 
-def test_a_box_that_is_not_finite_ends_the_step(pair):
-    kind, own, _ = pair
-    if kind != "fpn":
-        pytest.skip("one RPN is enough")
-    layer = own.proposal_generator.rpn_head.anchor_deltas
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(FloatingPointError):
-        patch.setattr(layer, "bias", nn.Parameter(torch.full_like(layer.bias, float("nan"))))
-        step(own, batch_of(kind), waits.StepCounts())
+def test_a_box_that_is_not_finite_ends_the_step():
+    name, keys, _ = KINDS["fpn"]
+    model = detector(config(name, **{**SMALL, **keys}))
+    torch.nn.init.constant_(model.proposal_generator.rpn_head.anchor_deltas.bias, float("nan"))
+    with pytest.raises(FloatingPointError):
+        step(model, batch_of("fpn"), waits.StepCounts())
