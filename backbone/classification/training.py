@@ -69,6 +69,6 @@ def _own(split: str, value: GivenSet | None) -> dict[str, str]:
         return {}
     if isinstance(value, (str, os.PathLike)):
         return {split: str(value)}
-    if len(value) != 2:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ConfigError(f"{split} is {value!r}; give a path, or (CSV file, image folder)")
     return {split: str(value[0]), f"{split}_images": str(value[1])}

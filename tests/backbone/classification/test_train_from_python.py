@@ -77,6 +77,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     [
         ({"train": "nowhere"}, backbone.DataError, "nowhere does not exist"),
         ({"train": ("a", "b", "c")}, backbone.ConfigError, "give a path, or .CSV file, image folder"),
+        ({"train": 5}, backbone.ConfigError, "train is 5; give a path, or .CSV file, image folder"),
         ({"val": "photos"}, backbone.ConfigError, "needs --train"),
         ({"train": ".", "SOLVER__BASE_LP": 1}, backbone.ConfigError, "did you mean 'SOLVER.BASE_LR'"),
         ({"train": ".", "MODEL__FREEZE_AT": 6}, backbone.ConfigError, "MODEL.FREEZE_AT must be at most 5"),
