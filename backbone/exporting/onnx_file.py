@@ -199,7 +199,9 @@ def onnx_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
-        raise ExportError(f"{path.name}: ONNX Runtime does not take it: {first_line(error)}") from error
+        raise ExportError(
+            f"{path.name}: ONNX Runtime does not take it: {first_line(error)}; export it again"
+        ) from error
 
 
 def session_metadata(session: Any) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def open_openvino(path: Path, precision: str = "f32") -> tuple[Any, dict[str, An
         settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # openvino raises RuntimeError and its own kinds
-        raise ExportError(f"{path.name}: OpenVINO does not take it: {last_line(error)}") from error
+        raise ExportError(f"{path.name}: OpenVINO does not take it: {last_line(error)}; export it again") from error
     return compiled, metadata
 
 

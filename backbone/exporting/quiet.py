@@ -51,4 +51,4 @@ def last_line(error: BaseException) -> str:
 
 def _lines(error: BaseException) -> list[str]:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # colours
-    return [line.strip()[:200] for line in text.splitlines() if line.strip()]
+    return [line.strip()[:200].rstrip(".") for line in text.splitlines() if line.strip()]

@@ -90,6 +90,8 @@ def compare_formats(
     written: set[str] = set()
     original = load_trained_detector(weights, "cpu", overrides)
     check_masks(original, paste_masks, weights)
+    # What is wrong with the truth shows before files are written.
+    truth.mapper(original)
     for number, form in enumerate(FORMS):
         reason = ""
         try:

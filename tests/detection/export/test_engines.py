@@ -308,3 +308,10 @@ def test_formats_are_compared_in_one_table(files, truth, tmp_path, monkeypatch, 
     assert rows[1]["megabytes"] == (tmp_path / "detector.onnx").stat().st_size / 1e6 and rows[1]["milliseconds"] > 0
     shown = capsys.readouterr().out
     assert "| detector.onnx" in shown and "detector.xml in openvino, float32: of no use" in shown
+    # Of another data set: refused before anything is written.
+    other = {**json.loads(truth.read_text()), "annotations": [], "categories": [{"id": 1, "name": "cup"}]}
+    (tmp_path / "cups.json").write_text(json.dumps(other))
+    arguments = ("--weights", files.folder / "model.pth", "--gt", tmp_path / "cups.json", *arguments[4:])
+    with pytest.raises(DataError, match="has no category of the detector's 3 classes cat, dog, owl"):
+        call(formats, monkeypatch, *arguments, "--output", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
