@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import quick
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+quick.keep_memory()
+
+
+def pytest_collection_finish() -> None:
+    # What the tests import stays; the garbage collector need not look through it again and again.
+    gc.freeze()
+    if "torch" in sys.modules:
+        quick.draw_blocks()
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ its own, with `subprocess`.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -94,6 +95,7 @@ def _serve(connection: socket.socket) -> None:
 
     for name in IMPORTS:
         importlib.import_module(name)
+    gc.freeze()
     while True:
         head, descriptors, *_ = socket.recv_fds(connection, 8, 2)
         if not head:
