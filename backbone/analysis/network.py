@@ -15,6 +15,7 @@ from ..networks.precise_bn import recompute_bn
 from .counts import Counting
 from .fields import FollowFields, effective_fields
 from .memory import Kept, Peak, nbytes
+from .norms import NormsByShape
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def analyse(
     images = torch.empty(batch_size, net.in_chans, height, width, device="meta")
     counting, peak, fields = Counting(), Peak(net, images), FollowFields(images)
     try:
-        with torch.no_grad(), counting, peak, fields:
+        with torch.no_grad(), NormsByShape(), counting, peak, fields:
             shapes, seen = _shapes_and_fields(net, images, fields, (counting, peak))
     except RuntimeError:
         raise ArchitectureError(
@@ -247,7 +248,7 @@ def _kinds(keywords: dict[str, Any], net: Backbone, freeze_at: int) -> Iterator[
 
 def _kept(net: Backbone, images: Tensor) -> dict[str, int] | None:
     try:
-        with Kept(net) as kept:
+        with NormsByShape(), Kept(net) as kept:
             _run(net, images, (kept,))
     except ValueError:  # torch's batch_norm: one value a channel
         return None

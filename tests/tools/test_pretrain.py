@@ -115,16 +115,11 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(trained, cifar, tmp_path,
     if average:
         reference = tmp_path / "whole"
         run(reference, cifar, SOLVER__EMA_DECAY=average)
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    arguments = command(tmp_path / "run", cifar, SOLVER__EMA_DECAY=average)
-    process = subprocess.Popen(
-        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
+    process = warm_commands.start(command(tmp_path / "run", cifar, SOLVER__EMA_DECAY=average))
     while not (tmp_path / "run" / "model_0000004.pth").exists() and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    process.stdout.close()
     assert not (tmp_path / "run" / "model_final.pth").exists()
     assert "resumed from" in run(tmp_path / "run", cifar, "--resume", SOLVER__EMA_DECAY=average)
     assert same(reference, tmp_path / "run")

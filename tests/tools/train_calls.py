@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
+import warm_commands
 from runs import command, keys
 
 CONFIG = "mini_faster_rcnn_r18.yaml"
@@ -23,12 +23,6 @@ def untouched(tmp_path: Path) -> bool:
 
 
 def in_two_processes(tmp_path: Path, *arguments: str, changes: dict | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the real command in two processes."""
-    return subprocess.run(
-        [*command(tmp_path / "run", *arguments, "--num-processes", "2"), *keys({**QUICK, **(changes or {})})],
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """Run the command in two processes."""
+    flags = (*arguments, "--num-processes", "2")
+    return warm_commands.run([*command(tmp_path / "run", *flags), *keys({**QUICK, **(changes or {})})])

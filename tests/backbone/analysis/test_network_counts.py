@@ -48,8 +48,9 @@ def test_stages_equal_fvcores_modules(name):
 def test_stages_add_up_and_have_the_features_shapes(name):
     report = analyse(name, batch_size=2)
     with torch.device("meta"):
-        net = classifier(name)
-        features = net(torch.empty(2, 3, *report.input_size))
+        net, images = classifier(name), torch.empty(2, 3, *report.input_size)
+    with torch.no_grad():
+        features = net(images)
     assert report.total("parameters") == sum(parameter.numel() for parameter in net.parameters())
     assert [stage.name for stage in report.stages] == list(net.feature_info)
     by_name = {stage.name: stage for stage in report.stages}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+import warm_commands
 
 from backbone.classification import load_config
 from backbone.classification.data import ImagesInMemory
@@ -122,7 +122,7 @@ def evaluate_in(rank: int, folder: Path) -> None:
 
 def test_all_processes_test_one_network(tmp_path):
     """Averaged BN statistics, too, are those of the main process; each process has seen other images."""
-    mp.spawn(evaluate_in, (tmp_path,), nprocs=2)
+    warm_commands.call(evaluate_in, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
     assert len(first) == len(second) == 2
     for one, other in zip(first, second):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+import warm_commands
 from plain_protocols import MEAN, STD, by_ten_crops, classify, densely, read, ten_crops
 from randomize import randomize
 
@@ -303,7 +303,7 @@ def share_of(rank: int, folder: Path, images: ImageFiles) -> None:
 def test_two_processes_find_what_one_finds(sample, tmp_path):
     (tmp_path / "images").mkdir()
     images = with_broken(sample, tmp_path / "images", 1)
-    mp.spawn(share_of, (tmp_path, images), nprocs=2)
+    warm_commands.call(share_of, tmp_path, images)
     (first, guesses), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     protocol = Protocol("10crop", crop=64, shorter_side=80)
     alone = evaluate([network_of("resnet18")], images, protocol, prepare=prepare, device="cpu", workers=0)

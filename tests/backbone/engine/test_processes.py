@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+import warm_commands
 from torch.utils.data import Dataset
 
 from backbone.common.errors import ProcessError, RunError
@@ -36,17 +37,16 @@ KEYS = {
 }
 
 
-def start(folder: Path, *flags: str) -> subprocess.Popen:
+def start(folder: Path, *flags: str, warm: bool = False) -> subprocess.Popen | warm_commands.Started:
     pairs = [str(part) for pair in KEYS.items() for part in pair]
     tool = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--config", "cifar10_resnet20.yaml"]
-    process = subprocess.Popen(
-        [*tool, "--output-dir", str(folder), "--device", "cpu", *flags, *pairs],
-        env=dict(os.environ, OMP_NUM_THREADS="1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    command = [*tool, "--output-dir", str(folder), "--device", "cpu", *flags, *pairs]
+    if warm:
+        process = warm_commands.start(command)
+    else:
+        environment, pipes = dict(os.environ, OMP_NUM_THREADS="1"), {"stdout": subprocess.DEVNULL}
+        pipes |= {"stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     until = time.monotonic() + 200
     while not ((folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_text()):
         assert process.poll() is None and time.monotonic() < until
@@ -66,7 +66,7 @@ def test_signals_to_all_processes_and_a_lost_one(tmp_path):
     assert process.returncode == 138 and "Traceback" not in said and "resource_tracker" not in said
     assert len(list(tmp_path.glob("model_*.pth"))) == 1
     (tmp_path / "metrics.jsonl").unlink()
-    process = start(tmp_path, "--resume", "--num-processes", "2")
+    process = start(tmp_path, "--resume", "--num-processes", "2", warm=True)
     os.kill(children(process.pid)[-1], signal.SIGKILL)
     said = process.communicate(timeout=100)[1]
     assert process.returncode == 1 and "of 2 (pid" in said and "was killed (SIGKILL), most likely" in said
@@ -101,10 +101,12 @@ class Numbers(Dataset):
 
 
 def test_loader_processes_leave_signals_to_the_run():
+    # Loaders of other tests may not have been collected yet.
+    others = {process.pid for process in multiprocessing.active_children()}
     loader = make_loader(Numbers(), workers=1, pin_memory=False)
     samples = until_error(loader)
     next(samples)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = (process for process in multiprocessing.active_children() if process.pid not in others)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         subprocess.run(["kill", f"-{int(number)}", str(worker.pid)], check=True)
     assert [int(next(samples)[0]) for _ in range(20)] == list(range(1, 21))
@@ -181,6 +183,7 @@ def test_a_run_is_held_by_each_of_its_processes(tmp_path):
 BEATING = """
 import time
 import torch.distributed as dist
+import warm_commands
 from backbone.engine import joining, processes
 joining.BEAT = 0.0
 joining.join(joining.Meeting("127.0.0.1", processes._free_port(), 0, 1, hosts=True), "gloo")

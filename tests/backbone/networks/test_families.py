@@ -236,28 +236,28 @@ def step(name: str, norm: str) -> None:
     if name != "vgg16":
         randomize(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
-    before = {key: value.clone() for key, value in net.named_parameters()}
+    first = tuple(f"{part}." for part in net.stage_modules(net.stage_names[0]))
+    before = {key: value.clone() for key, value in net.named_parameters() if key.startswith(first)}
     # An image of one cell in the last stage: quick, and BN needs two values a channel.
     features = net(torch.randn(2, 3, 16 if size == 32 else 64, 16 if size == 32 else 64))
     assert features["logits"].shape == (2, ARCHITECTURES[name].num_classes)
     nn.functional.cross_entropy(features["logits"], torch.tensor([0, 1])).backward()
     optimizer.step()
-    first = net.stage_modules(net.stage_names[0])
+    assert before
     for key, parameter in net.named_parameters():
-        frozen = any(key == part or key.startswith(part + ".") for part in first)
         assert torch.isfinite(parameter).all()
-        assert (parameter.grad is None) == frozen, key
-        if frozen:
-            assert torch.equal(parameter, before[key])
+        assert (parameter.grad is None) == (key in before), key
+        assert key not in before or torch.equal(parameter, before[key])
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in DEEPEST])
 @torch.no_grad()
 def test_feature_info_of_every_network(name):
     table = ARCHITECTURES[name]
-    net = backbone.create(name, out_features=table.stages).eval()
+    with torch.device("meta"):
+        net, images = backbone.create(name, out_features=table.stages).eval(), torch.zeros(1, 3, 48, 40)
     assert list(net.feature_info) == (["stem"] if table.family != "vgg" else []) + list(table.stages)
-    for stage, feature in net(torch.zeros(1, 3, 48, 40)).items():
+    for stage, feature in net(images).items():
         info = net.feature_info[stage]
         sides = [side // info.stride if table.family == "vgg" else -(-side // info.stride) for side in (48, 40)]
         assert feature.shape == (1, info.channels, *sides)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+import warm_commands
 from fvcore.nn.precise_bn import update_bn_stats
 from randomize import randomize, relative_error
 from torch import nn
@@ -196,7 +196,7 @@ def share(rank: int, folder: Path, norm: str, uneven: bool) -> None:
 @pytest.mark.parametrize(("norm", "uneven"), [("sync_bn", False), ("bn", False), ("sync_bn", True)])
 def test_two_processes(tmp_path, norm, uneven):
     """Synchronised BN sees the joint batches at every layer, plain BN its own: there the first layer is the same."""
-    mp.spawn(share, (tmp_path, norm, uneven), nprocs=2)
+    warm_commands.call(share, tmp_path, norm, uneven)
     first, second = (torch.load(tmp_path / f"{rank}.pth") for rank in (0, 1))
     number = 8 if uneven else 12
     assert first["images"] == second["images"] == number

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+import warm_commands
 from randomize import relative_error
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -75,7 +75,7 @@ def run(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("sync")
-    mp.spawn(run, (folder,), nprocs=2)
+    warm_commands.call(run, folder)
     return [torch.load(folder / f"{rank}.pth") for rank in (0, 1)]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 
 import numpy as np
 import pytest
 import torch
+import warm_commands
 from PIL import Image
 from small_segmentation import command, run, write_folders, write_voc
 
@@ -57,19 +57,11 @@ def test_a_run_leaves_what_a_run_leaves(trained):
 
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(trained, tmp_path):
-    environment = dict(os.environ, OMP_NUM_THREADS="1")
-    process = subprocess.Popen(
-        command(tmp_path / "run"),
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = warm_commands.start(command(tmp_path / "run"))
     while not (tmp_path / "run" / "model_0000002.pth").exists() and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    process.stdout.close()
     assert not (tmp_path / "run" / "model_final.pth").exists()
     assert "resumed from" in run(tmp_path / "run", "--resume")
     first, second = weights(trained[0]), weights(tmp_path / "run")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -44,19 +42,11 @@ def keys(changes: dict[str, object] | None = None) -> list[str]:
     return [text for key, value in values.items() for text in (key, str(value))]
 
 
-def start(output: Path, *flags: str, changes: dict[str, object] | None = None) -> subprocess.Popen:
-    environment = dict(os.environ, OMP_NUM_THREADS="1", PYTHONUNBUFFERED="1")
-    return subprocess.Popen(
-        [*command(output, *flags), *keys(changes)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(output: Path, *flags: str, changes: dict[str, object] | None = None) -> warm_commands.Started:
+    return warm_commands.start([*command(output, *flags), *keys(changes)], merged=True)
 
 
-def finish(process: subprocess.Popen, status: int = 0) -> str:
+def finish(process: warm_commands.Started, status: int = 0) -> str:
     """Wait for a run, check its exit status and return what it printed."""
     output = process.communicate(timeout=300)[0]
     assert process.returncode == status, output[-3000:]
