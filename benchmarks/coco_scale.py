@@ -1,6 +1,6 @@
 """A made-up data set of the size of COCO train2017: 118,287 images and 860,001 polygons, as JSON without image files.
 
-With --measure, Mask R-CNN trains on it in so many processes with four loaders each, on two image files that all names
+With --measure, Mask R-CNN trains on it in so many processes with four loaders each, on four image files that all names
 are links to. The main memory that each process has for itself, and its CPU time up to the first step, are written.
 With --targets, so many training targets with masks are made, no image is decoded, and the CPU time is written.
 
@@ -96,13 +96,14 @@ def _annotations(indices: range, owners: np.ndarray, random: np.random.Generator
 
 
 def link_images(folder: Path, *, name: str = "train2017", images: int = IMAGES) -> None:
-    """Make every image file a link to one of two."""
-    for turned, side in enumerate((SIDES, SIDES[::-1])):
-        cv2.imwrite(str(folder / f"{turned}.jpg"), np.full((*side, 3), 127, np.uint8))
+    """Make every image file a hard link to one of four: a listing must ask for each symbolic link what it is."""
+    for index in range(4):
+        image = _image(index)
+        cv2.imwrite(str(folder / f"{index}.jpg"), np.full((image["height"], image["width"], 3), 127, np.uint8))
     for index in range(images):
         path = folder / name / _image(index)["file_name"]
-        if not path.is_symlink():
-            path.symlink_to(folder / f"{int(index % 4 == 0)}.jpg")
+        if not path.exists():
+            path.hardlink_to(folder / f"{index % 4}.jpg")
 
 
 def measure(folder: Path, processes: int, *, workers: int = 4, steps: int = 6) -> list[str]:

@@ -75,14 +75,15 @@ class DetectionSet:
 
     def trainable(self) -> np.ndarray:
         """Return the (K,) indices of images that have an annotation other than a crowd."""
-        owner = np.repeat(np.arange(len(self)), np.diff(self.starts))
-        return np.unique(owner[~self.crowd])
+        return np.flatnonzero(self._sums(~self.crowd))
 
     def with_keypoints(self, least: int) -> np.ndarray:
         """Return the (K,) indices of images that have at least that many labelled keypoints."""
-        labelled = (self.keypoints[..., 2] > 0).sum(axis=1)
-        totals = np.concatenate([[0], np.cumsum(labelled)])[self.starts]
-        return np.flatnonzero(np.diff(totals) >= least)
+        return np.flatnonzero(self._sums((self.keypoints[..., 2] > 0).sum(axis=1)) >= least)
+
+    def _sums(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of each image's annotations, of values (M,)."""
+        return np.diff(np.concatenate([[0], np.cumsum(values)])[self.starts])
 
     def without_objects(self) -> dict[str, list[str]]:
         """Return the classes of which nothing can be learned or measured, by the reason why."""

@@ -39,7 +39,8 @@ class Folder:
 
     def has(self, name: str) -> bool:
         """Whether there is a file of this name, a path relative to the folder."""
-        parent, file = posixpath.split(posixpath.normpath(name))
+        # Most names have no folder, and a set has many.
+        parent, file = posixpath.split(posixpath.normpath(name)) if "/" in name else ("", name)
         return file in self._listing(parent)
 
     def find(self, record: dict) -> list[str]:
