@@ -93,6 +93,8 @@ def main() -> None:
         raise ConfigError(
             f"--input takes one path, and {more[0]} is another one; quote the pattern, or give a list (a .txt, or -)"
         )
+    if arguments.overlap is not None and arguments.tile is None:
+        raise ConfigError("--overlap is a share of the tiles that --tile asks for; give that too, such as --tile 640")
     # Behind the parser: --help and a wrong flag answer at once.
     say_importing("torch")
     from backbone.engine.kinds import task_of

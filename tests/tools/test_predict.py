@@ -246,6 +246,7 @@ def test_wrong_flags(tool, predict, photos, tmp_path):
     predict(photos, "--score", "high").mistake("invalid float value")
     predict(photos, "--overlap", "0.3").mistake("--overlap 0.3 is the share that tiles", "give --tile too")
     predict(photos / "a.jpg", photos / "b.PNG").mistake("--input takes one path, and", "b.PNG", "quote the pattern")
+    predict(photos, "--overlap", "0.2").mistake("--overlap is a share of the tiles", "--tile 640")
     (tmp_path / "found").write_text("a file")
     predict(photos).mistake(str(tmp_path / "found"), "cannot be written")
 

@@ -7,8 +7,10 @@ import torch
 from detectron2.layers import ROIAlign
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import Boxes
+from small_detectors import settings_of
 from torch import nn
 
+from detection.modeling.build import build
 from detection.modeling.roi_align import ThreadedROIAlign, use_all_threads
 
 
@@ -61,3 +63,9 @@ def test_no_regions_and_watched_layers():
     pooler = ROIPooler(7, (1 / 16,), 0, "ROIAlignV2")
     use_all_threads(pooler)
     assert pooler([torch.zeros(1, 3, 10, 10)], [Boxes(torch.zeros(0, 4))]).shape == (0, 3, 7, 7)
+
+
+def test_a_built_detector_has_it_for_boxes_and_masks():
+    model = build(settings_of("mask"))
+    pooled = [module for module in model.roi_heads.modules() if isinstance(module, ROIAlign)]
+    assert len(pooled) == 8 and {type(module) for module in pooled} == {ThreadedROIAlign}
