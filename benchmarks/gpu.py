@@ -77,10 +77,15 @@ def parts(device: str, *, rehearse: bool, data_root: str | None) -> list[Part]:
     # Many CPUs take a minute for a step in bfloat16: once is enough there.
     both, mixed = ((), "bfloat16") if not rehearse else (("--precision", "float32"), "float32")
     tests = ("-m", "pytest", "-q", "--no-header", "-rfE", "-p", "no:cacheprovider", "tests/gpu")
-    others = ("tests/backbone/classification/test_training_step.py", "tests/backbone/classification/test_augment.py")
+    # Of the other files, what a machine without a GPU skips.
+    folder = "tests/backbone/classification"
+    others = (
+        f"{folder}/test_training_step.py::test_no_step_waits_for_the_gpu",
+        f"{folder}/test_augment.py::test_the_same_on_a_gpu",
+    )
     backbones = ("--no-exports", "--backbone", "resnet50", "--no-compile", "inference")
     return [
-        Part("tests", (*tests, *others, "-m", "not slow"), 150),
+        Part("tests", (*tests, *others), 150),
         Part("detectors r50_fpn", (*common, "--seconds", "12", *plain, "r50_fpn"), 80),
         Part("pretraining", (*common, "--seconds", "6", "--compile", "pretraining"), 130),
         Part("detectors others", (*common, "--seconds", "8", *both, *plain, "r101_c4", "r101_fpn", "r50_c4"), 160),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def test_each_part_is_a_command(rehearse):
             parsed = make_parser().parse_args(list(part.command[1:]))
             assert parsed.what[0] in part.name or part.name == "backbones"
             assert rehearse or parsed.seconds < part.limit / 4, "training and inference take twice as long as rounds"
+
+
+def test_what_needs_a_gpu_is_run():
+    tests = gpu.ROOT / "tests"
+    skipped = re.compile(r'reason="needs a GPU"\)\n(?:@.*\n)*def (\w+)')
+    files = [file for file in tests.rglob("test_*.py") if file.parent != tests / "gpu"]
+    found = {f"{file.relative_to(gpu.ROOT)}::{name}" for file in files for name in skipped.findall(file.read_text())}
+    command = gpu.parts("cuda", rehearse=False, data_root=None)[0].command
+    assert found == {word for word in command if "::" in word} != set()
 
 
 def test_a_part_that_fails_is_told_and_the_others_go_on(monkeypatch, tmp_path, capfd):
