@@ -43,7 +43,10 @@ def on_device(sample: Mapping[str, Any], device: str) -> dict[str, Any]:
 def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return to_device(value, device)
-    return type(value)(to_device(value.tensor, device)) if type(value) in (Boxes, BitMasks) else value.to(device)
+    if type(value) in (Boxes, BitMasks):
+        return type(value)(to_device(value.tensor, device))
+    # A list of a user's own, say, has no place.
+    return value.to(device) if hasattr(value, "to") else value
 
 
 class StepCounts(EventStorage):

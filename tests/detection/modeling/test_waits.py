@@ -135,6 +135,17 @@ def test_indices_of_a_device_are_those_of_a_cpu():
     assert torch.equal(sampling.indices(Elsewhere(), int(mask.sum())), mask.nonzero()[:, 0])
 
 
+def test_a_sample_is_moved_whole():
+    given = sample(0, 3, "bits")
+    given["instances"].set("gt_names", ["a", "b", "c"])
+    given["instances"].set("gt_polygons", sample(0, 3, "polygons")["instances"].gt_masks)
+    moved = waits.on_device(given, "meta")
+    assert moved["image"].device.type == "meta" == moved["instances"].gt_boxes.device.type
+    assert moved["instances"].gt_masks.tensor.device.type == moved["instances"].gt_classes.device.type == "meta"
+    assert moved["instances"].gt_names == ["a", "b", "c"] and len(moved["instances"].gt_polygons) == 3
+    assert moved["instances"].image_size == given["instances"].image_size and moved["height"] == given["height"]
+
+
 def test_a_box_that_is_not_finite_ends_the_step():
     name, keys, _ = KINDS["fpn"]
     model = detector(config(name, **{**SMALL, **keys}))
