@@ -31,6 +31,7 @@ FORMS = (
     Form("", "float32", "torch", "bfloat16"),
     Form("detector.onnx", "float32", "onnxruntime", "float32"),
     Form("detector.onnx", "float32", "openvino", "float32"),
+    # ONNX Runtime has float16 kernels of these operators for no x86 CPU.
     Form("detector_float16.onnx", "float16", "onnxruntime", "float32"),
     Form("detector.xml", "float32", "openvino", "float32"),
     Form("detector_float16.xml", "float16", "openvino", "float32"),
