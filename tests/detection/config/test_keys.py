@@ -36,6 +36,8 @@ TINY = {
     "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
     "DATALOADER.NUM_WORKERS": 0,
     "TEST.PICTURES": 1,
+    # The first images of the mini set's.
+    "DATASETS.TEST": ("custom_val",),
 }
 ON = {"MODEL.MASK_ON": True, "MODEL.ROI_MASK_HEAD.CONV_DIM": 8, "SOLVER.AMP.ENABLED": True}
 AUGMENTED = {f"INPUT.{name}.ENABLED": True for name in ("CROP", "MOSAIC", "COPY_PASTE", "COLOR_JITTER")}
@@ -52,7 +54,7 @@ RUNS = (
     {"TEST.MULTI_SCALE.ENABLED": True, "TEST.MULTI_SCALE.SIDES": (48, 64), **COSINE, **CONTEXT},
 )
 KEYPOINTS = {"MODEL.KEYPOINT_ON": True, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": (8,), "TEST.KEYPOINT_OKS_SIGMAS": SIGMAS}
-KEYPOINTS |= {"DATASETS.TRAIN": ("custom_train",), "DATASETS.TEST": ("custom_val",)}
+KEYPOINTS |= {"DATASETS.TRAIN": ("custom_train",)}
 # Of data sets that these runs do not have; and derived from MODEL.BACKBONE.NAME, others are refused.
 READ_ELSEWHERE = {f"DATASETS.CUSTOM.{split}{part}" for split in ("TRAIN", "VAL") for part in ("", "_JSON", "_IMAGES")}
 # The first where a run begins from weights, the second in the alternating scheme.
@@ -103,7 +105,8 @@ def read(tmp_path_factory) -> set[str]:
     corners = tmp_path_factory.mktemp("corners") / "corners.json"
     files = {"JSON": str(corners), "IMAGES": str(write_corners(corners, 6))}
     custom = {f"DATASETS.CUSTOM.{split}_{part}": file for split in ("TRAIN", "VAL") for part, file in files.items()}
-    for number, changes in enumerate((*RUNS, {**KEYPOINTS, **custom})):
+    tested = {key: file for key, file in custom.items() if ".VAL_" in key}
+    for number, changes in enumerate((*({**one, **tested} for one in RUNS), {**KEYPOINTS, **custom})):
         folder = str(tmp_path_factory.mktemp("run") / str(number))
         pairs = [item for pair in {**TINY, **changes, "OUTPUT_DIR": folder}.items() for item in pair]
         config = Watched.of(detection.get_config(MINI, pairs))
