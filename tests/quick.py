@@ -11,8 +11,9 @@ from typing import Any
 # Of glibc's allocator (mallopt): up to this size, memory that a tensor gave back serves the next one. By default the
 # system takes it and must clear it anew, which is half of the time of a step of VGG-16 on small images.
 LIMIT = 1 << 30
-# Prime: no two filters of a layer are the same numbers.
-BLOCK = 100_003
+# Layers of more numbers are those of VGG's and the pyramid's fully connected heads, and of the widest networks. They
+# repeat a block whose length is prime: no two filters of a layer are the same numbers.
+LARGE, BLOCK = 4_000_000, 100_003
 
 
 def keep_memory() -> None:
@@ -27,7 +28,7 @@ def keep_memory() -> None:
 def draw_blocks() -> None:
     """Let torch's initialisations draw one block of numbers for a large layer, and repeat it.
 
-    Most tests fill their networks anew, after torch, torchvision and ours have each drawn up to 138 million numbers.
+    Most tests fill their networks anew, after torch, torchvision and ours have each drawn 100 million for one layer.
     """
     from torch.nn import init
 
@@ -62,7 +63,7 @@ class _Large:
 def _in_blocks(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def initialise(tensor: Any, *arguments: Any, **keywords: Any) -> Any:
-        large = tensor.numel() > BLOCK and tensor.device.type == "cpu" and tensor.is_contiguous()
+        large = tensor.numel() > LARGE and tensor.device.type == "cpu" and tensor.is_contiguous()
         return function(_Large(tensor) if large else tensor, *arguments, **keywords)
 
     return initialise

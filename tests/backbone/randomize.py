@@ -19,7 +19,8 @@ def randomize(network: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_var.copy_(torch.rand(module.bias.shape, generator=generator) + 0.5)
             elif isinstance(module, (nn.Conv2d, nn.Linear)):
                 fan_in = module.weight[0].numel()
-                values = torch.randn(min(module.weight.numel(), quick.BLOCK), generator=generator)
+                number = module.weight.numel()
+                values = torch.randn(quick.BLOCK if number > quick.LARGE else number, generator=generator)
                 quick.repeat(module.weight, values * (2.0 / fan_in) ** 0.5)
     return network
 
