@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_commands
 from runs import command, keys
 
 CHANGES = {
@@ -49,9 +50,9 @@ def saved(folder: Path) -> list[str]:
 
 
 def test_a_limit_on_file_sizes(tmp_path):
-    """Real runs: the first writes a checkpoint, the second may write no file of its size."""
+    """The first run writes a checkpoint; the second, a real process, may write no file of its size."""
     resource = pytest.importorskip("resource")
-    done = call([*command(tmp_path), *keys({**CHANGES, "SOLVER.MAX_ITER": 1})])
+    done = warm_commands.run([*command(tmp_path), *keys({**CHANGES, "SOLVER.MAX_ITER": 1})])
     assert done.returncode == 0, done.stderr
     before = {name: (tmp_path / name).read_bytes() for name in saved(tmp_path)}
     assert list(before) == ["model_0000001.pth", "model_final.pth"]
@@ -63,7 +64,7 @@ def test_a_limit_on_file_sizes(tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in saved(tmp_path)} == before
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
     # With room again the run goes on.
-    done = call([*command(tmp_path, "--resume"), *keys(CHANGES)])
+    done = warm_commands.run([*command(tmp_path, "--resume"), *keys(CHANGES)])
     assert done.returncode == 0, done.stderr
     assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 3
 
