@@ -74,7 +74,7 @@ class DetectorGraph(nn.Module):
         self.model = copy.deepcopy(model).cpu().float().requires_grad_(False)
         if half:
             lower(self.model.eval(), "float16")
-        self.batches, self.paste = batches, paste
+        self.batches, self.paste, self.half = batches, paste, half
         self.one_stage = isinstance(model, RetinaNet)
         self.layers = None if self.one_stage else layers_of(self.model.roi_heads)
         self.divisor = max(1, self.model.backbone.size_divisibility)
