@@ -112,8 +112,6 @@ def main() -> None:
 
 def detect(arguments: Namespace) -> None:
     """Run a detector."""
-    if arguments.overlap is not None and arguments.tile is None:
-        raise ConfigError(f"--overlap {arguments.overlap} is the share that tiles have in common; give --tile too")
     say_importing("detectron2")
     import detection
 

@@ -42,7 +42,7 @@ def test_the_files_asked_for_are_written(tmp_path):
     assert json.loads(figures.read_text())["bbox"]["AP"] > 0.9
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_training_goes_on_to_its_end(tmp_path: Path, processes):
     changes = {**QUICK, "SOLVER.MAX_ITER": 2}
     done = unread([*command(tmp_path / "run", "--num-processes", processes), *keys(changes)])

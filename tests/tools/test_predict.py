@@ -244,7 +244,6 @@ def test_wrong_flags(tool, predict, photos, tmp_path):
     tool("predict.py", "--help").fine("example:", "tools/predict.py --weights")
     predict(photos, "--scores", "1").mistake("did you mean '--score'?")
     predict(photos, "--score", "high").mistake("invalid float value")
-    predict(photos, "--overlap", "0.3").mistake("--overlap 0.3 is the share that tiles", "give --tile too")
     predict(photos / "a.jpg", photos / "b.PNG").mistake("--input takes one path, and", "b.PNG", "quote the pattern")
     predict(photos, "--overlap", "0.2").mistake("--overlap is a share of the tiles", "--tile 640")
     (tmp_path / "found").write_text("a file")

@@ -91,8 +91,8 @@ def small_disk(tmp_path):
     [
         # Room for one checkpoint and a part of the next; for less than one; for the config but not for all events.
         ("26m", ["model_0000001.pth"], "model_0000002.pth: cannot be written: No space left on device"),
-        ("6m", [], "model_0000001.pth: cannot be written: No space left on device"),
-        ("32k", [], "cannot be written: No space left on device"),
+        pytest.param("6m", [], "model_0000001.pth: cannot be written: No space left on device", marks=pytest.mark.slow),
+        pytest.param("32k", [], "cannot be written: No space left on device", marks=pytest.mark.slow),
         ("4k", [], "cannot be written: No space left on device"),
     ],
 )

@@ -183,7 +183,6 @@ def test_a_run_is_held_by_each_of_its_processes(tmp_path):
 BEATING = """
 import time
 import torch.distributed as dist
-import warm_commands
 from backbone.engine import joining, processes
 joining.BEAT = 0.0
 joining.join(joining.Meeting("127.0.0.1", processes._free_port(), 0, 1, hosts=True), "gloo")

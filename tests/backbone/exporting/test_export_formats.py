@@ -89,15 +89,24 @@ def test_preprocessing_in_the_graph(suffix, preprocessing, tmp_path):
     agrees(report.path, source, pixels, (order - mean) / std)
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+# Each network by one of them, and all by both among the slow tests.
+BY_DEFAULT = ("dynamo", "torchscript", "dynamo")
+FORMS = [
+    {"norm": "gn", "output_stride": 8, "out_features": ("res3", "res4")},
+    {"shortcut": "A", "num_classes": 5, "out_features": ("res2", "logits")},
+    {"stem": "deep", "average_down": True, "ceil_pool": True, "out_features": ("res3",)},
+]
+
+
 @pytest.mark.parametrize(
-    "keywords",
+    ("exporter", "keywords"),
     [
-        {"norm": "gn", "output_stride": 8, "out_features": ("res3", "res4")},
-        {"shortcut": "A", "num_classes": 5, "out_features": ("res2", "logits")},
-        {"stem": "deep", "average_down": True, "ceil_pool": True, "out_features": ("res3",)},
+        pytest.param(
+            exporter, keywords, marks=[] if exporter == quick else pytest.mark.slow, id=f"{exporter}-{keywords}"
+        )
+        for keywords, quick in zip(FORMS, BY_DEFAULT)
+        for exporter in ("dynamo", "torchscript")
     ],
-    ids=str,
 )
 def test_both_exporters(exporter, keywords, tmp_path):
     source = network(**keywords)

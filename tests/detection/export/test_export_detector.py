@@ -79,7 +79,8 @@ def operators(graph: onnx.GraphProto) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in ("mask_fpn", "c4") else kind for kind in KINDS]
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind in ("mask_fpn", "mask_c4", "c4") else kind for kind in KINDS],
 )
 def test_finds_the_same_on_real_images(kind, shared_data, tmp_path):
     images = sorted((shared_data / "coco" / "val2017").glob("*.jpg"))[:2]
