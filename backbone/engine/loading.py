@@ -221,6 +221,11 @@ def until_error(loader: DataLoader) -> Iterator[list[Any]]:
     try:
         yield from iterator
         return
+    except UserError as error:
+        kind, lines = type(error), str(error).strip().splitlines()
+        message = lines[-1].partition(f"{kind.__name__}: ")[2] or str(error)
+        # torch's frames refer to the error and it to them; while that circle lives, the workers do.
+        error.__traceback__ = None
     except (ConnectionError, EOFError):
         # A process that dies while it hands over a batch takes the connection with it.
         for worker in getattr(iterator, "_workers", ()):
@@ -228,9 +233,11 @@ def until_error(loader: DataLoader) -> Iterator[list[Any]]:
             if worker.exitcode:
                 raise lost.loader_error(worker.pid, worker.exitcode) from None
         raise
-    except UserError as error:
-        kind, lines = type(error), str(error).strip().splitlines()
-        message = lines[-1].partition(f"{kind.__name__}: ")[2] or str(error)
-        # torch's frames refer to the error and it to them; while that circle lives, the workers do.
-        error.__traceback__ = None
+    except RuntimeError as error:
+        # Where torch looks before the system has told it, it says that a process exited, not which signal ended it.
+        if (found := lost.LOADER.search(str(error))) and found[3] is None:
+            for worker in getattr(iterator, "_workers", ()):
+                if str(worker.pid) == found[1] and (worker.exitcode or 0) < 0:
+                    raise lost.by_signal(worker.pid, -worker.exitcode) from None
+        raise
     raise kind(message)

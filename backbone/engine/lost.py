@@ -56,6 +56,11 @@ def named(advice: Advice = TRAINING) -> Iterator[None]:
         raise
 
 
+def by_signal(pid: int, number: int) -> RuntimeError:
+    """Return torch's error about a loader process that a signal ended, which `named` turns into a line."""
+    return RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(number)}. ")
+
+
 def loader_error(pid: int, exitcode: int) -> ProcessError:
     """Return the error about a loader process that has ended; `exitcode` as multiprocessing gives it."""
     if exitcode < 0:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,20 @@ def test_loader_processes_leave_signals_to_the_run():
         os.kill(worker.pid, signal.SIGKILL)
         for _ in samples:
             pass
+
+
+def test_a_killed_loader_process_that_torch_says_exited():
+    class Exited:
+        _workers = (SimpleNamespace(pid=71, exitcode=0), SimpleNamespace(pid=72, exitcode=-9))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise RuntimeError("DataLoader worker (pid(s) 72) exited unexpectedly")
+
+    with pytest.raises(ProcessError, match=r"process 72 was killed \(SIGKILL\), most likely"), lost.named():
+        next(until_error(Exited()))
 
 
 def test_a_former_start_at_the_same_store_leads_nobody_astray(monkeypatch):
