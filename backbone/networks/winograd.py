@@ -7,6 +7,7 @@ the rounding at about twice that of a direct convolution in float32 (1.5e-5 and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -59,7 +60,7 @@ def is_worthwhile(x: Tensor, conv: torch.nn.Conv2d, least_tiles: int = LEAST_TIL
     if x.dtype is not torch.float32 or not suits(conv):
         return False
     height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], conv.padding))
-    tiles = len(x) * number_of_tiles(height) * number_of_tiles(width)
+    tiles = len(x) * _tiles(height) * _tiles(width)
     return tiles >= least_tiles and len(x) * height * width >= LEAST_USE * tiles * TILE**2
 
 
@@ -92,37 +93,53 @@ def write(
         out: of any order in memory in which the kernels lie side by side.
     """
     channels, kernels = weight.shape[1:]
-    down, across, rows, together = parts_of(out.shape, channels + kernels)
-    padded = pixels.new_zeros((together, TILE * rows + 2, TILE * across + 2, channels))
-    space = pixels.new_empty((3, PLACES * together * rows * across * max(channels, kernels)))
-    for first in range(0, len(pixels), together):
-        part = slice(first, min(first + together, len(pixels)))
-        count = part.stop - first
-        for row in range(0, down, rows):
-            number = min(rows, down - row)
-            fill(padded[:count], pixels[part], TILE * row - padding[0], padding[1])
-            sums = _sums(padded[:count], weight, bias, space, number, across)
-            _place(sums, out[part], TILE * row, relu)
+    parts = Parts(out.shape, channels, kernels)
+    padded, space = parts.padded(pixels), parts.space(pixels)
+    for part, count, row, rows in parts:
+        fill(padded[:count], pixels[part], row - padding[0], padding[1])
+        sums = _sums(padded[:count], weight, bias, space, rows, parts.across)
+        _place(sums, out[part], row, relu)
 
 
-def parts_of(shape: tuple[int, ...], channels: int) -> tuple[int, int, int, int]:
-    """Return the tiles down and across an output (N, H, W, ...), and how many rows of tiles and images a part has.
+class Parts:
+    """The tiles of an output (N, H, W, K) in parts that fit the caches: rows of tiles of one image, or whole images.
+
+    Each is a slice of the images, how many these are, the first of the output's rows, and how many rows of tiles.
 
     Args:
-        channels: of input and output together.
+        channels: of the input; kernels: of the output.
     """
-    images, height, width = shape[:3]
-    down, across = number_of_tiles(height), number_of_tiles(width)
-    budget = PART * max(1, torch.get_num_threads() // 2) // (4 * PLACES * across * channels)
-    rows = even(down, budget)
-    return down, across, rows, even(images, budget // down) if rows == down else 1
+
+    def __init__(self, shape: tuple[int, ...], channels: int, kernels: int) -> None:
+        self.images, height, width = shape[:3]
+        self.channels, self.kernels = channels, kernels
+        self.down, self.across = _tiles(height), _tiles(width)
+        budget = PART * max(1, torch.get_num_threads() // 2) // (4 * PLACES * self.across * (channels + kernels))
+        self.rows = _even(self.down, budget)
+        self.together = _even(self.images, budget // self.down) if self.rows == self.down else 1
+
+    def __iter__(self) -> Iterator[tuple[slice, int, int, int]]:
+        for first in range(0, self.images, self.together):
+            part = slice(first, min(first + self.together, self.images))
+            for row in range(0, self.down, self.rows):
+                yield part, part.stop - first, TILE * row, min(self.rows, self.down - row)
+
+    def padded(self, like: Tensor) -> Tensor:
+        """Return zeros for the pixels that a part's output depends on, (images, H, W, C)."""
+        size = TILE * self.rows + TAPS - 1, TILE * self.across + TAPS - 1
+        return like.new_zeros((self.together, *size, self.channels))
+
+    def space(self, like: Tensor) -> Tensor:
+        """Return three buffers for a part's transformed tiles of input or output."""
+        tiles = self.together * self.rows * self.across
+        return like.new_empty((3, PLACES * tiles * max(self.channels, self.kernels)))
 
 
-def number_of_tiles(length: int) -> int:
+def _tiles(length: int) -> int:
     return -(-length // TILE)
 
 
-def even(total: int, at_most: int) -> int:
+def _even(total: int, at_most: int) -> int:
     """Return the length of equal parts of `total`, none longer than `at_most` where that is positive."""
     parts = -(-total // max(1, at_most))
     return -(-total // parts)

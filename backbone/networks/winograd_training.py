@@ -19,10 +19,10 @@ from .winograd import (
     TAPS,
     TILE,
     WEIGHTS,
+    Parts,
     both_axes,
     fill,
     is_worthwhile,
-    parts_of,
     suits,
     transform_pixels,
 )
@@ -119,22 +119,17 @@ def _places(weight: Tensor) -> Tensor:
 def _weight_sums(pixels: Tensor, values: Tensor, padding: tuple[int, int]) -> Tensor:
     """Return the gradients of the transformed weights (36, C, K) from pixels and gradients, (N, H, W, C or K)."""
     channels, kernels = pixels.shape[3], values.shape[3]
-    down, across, rows, together = parts_of(values.shape, channels + kernels)
-    padded = pixels.new_zeros((together, TILE * rows + 2, TILE * across + 2, channels))
-    filled = pixels.new_zeros((together, TILE * rows, TILE * across, kernels))
-    one, other, third = pixels.new_empty((3, PLACES * together * rows * across * max(channels, kernels)))
+    parts = Parts(values.shape, channels, kernels)
+    padded, (one, other, third) = parts.padded(pixels), parts.space(pixels)
+    filled = pixels.new_zeros((parts.together, TILE * parts.rows, TILE * parts.across, kernels))
     found = pixels.new_zeros((PLACES, channels, kernels))
-    for first in range(0, len(pixels), together):
-        part = slice(first, min(first + together, len(pixels)))
-        count = part.stop - first
-        for row in range(0, down, rows):
-            number = min(rows, down - row)
-            fill(padded[:count], pixels[part], TILE * row - padding[0], padding[1])
-            fill(filled[:count], values[part], TILE * row, 0)
-            tiles = filled[:count].view(count, rows, TILE, across, TILE, kernels)[:, :number]
-            tiles = tiles.permute(2, 4, 0, 1, 3, 5)
-            given = third[: tiles.numel()].view(tiles.shape).copy_(tiles).view(TILE * TILE, -1)
-            given = torch.mm(both_axes(SUMS).t(), given, out=one[: PLACES * given.shape[1]].view(PLACES, -1))
-            seen = transform_pixels(padded[:count], third, other, number, across)
-            found.baddbmm_(seen.transpose(1, 2), given.view(PLACES, -1, kernels))
+    for part, count, row, rows in parts:
+        fill(padded[:count], pixels[part], row - padding[0], padding[1])
+        fill(filled[:count], values[part], row, 0)
+        tiles = filled[:count].view(count, parts.rows, TILE, parts.across, TILE, kernels)[:, :rows]
+        tiles = tiles.permute(2, 4, 0, 1, 3, 5)
+        given = third[: tiles.numel()].view(tiles.shape).copy_(tiles).view(TILE * TILE, -1)
+        given = torch.mm(both_axes(SUMS).t(), given, out=one[: PLACES * given.shape[1]].view(PLACES, -1))
+        seen = transform_pixels(padded[:count], third, other, rows, parts.across)
+        found.baddbmm_(seen.transpose(1, 2), given.view(PLACES, -1, kernels))
     return found
