@@ -226,18 +226,14 @@ def until_error(loader: DataLoader) -> Iterator[list[Any]]:
         message = lines[-1].partition(f"{kind.__name__}: ")[2] or str(error)
         # torch's frames refer to the error and it to them; while that circle lives, the workers do.
         error.__traceback__ = None
-    except (ConnectionError, EOFError):
-        # A process that dies while it hands over a batch takes the connection with it.
-        for worker in getattr(iterator, "_workers", ()):
-            worker.join(1)
-            if worker.exitcode:
-                raise lost.loader_error(worker.pid, worker.exitcode) from None
-        raise
-    except RuntimeError as error:
-        # Where torch looks before the system has told it, it says that a process exited, not which signal ended it.
-        if (found := lost.LOADER.search(str(error))) and found[3] is None:
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        # A process that dies while it hands over a batch takes the connection with it. And where torch looks before the
+        # system has told it, it says that a process exited, not which signal ended it.
+        found = lost.LOADER.search(str(error))
+        if not isinstance(error, RuntimeError) or (found and found[3] is None):
             for worker in getattr(iterator, "_workers", ()):
-                if str(worker.pid) == found[1] and (worker.exitcode or 0) < 0:
-                    raise lost.by_signal(worker.pid, -worker.exitcode) from None
+                worker.join(1)
+                if worker.exitcode:
+                    raise lost.loader_error(worker.pid, worker.exitcode) from None
         raise
     raise kind(message)

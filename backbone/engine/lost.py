@@ -56,16 +56,14 @@ def named(advice: Advice = TRAINING) -> Iterator[None]:
         raise
 
 
-def by_signal(pid: int, number: int) -> RuntimeError:
-    """Return torch's error about a loader process that a signal ended, which `named` turns into a line."""
-    return RuntimeError(f"DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(number)}. ")
+def loader_error(pid: int, exitcode: int) -> RuntimeError:
+    """Return torch's error about a loader process that has ended, which `named` turns into a line.
 
-
-def loader_error(pid: int, exitcode: int) -> ProcessError:
-    """Return the error about a loader process that has ended; `exitcode` as multiprocessing gives it."""
-    if exitcode < 0:
-        return ProcessError(killed(f"loader process {pid}", signal.Signals(-exitcode).name))
-    return ProcessError(f"loader process {pid} ended before its time, perhaps because memory ran out; {TRAINING.go_on}")
+    Args:
+        exitcode: as multiprocessing gives it.
+    """
+    how = f"is killed by signal: {signal.strsignal(-exitcode)}" if exitcode < 0 else "exited"
+    return RuntimeError(f"DataLoader worker (pid {pid}) {how}. ")
 
 
 def _loader(found: re.Match[str], advice: Advice) -> str:

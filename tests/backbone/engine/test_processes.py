@@ -120,18 +120,28 @@ def test_loader_processes_leave_signals_to_the_run():
             pass
 
 
-def test_a_killed_loader_process_that_torch_says_exited():
-    class Exited:
-        _workers = (SimpleNamespace(pid=71, exitcode=0), SimpleNamespace(pid=72, exitcode=-9))
+@pytest.mark.parametrize(
+    ("error", "exitcode", "end"),
+    [
+        (RuntimeError("DataLoader worker (pid(s) 72) exited unexpectedly"), -9, r"was killed \(SIGKILL\), most likely"),
+        (ConnectionResetError(), -9, r"was killed \(SIGKILL\), most likely"),
+        (EOFError(), 3, "ended before its time"),
+    ],
+)
+def test_a_loader_process_that_ended_is_named_by_its_exit_code(error, exitcode, end):
+    class Broken:
+        _workers = [
+            SimpleNamespace(pid=pid, exitcode=code, join=lambda _: None) for pid, code in ((71, 0), (72, exitcode))
+        ]
 
         def __iter__(self):
             return self
 
         def __next__(self):
-            raise RuntimeError("DataLoader worker (pid(s) 72) exited unexpectedly")
+            raise error
 
-    with pytest.raises(ProcessError, match=r"process 72 was killed \(SIGKILL\), most likely"), lost.named():
-        next(until_error(Exited()))
+    with pytest.raises(ProcessError, match=f"process 72 {end}.*; go on$"), lost.named(lost.Advice("go on")):
+        next(until_error(Broken()))
 
 
 def test_a_former_start_at_the_same_store_leads_nobody_astray(monkeypatch):
