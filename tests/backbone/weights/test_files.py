@@ -259,7 +259,7 @@ def test_an_archive_that_holds_no_weights(tmp_path):
     path = tmp_path / "photos.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.jpg", b"...")
-    refused(path)
+    assert "cannot be read as a torch file" in refused(path)
 
 
 @pytest.mark.parametrize("make", [torch.jit.script, lambda module: torch.jit.trace(module, torch.ones(1, 3, 8, 8))])
