@@ -26,8 +26,9 @@ class FeatureInfo:
 class Backbone(nn.Module):
     """Base of every network.
 
-    A subclass builds its modules, then calls `self.finish(...)`. It implements `stages`, `scripted` and
-    `stage_modules`. Its children stand in the order in which they run, as torchvision's do.
+    A subclass builds its modules, then calls `self.finish(...)`. It implements what raises NotImplementedError here;
+    with a `forward` of its own that torch.jit.script knows, it needs no `scripted`. Its children stand in the order in
+    which they run, as torchvision's do.
 
     Attributes:
         architecture: name in the table of architectures.
