@@ -35,9 +35,9 @@ def indices(mask: Tensor, number: int) -> Tensor:
     return mask.byte().argsort(descending=True, stable=True)[:number]
 
 
-def read_counts(masks: Iterable[Masks]) -> list[list[int]]:
-    """Return how often masks are True, with one wait for the device."""
-    return torch.stack([mask.sum() for pair in masks for mask in pair]).view(-1, 2).tolist()
+def read_counts(groups: Iterable[Iterable[Tensor]]) -> list[list[int]]:
+    """Return how often each mask is True, by group, with one wait for the device; all groups are of one length."""
+    return torch.stack([torch.stack([mask.sum() for mask in group]) for group in groups]).tolist()
 
 
 def draw(masks: Masks, counts: Sequence[int], number: int, share: float) -> tuple[Tensor, Tensor]:

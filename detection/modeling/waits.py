@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from backbone.engine.loading import to_device
 
 from .regions import SizedOutputLayers
-from .sampling import QuietMatcher, SparingRPN, SparingSampling, foreground_of, indices
+from .sampling import QuietMatcher, SparingRPN, SparingSampling, foreground_of, indices, read_counts
 
 
 def on_device(sample: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -87,14 +87,10 @@ class SparingPooler(ROIPooler):
         levels = assign_boxes_to_levels(box_lists, *limits)
         masks = [levels == level for level in range(len(x))]
         pooled = x[0].new_zeros(len(regions), x[0].shape[1], *self.output_size)
-        for features, pooler, mask, number in zip(x, self.level_poolers, masks, _read(masks)):
+        for features, pooler, mask, number in zip(x, self.level_poolers, masks, *read_counts([masks])):
             chosen = indices(mask, number)
             pooled.index_put_((chosen,), pooler(features, regions[chosen]))
         return pooled
-
-
-def _read(masks: Sequence[Tensor]) -> list[int]:
-    return torch.stack([mask.sum() for mask in masks]).tolist()
 
 
 class SparingMaskHead(MaskRCNNConvUpsampleHead):
