@@ -302,7 +302,8 @@ def check_pixels(config: Any, source: str) -> None:
     order, mean, std = config.INPUT.FORMAT, config.MODEL.PIXEL_MEAN, config.MODEL.PIXEL_STD
     wanted = CHANNEL_ORDERS[order] or len(mean)
     if len(mean) != wanted or len(std) != len(mean) or not mean:
-        hint = "" if order == "bands" else '; INPUT.FORMAT "L" takes gray images, "bands" any number of channels'
+        others = '; in all tasks but localization, "L" takes gray images and "bands" any number of channels'
+        hint = "" if order == "bands" else others
         raise ConfigError(
             f"{source}: INPUT.FORMAT {order} needs {count(wanted or 1, 'number')} in MODEL.PIXEL_MEAN and PIXEL_STD, "
             f"not {len(mean)} and {len(std)}{hint}"
