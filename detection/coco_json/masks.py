@@ -19,6 +19,7 @@ COMPRESSED = re.compile(rb"(?:[P-o]*[0-O])+")
 MORE, SIGN, PAYLOAD, BITS = 32, 16, 31, 5
 CHUNK = 4096  # masks that are looked at together
 MOST_PIXELS = 2**62
+LEAST_VALUES = 6  # of a polygon: x and y of three points
 
 Segmentation = dict[str, Any] | list[list[float]]
 Size = tuple[int, int] | None
@@ -40,7 +41,7 @@ def suspects(masks: Sequence[Any]) -> list[int]:
         totals = np.fromiter(map(sum, flat), np.float64, len(flat))
     except (TypeError, OverflowError):
         return sorted(polygons + others)
-    suspicious = (lengths < 6) | (lengths % 2 == 1) | ~np.isfinite(totals)
+    suspicious = (lengths < LEAST_VALUES) | (lengths % 2 == 1) | ~np.isfinite(totals)
     owners = np.repeat(polygons, [len(masks[index]) for index in polygons]).astype(np.int64)
     return sorted({*owners[suspicious].tolist(), *others})
 
@@ -66,7 +67,7 @@ def polygon_fault(polygon: object) -> str | None:
     """Return "bad-polygon", "short-polygon" or None for one polygon [x0, y0, x1, y1, ...]."""
     if not isinstance(polygon, list) or len(polygon) % 2 == 1 or not all_finite(polygon):
         return "bad-polygon"
-    return "short-polygon" if len(polygon) < 6 else None
+    return "short-polygon" if len(polygon) < LEAST_VALUES else None
 
 
 def all_finite(values: Sequence[Any]) -> bool:

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ..coco_json.masks import LEAST_VALUES
 from .packed import Packed, chained, joined
-
-LEAST_VALUES = 6  # of a polygon: x and y of three points
 
 
 class Segmentations:
