@@ -82,9 +82,9 @@ class DetectorGraph(nn.Module):
         self._regions_raw: list[tuple[Tensor, Tensor]] = []
         dense_head(self.model).register_forward_hook(self._keep_dense)
         if not self.one_stage:
-            for name, module in list(self.model.roi_heads.named_children()):
+            for module in self.model.roi_heads.children():
                 if isinstance(module, ROIPooler):
-                    setattr(self.model.roi_heads, name, FlatPooler(module))
+                    module.__class__ = FlatPooler
         self.eval()
 
     def _keep_dense(self, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -13,7 +13,7 @@ THRESHOLD = 0.5
 def rescaled(boxes: Tensor, size: Tensor, wanted: Tensor) -> Tensor:
     """Return boxes (M, 4) of an image of `size` (height, width) in the pixels of one of the size `wanted`."""
     scale = wanted.float() / size
-    return clipped(boxes * scale[[1, 0, 1, 0]], (wanted[0], wanted[1]))
+    return clipped(boxes * scale[[1, 0, 1, 0]], wanted)
 
 
 def pasted(masks: Tensor, boxes: Tensor, size: Tensor) -> Tensor:

@@ -8,33 +8,26 @@ from typing import Any
 import torch
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
 from detectron2.structures import Boxes
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import nms
 
 
-class FlatPooler(nn.Module):
-    """detectron2's ROIPooler for one list of boxes, which are in `images` (R,) of the batch."""
+class FlatPooler(ROIPooler):
+    """detectron2's ROIPooler for one list of boxes, which are in `images` (R,) of the batch. A pooler becomes one by
+    its class, and keeps its hooks."""
 
-    def __init__(self, pooler: ROIPooler) -> None:
-        super().__init__()
-        self.pooler = pooler
-        self.images: Tensor | None = None
+    images: Tensor | None = None
 
     def forward(self, maps: list[Tensor], boxes: list[Boxes]) -> Tensor:
         """Return the features (R, C, h, w) of the boxes of the list's one entry."""
-        pooler = self.pooler
-        if maps[0].dtype != torch.float32:
-            # Coordinates in float16 would be off by half a pixel.
-            maps = [level.float() for level in maps]
         # OpenVINO's max pooling wants to know that each row has five numbers.
         regions = torch.cat([self.images[:, None].to(boxes[0].tensor), boxes[0].tensor], dim=1).reshape(-1, 5)
         if len(maps) == 1:
-            return pooler.level_poolers[0](maps[0], regions)
-        levels = assign_boxes_to_levels(
-            boxes, pooler.min_level, pooler.max_level, pooler.canonical_box_size, pooler.canonical_level
-        )
-        pooled = maps[0].new_zeros((regions.shape[0], maps[0].shape[1], *pooler.output_size))
-        for level, (features, layer) in enumerate(zip(maps, pooler.level_poolers)):
+            return self.level_poolers[0](maps[0], regions)
+        limits = (self.min_level, self.max_level, self.canonical_box_size, self.canonical_level)
+        levels = assign_boxes_to_levels(boxes, *limits)
+        pooled = maps[0].new_zeros((regions.shape[0], maps[0].shape[1], *self.output_size))
+        for level, (features, layer) in enumerate(zip(maps, self.level_poolers)):
             rows = rows_of(levels == level)
             pooled = pooled.index_put((rows,), layer(features, regions[rows]))
         return pooled

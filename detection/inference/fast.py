@@ -186,6 +186,7 @@ def _lower(model: nn.Module, heavy: list[nn.Module], dtype: torch.dtype) -> None
             module.register_forward_hook(_casts_output)
     for module in known:
         if isinstance(module, ROIPooler):
+            # Coordinates in float16 would be off by half a pixel.
             module.register_forward_pre_hook(_casts_inputs(torch.float32))
         elif isinstance(module, MaskRCNNConvUpsampleHead) and _all_known(module):
             *layers, last = module.children()
