@@ -212,7 +212,9 @@ def main() -> None:
     )
     parser.add_argument("--data-root", metavar="DIR", help="that holds coco (else drawn images)")
     parser.add_argument("--only", nargs="+", metavar="PART", help="parts whose names begin so")
-    parser.add_argument("--budget", type=float, default=BUDGET, metavar="S", help="seconds in all (default: 520)")
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, metavar="S", help=f"seconds in all (default: {BUDGET:g})"
+    )
     arguments = parser.parse_args()
     import torch
 

@@ -23,7 +23,7 @@ from backbone.engine.arguments import add_import_argument
 
 EXAMPLE = "tools/predict.py --weights output/quickstart/model_best.pth --input photos/ --output found/"
 # As in detection.inference.predict and backbone.classification.predicting, whose libraries --help need not wait for.
-SCORE, TOP = 0.5, 5
+SCORE, OVERLAP, TOP = 0.5, 0.2, 5
 # Flags that the networks of one task alone have.
 FLAGS = {
     "detection": ("score", "tile", "overlap", "every", "overwrite", "engine", "num_processes", "ids", "save_as"),
@@ -68,7 +68,8 @@ def add_detector_flags(parser: Parser) -> None:
     boxes.add_argument(
         "--tile", type=int, metavar="PX", help="detect on larger images in tiles of this side, and merge"
     )
-    boxes.add_argument("--overlap", type=float, metavar="SHARE", help="of a tile, with each neighbour (default: 0.2)")
+    overlap = f"of a tile, with each neighbour (default: {OVERLAP})"
+    boxes.add_argument("--overlap", type=float, metavar="SHARE", help=overlap)
     boxes.add_argument("--every", type=int, metavar="N", help="of a video, detect on each N-th frame")
     boxes.add_argument("--overwrite", action="store_true", help="throw away another run that is unfinished in --output")
     boxes.add_argument("--engine", help="torch, onnxruntime or openvino (else what the suffix of --weights asks for)")

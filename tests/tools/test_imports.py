@@ -65,7 +65,7 @@ def test_names_that_a_command_line_repeats_are_those_of_the_library():
     from detection.evaluation import ENGINES, IOU_TYPES
     from detection.evaluation.voc import METRICS
     from detection.inference.opening import ENGINES as RUNTIMES
-    from detection.inference.predict import DRAWN
+    from detection.inference.predict import DRAWN, OVERLAP
 
     for name in ("convert_weights.py", "export_backbone.py"):
         assert runpy.run_path(str(TOOLS / name))["WRITABLE"] == WRITABLE
@@ -76,4 +76,4 @@ def test_names_that_a_command_line_repeats_are_those_of_the_library():
     assert evaluate["LABEL_FILES"] == check_data["LABEL_FILES"] == LABEL_FILES
     assert check_data["LABELS"] == LABELS
     predict = runpy.run_path(str(TOOLS / "predict.py"))
-    assert (predict["SCORE"], predict["TOP"]) == (DRAWN, SHOWN)
+    assert (predict["SCORE"], predict["OVERLAP"], predict["TOP"]) == (DRAWN, OVERLAP, SHOWN)
