@@ -24,6 +24,11 @@ PLAIN = "plain"
 def forms_of(kind: str, *, compiled: bool) -> dict[str, Sequence[object]]:
     """Return the config keys of each form, by its name; CUDA graphs are a GPU's."""
     forms: dict[str, Sequence[object]] = {PLAIN: ()}
+    if kind == "cuda":
+        graphs, last = ("MODEL.CUDA_GRAPHS", True), ("MODEL.CHANNELS_LAST", True)
+        forms["CUDA graphs"] = graphs
+        forms["CUDA graphs, channels_last"] = (*graphs, *last)
+        forms["CUDA graphs, channels_last, bfloat16"] = (*graphs, *last, "SOLVER.AMP.ENABLED", True)
     if compiled:
         forms["compiled"] = ("MODEL.COMPILE", True)
     if compiled and kind == "cuda":
@@ -35,7 +40,7 @@ def measure(*, rounds: int, device: str, compiled: bool, seconds: float | None =
     """Time steps of the config cifar10_resnet20.yaml on random images, its crops and flips included.
 
     Args:
-        compiled: also compiled, and on a GPU with CUDA graphs.
+        compiled: also compiled.
         seconds: see `suite.run_all`.
     """
     kind = torch.device(device).type
@@ -57,7 +62,8 @@ def measure(*, rounds: int, device: str, compiled: bool, seconds: float | None =
         title="Training steps of ResNet-20 on CIFAR-10's sizes",
         method=(
             f"cifar10_resnet20.yaml on random images in the device's memory: batches of {BATCH}, cropped and flipped "
-            f"there, float32. In one process, in turn, median of {timings[PLAIN].rounds} rounds of {STEPS[kind]} steps."
+            f"there, float32 unless named. In one process, in turn, median of {timings[PLAIN].rounds} rounds of {STEPS[kind]} "
+            "steps."
         ),
         header=["form", "ms a step", "images/s", "times plain", "slowest/fastest"],
         rows=[[name, *found.values(), timings[name].spread] for name, found in figures.items()],

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.errors import ConfigError, DataError
+from ..engine import distributed
 from ..engine.arguments import given_keys, overrides_of, request_of
 from ..engine.defaults import reading_of
 from ..engine.held_out import SPLIT_FILE, read_held_out, split_record
@@ -102,6 +103,8 @@ class ClassificationRun(TaskRun):
             # Images of a few sizes alone: the fastest convolutions are worth finding.
             torch.backends.cudnn.benchmark = True
         testing = self.request.eval_only
+        if self.config.MODEL.CUDA_GRAPHS and distributed.world_size() > 1:
+            raise ConfigError("MODEL.CUDA_GRAPHS is for one process; several take MODEL.COMPILE True")
         known = classes_of(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART) if testing else []
         divided = self.request.resume and self.config.DATA.SPLIT
         held_out = read_held_out(self.request.folder) if divided else None

@@ -19,6 +19,7 @@ from ..common.text import count
 from ..engine import distributed
 from ..engine.broken import BrokenImages
 from ..engine.class_weights import check_class_weights, class_weights
+from ..engine.graphs import GraphedNetwork
 from ..engine.image_progress import ImageProgress
 from ..engine.loading import Batch, resolve_workers
 from ..engine.moving_average import MovingAverage
@@ -91,6 +92,7 @@ class ClassificationTask(Task):
         self.average = MovingAverage.of(network, config)
         self.errors: dict[str, Errors] = {}
         self._compiled: nn.Module | None = None
+        self._graphed: GraphedNetwork | None = None
         self._error: Tensor | None = None
         self._precise: dict[str, Any] = {}
 
@@ -122,9 +124,7 @@ class ClassificationTask(Task):
         is_part = isinstance(batch, Augmented)
         batch = batch if is_part else self._augmented(batch, iteration)
         images, targets, mixed = batch.images, batch.targets, batch.mixed
-        if self.config.MODEL.COMPILE:
-            model = self._compile(model)
-        logits = model(images)["logits"].float()
+        logits = self._logits(model, images).float()
         wrong = logits.detach().argmax(1) != batch.labels
         # Of mixed images no class is the right one.
         self._error = None if mixed else wrong.float().mean()
@@ -135,6 +135,14 @@ class ClassificationTask(Task):
         loss = F.cross_entropy(logits, targets, weights, label_smoothing=smoothing, reduction="sum")
         total = weights[targets].sum()
         return {"loss_class": loss / (total if is_part else distributed.mean(total)).clamp(min=1e-12)}
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        if self.config.MODEL.CUDA_GRAPHS and images.is_cuda:
+            self._graphed = self._graphed or GraphedNetwork(model, "logits")
+            return self._graphed(images)
+        if self.config.MODEL.COMPILE:
+            model = self._compile(model)
+        return model(images)["logits"]
 
     def _compile(self, model: nn.Module) -> nn.Module:
         mode = self.config.MODEL.COMPILE_MODE

@@ -46,6 +46,8 @@ def precision(config: Any) -> str:
     amp = config.SOLVER.AMP
     text = f"{amp.DTYPE} where it is safe, else float32" if amp.ENABLED else "float32"
     text += ", channels_last" if config.MODEL.CHANNELS_LAST else ""
+    if config.MODEL.get("CUDA_GRAPHS", False) and torch.device(config.MODEL.DEVICE).type == "cuda":
+        return f"{text}, CUDA graphs"
     if not config.MODEL.get("COMPILE", False):
         return text
     mode = config.MODEL.get("COMPILE_MODE", "default")

@@ -65,7 +65,8 @@ def test_files(shared_data, loops):
 
 
 def test_forms_of_cifar(monkeypatch):
-    assert list(cifar.forms_of("cuda", compiled=True)) == ["plain", "compiled", "compiled, CUDA graphs"]
+    graphs = ["CUDA graphs", "CUDA graphs, channels_last", "CUDA graphs, channels_last, bfloat16"]
+    assert list(cifar.forms_of("cuda", compiled=True)) == ["plain", *graphs, "compiled", "compiled, CUDA graphs"]
     assert list(cifar.forms_of("cpu", compiled=True)) == ["plain", "compiled"]
     monkeypatch.setitem(cifar.STEPS, "cpu", 1)
     section = cifar.measure(rounds=1, device="cpu", compiled=False)

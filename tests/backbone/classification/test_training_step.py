@@ -17,6 +17,7 @@ from backbone.classification.plan import plan
 from backbone.classification.task import ClassificationTask
 from backbone.common.errors import ConfigError
 from backbone.engine.averages import Averages
+from backbone.engine.plan import precision
 from backbone.engine.solver import make_schedule, make_settings
 from backbone.engine.trainer import Trainer
 
@@ -133,6 +134,7 @@ def test_the_mode_of_the_compiler_is_handed_on(monkeypatch):
         (("SOLVER.ACCUMULATE", 0), "SOLVER.ACCUMULATE must be above 0, not 0"),
         (("MODEL.COMPILE_MODE", "fast"), "MODEL.COMPILE_MODE is 'fast'"),
         (("MODEL.COMPILE_MODE", "reduce-overhead"), "MODEL.COMPILE_MODE 'reduce-overhead' needs MODEL.COMPILE True"),
+        (("MODEL.CUDA_GRAPHS", True, "MODEL.COMPILE", True), "MODEL.CUDA_GRAPHS is for networks that are not compiled"),
     ],
 )
 def test_mistakes(keys, expected):
@@ -147,6 +149,16 @@ def test_plan_says_the_mode(mode, expected):
     task = trainer.task
     shown = plan(task.model, None, task.test, task.config, weights="none", notes=[], protocols=["1crop", "10crop"])
     assert expected in shown and "; 1crop, 10crop\n" in shown
+
+
+def test_cuda_graphs_are_a_gpus():
+    trainer = make(MODEL__CUDA_GRAPHS=True)
+    assert torch.equal(*map(torch.stack, (steps(trainer, Averages(), 0, 1), steps(make(), Averages(), 0, 1))))
+    config = trainer.task.config
+    assert "graphs" not in precision(config)
+    config.defrost()
+    config.MODEL.DEVICE = "cuda"
+    assert precision(config) == "float32, CUDA graphs"
 
 
 @pytest.mark.slow
