@@ -62,8 +62,8 @@ def measure(*, rounds: int, device: str, compiled: bool, seconds: float | None =
         title="Training steps of ResNet-20 on CIFAR-10's sizes",
         method=(
             f"cifar10_resnet20.yaml on random images in the device's memory: batches of {BATCH}, cropped and flipped "
-            f"there, float32 unless named. In one process, in turn, median of {timings[PLAIN].rounds} rounds of {STEPS[kind]} "
-            "steps."
+            "there, float32 unless named. In one process, in turn, median of "
+            f"{timings[PLAIN].rounds} rounds of {STEPS[kind]} steps."
         ),
         header=["form", "ms a step", "images/s", "times plain", "slowest/fastest"],
         rows=[[name, *found.values(), timings[name].spread] for name, found in figures.items()],

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..common.errors import ArchitectureError
+from .conv_norm import maps_made
 from .norm import hold_norm, release_norm, statistics_kept
 
 
@@ -225,9 +226,10 @@ class Backbone(nn.Module):
         if torch.jit.is_scripting():
             return self.scripted(images)
         outputs = {}
-        for stage, x in self.run(images):
-            if stage in self.out_features:
-                outputs[stage] = x
+        with maps_made(self):
+            for stage, x in self.run(images):
+                if stage in self.out_features:
+                    outputs[stage] = x
         return outputs
 
     def scripted(self, images: Tensor) -> dict[str, Tensor]:

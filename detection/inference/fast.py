@@ -14,10 +14,8 @@ from detectron2.layers import Conv2d, FrozenBatchNorm2d, NaiveSyncBatchNorm
 from detectron2.modeling import FPN, ResNet
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.proposal_utils import find_top_rpn_proposals
 from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead, MaskRCNNConvUpsampleHead
-from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,7 +63,7 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
     use_all_threads(fast)
     for module in _known(fast):
         if type(module) in (RPN, SparingRPN) and not is_watched(module):
-            module.__class__ = EarlyRPN
+            module.__class__ = SparingRPN
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=torch.channels_last)
     heavy = list(_networks_and_stages(fast))
@@ -83,28 +81,6 @@ def lower(model: nn.Module, precision: str) -> None:
     operators stay those that an exporter can write."""
     _fold(model)
     _lower(model, list(_networks_and_stages(model)), DTYPES[precision])
-
-
-class EarlyRPN(RPN):
-    """detectron2's RPN for inference: it chooses the best anchors first, and decodes the boxes of these alone."""
-
-    def predict_proposals(
-        self, anchors: list[Boxes], logits: list[Tensor], deltas: list[Tensor], image_sizes: list[tuple[int, int]]
-    ) -> list[Instances]:
-        """See detectron2's RPN; logits (N, A) and deltas (N, A, 4) come by level."""
-        if self.training:
-            return super().predict_proposals(anchors, logits, deltas, image_sizes)
-        boxes, scores = [], []
-        for of_level, logits_, deltas_ in zip(anchors, logits, deltas):
-            # Stable, as what follows sorts them again: of equal scores the same ones come first.
-            best, order = logits_.sort(descending=True, dim=1, stable=True)
-            order = order[:, : self.pre_nms_topk[False]]
-            chosen = deltas_.gather(1, order[:, :, None].expand(-1, -1, 4)).flatten(0, 1)
-            decoded = self.box2box_transform.apply_deltas(chosen, of_level.tensor[order.flatten()])
-            boxes.append(decoded.view(len(order), -1, 4))
-            scores.append(best[:, : order.shape[1]])
-        limits = (self.pre_nms_topk[False], self.post_nms_topk[False])
-        return find_top_rpn_proposals(boxes, scores, image_sizes, self.nms_thresh, *limits, self.min_box_size, False)
 
 
 def state_of(model: nn.Module) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from detectron2.layers import batched_nms, cat
+from detectron2.layers import cat
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.proposal_generator.proposal_utils import add_ground_truth_to_proposals
@@ -20,6 +20,10 @@ from detectron2.utils.memory import retry_if_cuda_oom
 from fvcore.nn import smooth_l1_loss
 from torch import Tensor
 from torch.nn import functional as F
+
+from backbone.networks.conv_norm import runs_eagerly
+
+from .proposals import best_boxes, clipped, have_size, not_finite, suppressed
 
 Masks = tuple[Tensor, Tensor]  # of the foreground and of the background
 
@@ -103,7 +107,7 @@ class DrawnLabels(list):
 
 
 class SparingRPN(RPN):
-    """detectron2's RPN; a training step waits once for all labels, once for all proposals, and for each NMS."""
+    """detectron2's RPN; it waits once for all labels, once for all proposals, and for each NMS."""
 
     @torch.no_grad()
     def label_and_sample_anchors(
@@ -166,40 +170,28 @@ class SparingRPN(RPN):
         """See detectron2's.
 
         Raises:
-            FloatingPointError: a box or a score is not finite.
+            FloatingPointError: in training a box or a score is not finite.
         """
-        if not self.training:
-            return super().predict_proposals(anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes)
-        boxes, scores, levels = [], [], []
-        for level, (every, logits, deltas) in enumerate(zip(anchors, pred_objectness_logits, pred_anchor_deltas)):
-            best, order = logits.sort(descending=True, dim=1)
-            order = order[:, : self.pre_nms_topk[True]]
-            chosen = deltas.gather(1, order[:, :, None].expand(-1, -1, 4)).flatten(0, 1)
-            decoded = self.box2box_transform.apply_deltas(chosen, every.tensor[order.flatten()])
-            boxes.append(decoded.view(*order.shape, 4))
-            scores.append(best[:, : order.shape[1]])
-            levels.append(torch.full(order.shape[1:], level, dtype=torch.int64, device=order.device))
-        boxes, scores, levels = cat(boxes, dim=1), cat(scores, dim=1), cat(levels)
-        broken = ~(torch.isfinite(boxes).all(dim=2) & torch.isfinite(scores))
-        clipped = [_clipped(of_image, *size) for of_image, size in zip(boxes, image_sizes)]
-        full = [Boxes(of_image).nonempty(threshold=self.min_box_size) for of_image in clipped]
+        inputs = anchors, pred_objectness_logits, pred_anchor_deltas
+        if not runs_eagerly():
+            return super().predict_proposals(*inputs, image_sizes)
+        boxes, scores, levels = best_boxes(self.box2box_transform, *inputs, self.pre_nms_topk[self.training])
+        broken = not_finite(boxes, scores)
+        cut = [clipped(of_image, *size) for of_image, size in zip(boxes, image_sizes)]
+        full = [have_size(of_image, self.min_box_size) for of_image in cut]
         counts = read_counts(zip(broken, full))
         if any(wrong for wrong, _ in counts):
-            raise FloatingPointError("a predicted box or score of the RPN is not finite")
-        found = []
-        for of_image, scored, mask, (_, number), size in zip(clipped, scores, full, counts, image_sizes):
+            if self.training:
+                raise FloatingPointError("a predicted box or score of the RPN is not finite")
+            return super().predict_proposals(*inputs, image_sizes)
+        found, limits = [], {"overlap": self.nms_thresh, "number": self.post_nms_topk[self.training]}
+        for of_image, scored, mask, (_, number), size in zip(cut, scores, full, counts, image_sizes):
             level = levels
             if number < len(mask):
                 chosen = indices(mask, number)
                 of_image, scored, level = of_image[chosen], scored[chosen], level[chosen]
-            kept = batched_nms(of_image, scored, level, self.nms_thresh)[: self.post_nms_topk[True]]
-            found.append(Instances(size, proposal_boxes=Boxes(of_image[kept]), objectness_logits=scored[kept]))
+            found.append(suppressed(of_image, scored, level, size, **limits))
         return found
-
-
-def _clipped(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return boxes (R, 4) cut to their image; Boxes.clip asks first whether they are finite."""
-    return torch.stack([side.clamp(0, limit) for side, limit in zip(boxes.unbind(1), (width, height) * 2)], dim=1)
 
 
 class SparingSampling:

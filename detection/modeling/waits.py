@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from detectron2.layers import cat
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.matcher import Matcher
 from detectron2.modeling.poolers import ROIPooler, assign_boxes_to_levels
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbone.engine.loading import to_device
+from backbone.networks.conv_norm import runs_eagerly
 
+from .proposals import KeptAnchors, PairedTransform
 from .regions import SizedOutputLayers
 from .sampling import QuietMatcher, SparingRPN, SparingSampling, foreground_of, indices, read_counts
 
@@ -73,11 +76,11 @@ class StepCounts(EventStorage):
 
 
 class SparingPooler(ROIPooler):
-    """detectron2's ROIPooler; in training it waits once for the numbers of boxes of all levels."""
+    """detectron2's ROIPooler; it waits once for the numbers of boxes of all levels."""
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """See detectron2's."""
-        if not self.training or not box_lists or type(box_lists[0]) is not Boxes:
+        if not runs_eagerly() or not box_lists or type(box_lists[0]) is not Boxes:
             return super().forward(x, box_lists)
         images = [boxes.tensor.new_full((len(boxes), 1), index) for index, boxes in enumerate(box_lists)]
         regions = torch.cat([torch.cat(images), torch.cat([boxes.tensor for boxes in box_lists])], dim=1)
@@ -145,6 +148,7 @@ class SparingRes5Heads(SparingSampling, Res5ROIHeads):
 
 
 IN_PLACE_OF = {
+    DefaultAnchorGenerator: KeptAnchors,
     ROIPooler: SparingPooler,
     FastRCNNOutputLayers: SizedOutputLayers,
     MaskRCNNConvUpsampleHead: SparingMaskHead,
@@ -162,6 +166,9 @@ def spare_waits(model: nn.Module) -> None:
             module.__class__ = SparingRPN
         elif kind in IN_PLACE_OF:
             module.__class__ = IN_PLACE_OF[kind]
+        transform = getattr(module, "box2box_transform", None)
+        if type(transform) is Box2BoxTransform:
+            transform.__class__ = PairedTransform
         matchers = [getattr(module, name, None) for name in ("anchor_matcher", "proposal_matcher")]
         # Those of a cascade's later stages.
         for matcher in (*matchers, *getattr(module, "proposal_matchers", ())):

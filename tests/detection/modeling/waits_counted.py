@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from detection.modeling import sampling
+from detection.modeling import proposals
 
 WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "bincount", "_unique2")
 
@@ -30,7 +30,7 @@ class Waits(TorchDispatchMode):
         self.number = self.nms = 0
         for name in ("tolist", "cpu"):
             monkeypatch.setattr(torch.Tensor, name, self._counted(getattr(torch.Tensor, name)))
-        monkeypatch.setattr(sampling, "batched_nms", self._suppressing(sampling.batched_nms))
+        monkeypatch.setattr(proposals, "batched_nms", self._suppressing(proposals.batched_nms))
         for module in ("sampling", "waits", "regions"):
             monkeypatch.setattr(f"detection.modeling.{module}.indices", indices_of_a_device)
 
