@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from argparse import Namespace
 
 import pytest
 import torch
@@ -14,8 +15,10 @@ from backbone.classification.data.sources import synthetic_images
 from backbone.classification.networks import build, mean_image
 from backbone.classification.optimizer import make_optimizer
 from backbone.classification.plan import plan
+from backbone.classification.session import ClassificationRun
 from backbone.classification.task import ClassificationTask
 from backbone.common.errors import ConfigError
+from backbone.engine import distributed
 from backbone.engine.averages import Averages
 from backbone.engine.plan import precision
 from backbone.engine.solver import make_schedule, make_settings
@@ -149,6 +152,15 @@ def test_plan_says_the_mode(mode, expected):
     task = trainer.task
     shown = plan(task.model, None, task.test, task.config, weights="none", notes=[], protocols=["1crop", "10crop"])
     assert expected in shown and "; 1crop, 10crop\n" in shown
+
+
+def test_cuda_graphs_are_for_one_process(monkeypatch):
+    run = object.__new__(ClassificationRun)
+    run.config = load_config("cifar10_resnet20.yaml", ["MODEL.CUDA_GRAPHS", True])
+    run.request = Namespace(eval_only=False)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="MODEL.CUDA_GRAPHS is for one process; several take MODEL.COMPILE True"):
+        run.open()
 
 
 def test_cuda_graphs_are_a_gpus():
