@@ -6,6 +6,7 @@ Nothing is remembered between steps: the order of images, their grouping by aspe
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,6 +74,17 @@ class EpochSampler:
                 position += 1
             epoch, skipped = epoch + 1, 0
 
+    def batches(self, position: int, size: int) -> Iterator[np.ndarray]:
+        """Yield the indices of the sequence from a position on, `size` at a time."""
+        epoch, skipped = self._place(position)
+        rest = self._epoch(epoch)[skipped:]
+        while True:
+            while len(rest) < size:
+                epoch += 1
+                rest = np.concatenate([rest, self._epoch(epoch)])
+            yield rest[:size]
+            rest = rest[size:]
+
     def _place(self, position: int) -> tuple[int, int]:
         """Return the epoch of a position, and how many of its images come before; repeats make epochs differ."""
         if self.repeats is None:
@@ -127,6 +139,12 @@ class BatchSampler(Sampler[list[Item]]):
                 return
             if step >= self.start:
                 yield batch[self.share]
+
+    def indices(self) -> Iterator[np.ndarray]:
+        """Yield the batches' indices alone. Of batches without groups; in a fraction of the time."""
+        batches = self.sampler.batches(self.start * self.batch_size, self.batch_size)
+        for batch in itertools.islice(batches, None if self.steps is None else max(0, self.steps - self.start)):
+            yield batch[self.share]
 
     def _batches(self, start: int) -> Iterator[list[Item]]:
         waiting: dict[int, list[Item]] = {}

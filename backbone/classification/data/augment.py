@@ -43,16 +43,24 @@ def pad_crop_flip(
     """
     number, channels, height, width = images.shape
     whole = number * share.processes
-    top, left = (_moved(share.of(random.integers(2 * pad + 1, size=whole)), images) for _ in range(2))
-    columns = torch.arange(width, device=images.device).expand(number, width)
-    if flip:
-        mirrored = _moved(share.of(random.random(whole) < 0.5), images)
-        columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
-    columns = columns + left[:, None]
-    rows = torch.arange(height, device=images.device) + top[:, None]
+    top, left = (share.of(random.integers(2 * pad + 1, size=whole)) for _ in range(2))
+    mirrored = share.of(random.random(whole) < 0.5) if flip else np.zeros(number, bool)
     padded = F.pad(images, (pad,) * 4)
-    places = (rows[:, :, None] * padded.shape[3] + columns[:, None, :]).view(number, 1, -1)
+    # Of each image the place of its first pixel in the padded one, and the step to the next one in the row.
+    firsts = top * padded.shape[3] + left + np.where(mirrored, width - 1, 0)
+    first, step = _moved(np.stack([firsts, np.where(mirrored, -1, 1)]), images)[:, :, None, None]
+    rows, columns = _grid(height, width, padded.shape[3], images.device)
+    places = (first + rows + step * columns).view(number, 1, -1)
     return padded.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)
+
+
+@lru_cache(maxsize=16)
+def _grid(height: int, width: int, row: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return where the rows (H, 1) of a window begin in an image whose rows are `row` long, and its columns (1, W)."""
+    # Made in inference mode, a tensor could not be used in training later.
+    with torch.inference_mode(False):
+        rows, columns = torch.arange(height)[:, None] * row, torch.arange(width)[None]
+        return rows.to(device), columns.to(device)
 
 
 def lighting(

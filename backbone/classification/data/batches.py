@@ -60,8 +60,8 @@ class BatchesInMemory:
 
     def steps(self, start: int, end: int) -> Iterator[Batch]:
         """Yield the batches of the steps start..end-1."""
-        for items in make_sampler(self.images, self.config, start, end):
-            chosen = to_device(torch.tensor([index for _, index in items]), self.pixels.device)
+        for indices in make_sampler(self.images, self.config, start, end).indices():
+            chosen = to_device(torch.from_numpy(np.ascontiguousarray(indices)), self.pixels.device)
             yield Batch(self.pixels[chosen], self.labels[chosen])
 
 

@@ -248,3 +248,16 @@ def test_rare_classes_come_as_often_as_in_detectron2():
         assert list(itertools.islice(sampler.beginning_at(start), 100)) == items[start : start + 100]
     ones = EpochSampler(used, 1, np.ones(len(used)))
     assert sorted(index for _, index in itertools.islice(ones, len(used))) == used.tolist()
+
+
+@pytest.mark.parametrize("repeats", [None, np.linspace(0.2, 1.9, 11)])
+@pytest.mark.parametrize("start", [0, 1, 5])
+def test_indices_alone_are_those_of_the_items(repeats, start):
+    for rank in (0, 1):
+        shared = {"batch_size": 4, "start": start, "steps": 12, "rank": rank, "world_size": 2}
+        sampler = BatchSampler(EpochSampler(range(100, 111), 3, repeats), **shared)
+        found = [batch.tolist() for batch in sampler.indices()]
+        assert found == [[index for _, index in batch] for batch in sampler]
+        assert len(found) == 12 - start
+    endless = BatchSampler(EpochSampler(range(3), 1), batch_size=8)
+    assert [len(batch) for batch in itertools.islice(endless.indices(), 3)] == [8, 8, 8]
