@@ -246,6 +246,10 @@ def _check_model(config: CfgNode, source: str) -> None:
     mode = config.MODEL.COMPILE_MODE
     if mode != "default" and not config.MODEL.COMPILE:
         raise ConfigError(f"{source}: MODEL.COMPILE_MODE {mode!r} needs MODEL.COMPILE True")
+    if config.MODEL.CUDA_GRAPHS and config.MODEL.CHECKPOINTING:
+        raise ConfigError(
+            f"{source}: MODEL.CUDA_GRAPHS and MODEL.CHECKPOINTING, which runs each block twice, do not go together"
+        )
     if config.MODEL.CUDA_GRAPHS and config.MODEL.COMPILE:
         raise ConfigError(
             f"{source}: MODEL.CUDA_GRAPHS is for networks that are not compiled; with MODEL.COMPILE, "

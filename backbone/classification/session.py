@@ -103,7 +103,9 @@ class ClassificationRun(TaskRun):
             # Images of a few sizes alone: the fastest convolutions are worth finding.
             torch.backends.cudnn.benchmark = True
         testing = self.request.eval_only
-        if self.config.MODEL.CUDA_GRAPHS and distributed.world_size() > 1:
+        model = self.config.MODEL
+        graphs = model.CUDA_GRAPHS and not testing and torch.device(model.DEVICE).type == "cuda"
+        if graphs and distributed.world_size() > 1:
             raise ConfigError("MODEL.CUDA_GRAPHS is for one process; several take MODEL.COMPILE True")
         known = classes_of(self.config.MODEL.WEIGHTS, self.config.MODEL.WEIGHTS_PART) if testing else []
         divided = self.request.resume and self.config.DATA.SPLIT

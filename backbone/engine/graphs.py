@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+FORMS = 4  # sizes and precisions whose graphs are kept: a whole batch, its parts, the last of each
 WARM_UP = 3  # passes before the one that is recorded: the libraries choose their kernels
 
 
@@ -37,6 +38,9 @@ class GraphedNetwork:
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
         form = images.shape, images.stride(), images.dtype, dtype
         if form not in self._made:
+            while len(self._made) >= FORMS:
+                # Each holds the memory of its activations.
+                self._made.pop(next(iter(self._made)))
             self._made[form] = _Passes(self.network, self.output, images, dtype)
         return _Replay.apply(images, self._anchor, self._made[form])
 
@@ -50,6 +54,7 @@ class _Passes:
 
     def __init__(self, network: nn.Module, output: str, images: Tensor, dtype: torch.dtype | None) -> None:
         self.images = images.detach().clone()
+        self.calls = 0
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         buffers = list(network.buffers())
         kept, generator = [buffer.clone() for buffer in buffers], torch.cuda.get_rng_state(images.device)
@@ -86,12 +91,20 @@ class _Passes:
         torch.cuda.set_rng_state(generator, images.device)
 
     def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
         self.images.copy_(images)
         self._forward.replay()
         return self.output.detach()
 
-    def backward(self, grad: Tensor) -> None:
-        """Add the gradients to the parameters' own."""
+    def backward(self, grad: Tensor, call: int) -> None:
+        """Add the gradients to the parameters' own.
+
+        Raises:
+            RuntimeError: `call` is not the last forward pass, or had its backward pass.
+        """
+        if call != self.calls:
+            raise RuntimeError("the backward pass of a CUDA graph follows its own forward pass, once")
+        self.calls += 1
         self.grad.copy_(grad)
         # They may lie where the graph writes.
         before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self.parameters]
@@ -104,11 +117,12 @@ class _Passes:
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, images: Tensor, anchor: Tensor, passes: _Passes) -> Tensor:
-        context.passes = passes
-        return passes.forward(images)
+        output = passes.forward(images)
+        context.passes, context.call = passes, passes.calls
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(context: Any, grad: Tensor) -> tuple[None, None, None]:
-        context.passes.backward(grad)
+        context.passes.backward(grad, context.call)
         return None, None, None

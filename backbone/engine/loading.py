@@ -141,7 +141,13 @@ class BatchSampler(Sampler[list[Item]]):
                 yield batch[self.share]
 
     def indices(self) -> Iterator[np.ndarray]:
-        """Yield the batches' indices alone. Of batches without groups; in a fraction of the time."""
+        """Yield the batches' indices alone, in a fraction of the time.
+
+        Raises:
+            ValueError: there are groups, which decide over the batches.
+        """
+        if self.groups is not None:
+            raise ValueError("batches of groups are made item by item")
         batches = self.sampler.batches(self.start * self.batch_size, self.batch_size)
         for batch in itertools.islice(batches, None if self.steps is None else max(0, self.steps - self.start)):
             yield batch[self.share]

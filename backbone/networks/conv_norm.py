@@ -11,6 +11,7 @@ parametrisations, tracing and counting work as on any network of torch.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -27,7 +28,6 @@ from .winograd_training import Convolution, convolve, fits, gradients, pays
 TENSORS = (Tensor, nn.Parameter)
 # What calls run through; a class may be given other functions later.
 MODULE_CALL, NORM_FORWARD = nn.Module.__call__, FrozenBatchNorm2d.forward
-MADE = "_map_of_this_pass"  # a norm's scale and shift, see `maps_made`
 CONV_FORWARD, CONV_FORWARD_INSIDE = nn.Conv2d.forward, nn.Conv2d._conv_forward
 
 
@@ -163,8 +163,7 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
     eager = runs_eagerly()
     if not fuses or (eager and not _are_plain_tensors(conv.weight, norm, x)):
         return norm(conv(x))
-    made = norm.__dict__.pop(MADE, None) if eager else None
-    scale, shift = made or norm.scale_and_shift()
+    scale, shift = _map_of(norm) if eager else norm.scale_and_shift()
     if conv.bias is not None:
         shift = shift + conv.bias * scale
     weight, geometry = conv.weight, (conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -176,9 +175,10 @@ def conv_norm(conv: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
 
 
 def maps_made(network: nn.Module) -> AbstractContextManager:
-    """Make the scales and shifts of all frozen BN of a network at once; each is used once, by `conv_norm`, or not.
+    """Make the scales and shifts of all frozen BN of a network at once, for one pass of this thread.
 
-    Nine operators in place of four for each norm: on a GPU, starting them takes longer than running them.
+    Nine operators in place of four for each norm: on a GPU, starting them takes longer than running them. Where a norm
+    has changed until its turn comes, `conv_norm` makes its own.
     """
     if not runs_eagerly() or torch._C._are_functorch_transforms_active() or all_are_watched():
         return nullcontext()
@@ -186,15 +186,39 @@ def maps_made(network: nn.Module) -> AbstractContextManager:
     return _made(norms) if len(norms) > 1 and _are_alike(norms) else nullcontext()
 
 
+class _Made(threading.local):
+    """Of this thread's pass: by norm its tensors, their state, and scale and shift of them."""
+
+    maps: dict[nn.Module, tuple[tuple[Tensor, ...], list[tuple[int, int]], tuple[Tensor, Tensor]]] | None = None
+
+
+_MADE = _Made()
+
+
 @contextmanager
 def _made(norms: list[FrozenBatchNorm2d]) -> Iterator[None]:
+    before = _MADE.maps
+    found = {}
+    for norm, made in zip(norms, _maps(norms)):
+        tensors = tuple(norm._buffers.values())
+        found[norm] = tensors, _state(tensors), made
+    _MADE.maps = found
     try:
-        for norm, made in zip(norms, _maps(norms)):
-            norm.__dict__[MADE] = made
         yield
     finally:
-        for norm in norms:
-            norm.__dict__.pop(MADE, None)
+        _MADE.maps = before
+
+
+def _map_of(norm: FrozenBatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return scale and shift of a norm, made before or now."""
+    tensors, state, made = (_MADE.maps or {}).get(norm, ((), [], None))
+    now = tuple(norm._buffers.values())
+    same = made is not None and len(now) == len(tensors) and all(a is b for a, b in zip(now, tensors))
+    return made if same and _state(now) == state else norm.scale_and_shift()
+
+
+def _state(tensors: tuple[Tensor, ...]) -> list[tuple[int, int]]:
+    return [(tensor._version, tensor.data_ptr()) for tensor in tensors]
 
 
 def _are_alike(norms: list[FrozenBatchNorm2d]) -> bool:
@@ -204,6 +228,7 @@ def _are_alike(norms: list[FrozenBatchNorm2d]) -> bool:
     return all(norm.eps == norms[0].eps for norm in norms) and all(
         type(tensor) in TENSORS
         and not tensor.requires_grad
+        and not tensor.is_inference()  # it has no version
         and tensor.dtype is like.dtype
         and tensor.device == like.device
         for tensor in tensors
@@ -216,7 +241,7 @@ def _maps(norms: list[FrozenBatchNorm2d]) -> Iterator[tuple[Tensor, Tensor]]:
     weight, bias, mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in names)
     scale = weight * (variance + norms[0].eps).rsqrt()
     shift = bias - mean * scale
-    numbers = [norm.num_features for norm in norms]
+    numbers = [len(norm.weight) for norm in norms]
     return zip(scale.split(numbers), shift.split(numbers))
 
 

@@ -6,12 +6,14 @@ On a GPU the host takes longer to start one of these than the GPU to run it. Res
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from detectron2.layers import batched_nms
-from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, _create_grid_offsets
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
@@ -22,34 +24,70 @@ Size = tuple[int, int]  # height and width
 
 
 class KeptAnchors(DefaultAnchorGenerator):
-    """detectron2's anchors; of each level the largest grid so far is kept, and smaller ones are cut from it."""
+    """detectron2's anchors; the places of the largest maps so far are kept, and those of smaller ones cut from them."""
 
     def _grid_anchors(self, grid_sizes: Sequence[Size]) -> list[Tensor]:
-        if not runs_eagerly():
-            return super()._grid_anchors(grid_sizes)
-        kept = self.__dict__.setdefault("_kept", {})
-        cells = list(self.cell_anchors)
-        state = [(cell.data_ptr(), cell.device, 0 if cell.is_inference() else cell._version) for cell in cells]
-        if kept.get("state") != state or any(_exceeds(size, has) for size, has in zip(grid_sizes, kept["sizes"])):
-            had = kept["sizes"] if kept.get("state") == state else grid_sizes
-            sizes = [(max(size[0], has[0]), max(size[1], has[1])) for size, has in zip(grid_sizes, had)]
-            # Made in inference mode, they could take part in no training.
-            with torch.inference_mode(False):
-                flat = super()._grid_anchors(sizes)
-            grids = [anchors.view(*size, -1, 4) for anchors, size in zip(flat, sizes)]
-            kept.update(state=state, sizes=sizes, grids=grids)
+        cells, sizes = list(self.cell_anchors), [tuple(size) for size in grid_sizes]
+        form = (tuple(self.strides), self.offset, tuple(cell.device for cell in cells))
+        kept = _KEPT.get(self) if runs_eagerly() else None
+        if kept is None or not kept.fits(form, sizes):
+            kept = _Places.made(form, sizes, kept) if runs_eagerly() else None
+            if kept is None:
+                return super()._grid_anchors(grid_sizes)
+            _KEPT[self] = kept
         return [
-            grid[:height, :width].clone(memory_format=torch.contiguous_format).view(-1, 4)
-            for grid, (height, width) in zip(kept["grids"], grid_sizes)
+            (grid[:height, :width] + cell).reshape(-1, 4)
+            for grid, (height, width), cell in zip(kept.grids, sizes, cells)
         ]
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Made again where it is read.
-        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the cells of maps lie in the image.
+
+    Attributes:
+        form: strides, offset and devices.
+        sizes: of the maps.
+        grids: (H, W, 1, 4) of each: what is added to a cell's anchors.
+    """
+
+    form: tuple[Any, ...]
+    sizes: list[Size]
+    grids: list[Tensor]
+
+    def fits(self, form: tuple[Any, ...], sizes: list[Size]) -> bool:
+        """Whether those of maps of these sizes can be cut from it."""
+        return (
+            self.form == form
+            and len(sizes) == len(self.sizes)
+            and all(size[0] <= has[0] and size[1] <= has[1] for size, has in zip(sizes, self.sizes))
+        )
+
+    @classmethod
+    def made(cls, form: tuple[Any, ...], sizes: list[Size], before: _Places | None) -> _Places | None:
+        """Return what holds maps of `sizes`, and those of `before` where that stays small; None for maps too large."""
+        if before is not None and before.form == form and len(before.sizes) == len(sizes):
+            both = [(max(a[0], b[0]), max(a[1], b[1])) for a, b in zip(sizes, before.sizes)]
+            sizes = both if _cells(both) <= MOST_CELLS else sizes
+        if _cells(sizes) > MOST_CELLS:
+            return None
+        strides, offset, devices = form
+        grids = []
+        # Made in inference mode, they could take part in no training.
+        with torch.inference_mode(False):
+            for size, stride, device in zip(sizes, strides, devices):
+                x, y = _create_grid_offsets(size, stride, offset, device)
+                grids.append(torch.stack((x, y, x, y), dim=1).view(*size, 1, 4))
+        # A mode of torch may make tensors of another kind, which are of use to nobody later.
+        return cls(form, sizes, grids) if all(type(grid) is Tensor for grid in grids) else None
 
 
-def _exceeds(size: Size, has: Size) -> bool:
-    return size[0] > has[0] or size[1] > has[1]
+def _cells(sizes: list[Size]) -> int:
+    return sum(height * width for height, width in sizes)
+
+
+MOST_CELLS = 2**19  # 8 MiB of places; images of 2,048 x 2,048 pixels have 350,000 at strides of 4 and more
+_KEPT: WeakKeyDictionary[KeptAnchors, _Places] = WeakKeyDictionary()
 
 
 class PairedTransform(Box2BoxTransform):
@@ -86,7 +124,8 @@ def best_boxes(
         shifts.append(moved.gather(1, order[:, :, None].expand(-1, -1, 4)))
     counts = tuple(part.shape[1] for part in scores)
     boxes = transform.apply_deltas(torch.cat(shifts, dim=1).flatten(0, 1), torch.cat(sources, dim=1).flatten(0, 1))
-    return boxes.view(-1, sum(counts), 4), torch.cat(scores, dim=1), _levels(counts, boxes.device)
+    joined = torch.cat(scores, dim=1)
+    return boxes.view(*joined.shape, 4), joined, _levels(counts, boxes.device)
 
 
 @lru_cache(maxsize=64)

@@ -80,7 +80,8 @@ class SparingPooler(ROIPooler):
 
     def forward(self, x: list[Tensor], box_lists: list[Boxes]) -> Tensor:
         """See detectron2's."""
-        if not runs_eagerly() or not box_lists or type(box_lists[0]) is not Boxes:
+        fits = type(x) is type(box_lists) is list and len(x) == len(self.level_poolers) and len(x[0]) == len(box_lists)
+        if not (fits and box_lists and runs_eagerly()) or type(box_lists[0]) is not Boxes:
             return super().forward(x, box_lists)
         images = [boxes.tensor.new_full((len(boxes), 1), index) for index, boxes in enumerate(box_lists)]
         regions = torch.cat([torch.cat(images), torch.cat([boxes.tensor for boxes in box_lists])], dim=1)

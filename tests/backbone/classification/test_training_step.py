@@ -138,6 +138,7 @@ def test_the_mode_of_the_compiler_is_handed_on(monkeypatch):
         (("MODEL.COMPILE_MODE", "fast"), "MODEL.COMPILE_MODE is 'fast'"),
         (("MODEL.COMPILE_MODE", "reduce-overhead"), "MODEL.COMPILE_MODE 'reduce-overhead' needs MODEL.COMPILE True"),
         (("MODEL.CUDA_GRAPHS", True, "MODEL.COMPILE", True), "MODEL.CUDA_GRAPHS is for networks that are not compiled"),
+        (("MODEL.CUDA_GRAPHS", True, "MODEL.CHECKPOINTING", True), "which runs each block twice, do not go together"),
     ],
 )
 def test_mistakes(keys, expected):
@@ -156,7 +157,7 @@ def test_plan_says_the_mode(mode, expected):
 
 def test_cuda_graphs_are_for_one_process(monkeypatch):
     run = object.__new__(ClassificationRun)
-    run.config = load_config("cifar10_resnet20.yaml", ["MODEL.CUDA_GRAPHS", True])
+    run.config = load_config("cifar10_resnet20.yaml", ["MODEL.CUDA_GRAPHS", True, "MODEL.DEVICE", "cuda"])
     run.request = Namespace(eval_only=False)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(ConfigError, match="MODEL.CUDA_GRAPHS is for one process; several take MODEL.COMPILE True"):

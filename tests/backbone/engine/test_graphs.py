@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -41,16 +41,16 @@ def graphed(monkeypatch):
         def __init__(self, network, output, images, dtype):
             made.append((tuple(images.shape), dtype))
             super().__init__(network, output, images, dtype)
-            self._forward = self._backward = self
+            self._forward = SimpleNamespace(replay=self.pass_forward)
+            self._backward = SimpleNamespace(replay=self.pass_backward)
             self.network, self.name = network, output
-            self.turns = itertools.cycle(("forward", "backward"))
 
-        def replay(self):
-            if next(self.turns) == "forward":
-                with torch.enable_grad():
-                    self.result = self.network(self.images)[self.name]
-                self.output.copy_(self.result.detach())
-                return
+        def pass_forward(self):
+            with torch.enable_grad():
+                self.result = self.network(self.images)[self.name]
+            self.output.copy_(self.result.detach())
+
+        def pass_backward(self):
             found = torch.autograd.grad(self.result, self.parameters, self.grad)
             for there, new in zip(self.grads, found):
                 there.copy_(new)
@@ -85,7 +85,24 @@ def test_gradients_and_statistics_are_those_of_the_network(graphed):
 
 def test_gradients_add_up_until_they_are_cleared(graphed):
     own, twin, call, _ = graphed
-    images = torch.randn(4, 3, 32, 32)
     for _ in range(2):
+        images = torch.randn(4, 3, 32, 32)
         found = step(own, lambda images: own(images)["logits"], images), step(twin, call, images)
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(*found))
+
+
+def test_a_backward_pass_follows_its_forward_pass(graphed):
+    _, _, call, _ = graphed
+    first, second = (call(torch.randn(2, 3, 32, 32)).sum() for _ in range(2))
+    with pytest.raises(RuntimeError, match="follows its own forward pass, once"):
+        first.backward()
+    second.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="follows its own forward pass, once"):
+        second.backward()
+
+
+def test_graphs_of_a_few_sizes_are_kept(graphed):
+    _, _, call, made = graphed
+    for size in (1, 2, 3, 4, 5, 5, 1):
+        call(torch.randn(size, 3, 32, 32))
+    assert [shape[0] for shape, _ in made] == [1, 2, 3, 4, 5, 1] and len(call._made) == graphs.FORMS
