@@ -62,7 +62,7 @@ def fast_copy(model: nn.Module, precision: str = "float32", *, compile: bool = F
     _fold(fast)
     use_all_threads(fast)
     for module in _known(fast):
-        if type(module) in (RPN, SparingRPN) and not is_watched(module):
+        if type(module) is RPN and not is_watched(module):
             module.__class__ = SparingRPN
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             module.to(memory_format=torch.channels_last)

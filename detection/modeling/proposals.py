@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator, _create_grid_offsets
@@ -18,6 +19,7 @@ from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from backbone.engine.loading import to_device
 from backbone.networks.conv_norm import runs_eagerly
 
 Size = tuple[int, int]  # height and width
@@ -132,13 +134,14 @@ def best_boxes(
 def _levels(counts: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the number of the level of each box, where the levels have so many."""
     with torch.inference_mode(False):
-        return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+        return to_device(torch.from_numpy(np.repeat(np.arange(len(counts)), counts)), device)
 
 
-def clipped(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return boxes (R, 4) cut to their image; Boxes.clip asks first whether they are finite."""
-    columns, rows = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-    return torch.stack((columns, rows), dim=2).view(-1, 4)
+def clip(boxes: Tensor, size: Size) -> Tensor:
+    """Return boxes (..., 4) cut off at the borders of an image. Boxes.clip asks first whether they are finite."""
+    height, width = size
+    columns, rows = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
+    return torch.stack((columns, rows), dim=-1).flatten(-2)
 
 
 def not_finite(boxes: Tensor, scores: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from backbone.networks.conv_norm import runs_eagerly
 
-from .proposals import best_boxes, clipped, have_size, not_finite, suppressed
+from .proposals import best_boxes, clip, have_size, not_finite, suppressed
 
 Masks = tuple[Tensor, Tensor]  # of the foreground and of the background
 
@@ -177,7 +177,7 @@ class SparingRPN(RPN):
             return super().predict_proposals(*inputs, image_sizes)
         boxes, scores, levels = best_boxes(self.box2box_transform, *inputs, self.pre_nms_topk[self.training])
         broken = not_finite(boxes, scores)
-        cut = [clipped(of_image, *size) for of_image, size in zip(boxes, image_sizes)]
+        cut = [clip(of_image, size) for of_image, size in zip(boxes, image_sizes)]
         full = [have_size(of_image, self.min_box_size) for of_image in cut]
         counts = read_counts(zip(broken, full))
         if any(wrong for wrong, _ in counts):

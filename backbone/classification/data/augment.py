@@ -60,7 +60,7 @@ def _grid(height: int, width: int, row: int, device: torch.device) -> tuple[Tens
     # Made in inference mode, a tensor could not be used in training later.
     with torch.inference_mode(False):
         rows, columns = torch.arange(height)[:, None] * row, torch.arange(width)[None]
-        return rows.to(device), columns.to(device)
+        return to_device(rows, device), to_device(columns, device)
 
 
 def lighting(

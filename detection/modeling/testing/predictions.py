@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..proposals import clip
+
 
 @dataclass(frozen=True)
 class RegionScores:
@@ -40,13 +42,6 @@ def regressed_boxes(found: RegionScores, size: tuple[int, int]) -> Tensor:
     label = found.scores[:, :-1].argmax(1)
     boxes = found.boxes[torch.arange(len(label), device=label.device), label]
     return clip(boxes[torch.isfinite(boxes).all(1)], size)
-
-
-def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return XYXY boxes (..., 4) cut off at the borders of an image (height, width)."""
-    height, width = size
-    x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
 def flip_boxes(boxes: Tensor, width: float) -> Tensor:

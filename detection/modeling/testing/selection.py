@@ -7,8 +7,9 @@ from detectron2.layers import batched_nms
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from torch import Tensor
 
+from ..proposals import clip
 from .methods import Methods
-from .predictions import RegionScores, clip
+from .predictions import RegionScores
 
 
 def select(found: RegionScores, size: tuple[int, int], methods: Methods) -> Instances:
