@@ -72,7 +72,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=[*LIBRARIES, *(f"{name}.*" for name in LIBRARIES)]), *RENAMED],
     package_dir=RENAMED,
-    package_data={"resnet_detection.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={"resnet_detection.configs": ["*.yaml", "*/*.yaml"], "backbone.networks.winograd": ["*.cpp"]},
     cmdclass={"build_py": BuildCommands},
     entry_points={"console_scripts": ["resnet-detection = resnet_detection.command:main"]},
     install_requires=CORE,

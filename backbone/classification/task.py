@@ -70,6 +70,8 @@ class ClassificationTask(Task):
         errors: what the last test by each protocol found.
     """
 
+    compiles_by_size = True
+
     def __init__(
         self,
         network: Backbone,

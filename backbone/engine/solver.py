@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ from ..common.environment import relative_path
 from ..common.errors import ConfigError, RunError
 from ..common.text import count
 from ..networks.conv_norm import use_winograd
+from ..networks.winograd import compiled
+from . import distributed
 from .averages import REMEDIES
 from .clipping import Clipping
 from .config import dump
+from .record import LOGGER
 from .schedule import Cosine, MultiStep, Poly, WarmUp
 from .state import Settings
 from .task import Task
+
+log = logging.getLogger(LOGGER)
 
 
 def make_schedule(config: Any) -> MultiStep | Cosine | Poly:
@@ -34,7 +40,10 @@ def quicken(task: Task, optimizer: torch.optim.Optimizer, config: Any) -> None:
     """Let a training take its steps in their fastest form."""
     fuse(optimizer)
     if config.MODEL.WINOGRAD:
-        use_winograd(task.model, task.winograd_kinds)
+        use_winograd(task.model, task.winograd_kinds, in_graphs=task.compiles_by_size)
+        on_cpu = device_of(config).type == "cpu" and not config.SOLVER.AMP.ENABLED
+        if on_cpu and distributed.is_main() and (missing := compiled.why_not()):
+            log.info("3x3 convolutions run without their compiled kernels, which are faster: %s", missing)
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:

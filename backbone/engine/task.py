@@ -36,12 +36,14 @@ class Task(ABC):
         broken: the training images of this process that could not be read and were replaced.
         average: of the weights over the steps, which is then what is tested and kept; None where a run has none.
         winograd_kinds: classes of convolutions beside torch's, see `use_winograd`.
+        compiles_by_size: whether MODEL.COMPILE makes a graph for each size of images.
     """
 
     model: nn.Module
     broken: BrokenImages
     average: MovingAverage | None = None
     winograd_kinds: Mapping[type, type] = {}
+    compiles_by_size: bool = False
 
     @abstractmethod
     def batches(self, start: int, end: int) -> Iterable[Any]:

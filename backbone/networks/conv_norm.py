@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from torch.nn.modules import module as every_module
 
 from .norm import FrozenBatchNorm2d
-from .winograd import is_worthwhile, transform_weight, winograd
-from .winograd_training import Convolution, convolve, fits, gradients, pays
+from .winograd.convolution import prepare_weight, winograd
+from .winograd.form import fits_training, gains, is_ready, is_worthwhile
+from .winograd.training import Convolution, convolution_in_graph, convolve, gradients, pays
 
 TENSORS = (Tensor, nn.Parameter)
 # What calls run through; a class may be given other functions later.
@@ -269,24 +270,39 @@ def _autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 class WinogradConv2d(nn.Conv2d):
-    """torch's convolution, in Winograd's form where that takes less time; made by `use_winograd`."""
+    """torch's convolution, in Winograd's form where that takes less time; made by `use_winograd`.
+
+    Attributes:
+        in_graphs: whether a graph of torch.compile takes it too; each size of images is to have a graph of its own.
+    """
+
+    in_graphs = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if takes_winograd(self, input):
+        # A graph of a network that is tested or exported has plain operators, which other programs know.
+        if self.in_graphs and self.training and torch.compiler.is_compiling():
+            # Channels first, the copies that torch's compiler puts around the operator cost more than it saves.
+            last = input.is_contiguous(memory_format=torch.channels_last)
+            if last and not torch.is_autocast_enabled("cpu") and gains(input, self, training=True):
+                return convolution_in_graph(input, weight, bias, self.padding)
+        elif takes_winograd(self, input):
             return Convolution.apply(input, weight, bias, self.padding)
         return super()._conv_forward(input, weight, bias)
 
 
-def use_winograd(model: nn.Module, kinds: Mapping[type, type] | None = None) -> None:
-    """Let the 3x3 convolutions of `model` be computed in Winograd's form in training, see `winograd_training`.
+def use_winograd(model: nn.Module, kinds: Mapping[type, type] | None = None, *, in_graphs: bool = False) -> None:
+    """Let the 3x3 convolutions of `model` be computed in Winograd's form in training, see `winograd.training`.
 
     Args:
         kinds: of other classes than torch's own, the class in their place, which is to ask `takes_winograd`.
+        in_graphs: of torch's own classes, in graphs of torch.compile too, where each size has a graph of its own.
     """
     kinds = {nn.Conv2d: WinogradConv2d, **(kinds or {})}
     for module in model.modules():
-        if (kind := kinds.get(type(module))) and fits(module) and not is_watched(module):
+        if (kind := kinds.get(type(module))) and fits_training(module) and not is_watched(module):
             module.__class__ = kind
+            if kind is WinogradConv2d and in_graphs and module.weight.device.type == "cpu":
+                module.in_graphs = is_ready(module)
 
 
 def takes_winograd(conv: nn.Conv2d, x: Tensor) -> bool:
@@ -343,7 +359,7 @@ class FoldedConv(nn.Conv2d):
         weight = self.weight
         state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if self.__dict__.get("_places", (None,))[0] != state:
-            self._places = (state, transform_weight(weight))
+            self._places = (state, prepare_weight(weight))
         return self._places[1]
 
     def __getstate__(self) -> dict[str, Any]:

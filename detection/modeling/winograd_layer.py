@@ -6,7 +6,7 @@ from detectron2.layers import Conv2d
 from torch import Tensor
 
 from backbone.networks.conv_norm import takes_winograd
-from backbone.networks.winograd_training import Convolution
+from backbone.networks.winograd.training import Convolution
 
 
 class WinogradLayer(Conv2d):

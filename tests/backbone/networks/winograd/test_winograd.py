@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backbone.networks import conv_norm, winograd
+from backbone.networks import conv_norm
 from backbone.networks.folding import fold_pair
+from backbone.networks.winograd import by_torch, compiled, form
+from backbone.networks.winograd.convolution import prepare_weight, winograd
 
 # Images, channels in and out, height, width, padding: whole tiles, cut ones, one region each, none around, two around.
 SHAPES = [
@@ -22,21 +24,65 @@ SHAPES = [
     (3, 6, 6, 14, 14, 0),
     (2, 4, 4, 3, 5, 2),
 ]
+COMPILED_SHAPES = [
+    (1, 16, 48, 8, 12, 1),
+    (1, 32, 16, 9, 11, 1),
+    (5, 16, 16, 7, 7, 1),
+    (2, 80, 32, 25, 38, 1),
+    (3, 16, 32, 14, 14, 0),
+    (2, 16, 16, 3, 5, 2),
+    (1, 16, 16, 1, 1, 1),
+    (150, 16, 16, 5, 6, 1),
+]
+
+
+def need_kernels() -> None:
+    if not compiled.is_available():
+        pytest.skip(compiled.why_not())
+
+
+def check_values(images, channels, kernels, height, width, padding, relu) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(images, channels, height, width).contiguous(memory_format=torch.channels_last)
+    weight, bias = torch.randn(kernels, channels, 3, 3) / channels**0.5, torch.randn(kernels)
+    wanted = F.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
+    found = winograd(x, prepare_weight(weight), bias, (padding, padding), relu=relu)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=6e-5, rtol=0)
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("part", [1, 2**24], ids=["smallest parts", "one part"])
 @pytest.mark.parametrize("images, channels, kernels, height, width, padding", SHAPES)
 def test_values_are_those_of_the_definition(images, channels, kernels, height, width, padding, part, relu, monkeypatch):
-    monkeypatch.setattr(winograd, "PART", part)
+    monkeypatch.setattr(by_torch, "PART", part)
+    assert not compiled.divides(channels, kernels)
+    check_values(images, channels, kernels, height, width, padding, relu)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("images, channels, kernels, height, width, padding", COMPILED_SHAPES)
+def test_values_of_the_compiled_kernels(images, channels, kernels, height, width, padding, threads, relu, set_threads):
+    need_kernels()
+    set_threads(threads)
+    check_values(images, channels, kernels, height, width, padding, relu)
+
+
+def test_compiled_kernels_keep_nan_where_it_is_and_read_any_layout():
+    need_kernels()
     torch.manual_seed(0)
-    x = torch.randn(images, channels, height, width).contiguous(memory_format=torch.channels_last)
-    weight, bias = torch.randn(kernels, channels, 3, 3) / channels**0.5, torch.randn(kernels)
-    wanted = F.conv2d(x.double(), weight.double(), bias.double(), padding=padding)
-    places = winograd.transform_weight(weight)
-    found = winograd.winograd(x, places, bias, (padding, padding), relu=relu)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), wanted.relu() if relu else wanted, atol=6e-5, rtol=0)
+    x, weight = torch.randn(1, 16, 8, 40), torch.randn(16, 16, 3, 3)
+    places = prepare_weight(weight)
+    for given in (x, x.to(memory_format=torch.channels_last), torch.randn(1, 16, 40, 8).transpose(2, 3)):
+        wanted = F.conv2d(given.double(), weight.double(), padding=1)
+        torch.testing.assert_close(
+            winograd(given, places, None, (1, 1), relu=False).double(), wanted, atol=2e-4, rtol=0
+        )
+    x[0, 3, 2, 2] = float("nan")
+    found = winograd(x, places, None, (1, 1), relu=True).isnan().any(1)[0]
+    # Of the tiles that see that place, and no other.
+    assert found[:4, :4].all() and not found[:, 8:].any()
 
 
 @pytest.fixture
@@ -89,5 +135,5 @@ def test_copies_and_files_hold_the_weights_once(layer):
 @pytest.mark.parametrize("wrong", [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel_size": 5}])
 def test_other_convolutions_do_not_take_it(wrong):
     conv = nn.Conv2d(128, 128, **{"kernel_size": 3, "padding": 1, **wrong})
-    assert not winograd.is_worthwhile(torch.zeros(1, 128, 40, 40), conv)
-    assert winograd.is_worthwhile(torch.zeros(1, 128, 40, 40), nn.Conv2d(128, 128, 3, padding=1))
+    assert not form.is_worthwhile(torch.zeros(1, 128, 40, 40), conv)
+    assert form.is_worthwhile(torch.zeros(1, 128, 40, 40), nn.Conv2d(128, 128, 3, padding=1))

@@ -1,86 +1,24 @@
-"""3x3 convolutions on CPUs with a quarter of the multiplications: their values, in inference and training.
-
-Winograd's F(4x4, 3x3), see Lavin and Gray (arXiv 1509.09308), from torch's own matrix products: 36 products of matrices
-make 4 x 4 values of the output where the definition takes 144. The points 0, 1, -1, 1/2, -2 and infinity keep
-the rounding at about twice that of a direct convolution in float32 (1.5e-5 and 7e-6 at most, outputs up to 6).
-"""
+"""Winograd's form by torch's own operators: `form`'s products of matrices, in parts that fit the caches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 from torch import Tensor
 
-TILE, TAPS = 4, 3
-WINDOW = TILE + TAPS - 1  # pixels along a tile's side that its output depends on
-PLACES = WINDOW * WINDOW
-# A tile's pixels, the weights, and the sums are transformed along both axes by these.
-PIXELS = (
-    (1 / 2, -3 / 4, -1, 3 / 4, 1 / 2, 0),
-    (0, -1 / 2, 1 / 4, 5 / 4, 1 / 2, 0),
-    (0, 1 / 2, -5 / 4, 1 / 4, 1 / 2, 0),
-    (0, -1, -1 / 2, 1, 1 / 2, 0),
-    (0, 1 / 2, -1, -1 / 2, 1, 0),
-    (0, 1 / 2, -3 / 4, -1, 3 / 4, 1 / 2),
-)
-WEIGHTS = (
-    (2, 0, 0),
-    (2 / 3, 2 / 3, 2 / 3),
-    (-2 / 3, 2 / 3, -2 / 3),
-    (-32 / 15, -16 / 15, -8 / 15),
-    (1 / 15, -2 / 15, 4 / 15),
-    (0, 0, 2),
-)
-SUMS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 1 / 2, -2, 0), (0, 1, 1, 1 / 4, 4, 0), (0, 1, -1, 1 / 8, -8, 1))
+from .form import PIXELS, PLACES, SUMS, TAPS, TILE, WEIGHTS, WINDOW, both_axes, tiles_along
+
 # The place among the sums that counts once in every value of the output: that of the point 1 along both axes.
 EVERYWHERE = WINDOW + 1
 # Bytes of a thread's part of the work, so that it stays in the caches.
 PART = 16 * 2**20
-# Fewer channels or tiles leave too little to save: at 64 channels it takes as long as the direct form.
-LEAST_CHANNELS, LEAST_TILES = 128, 32
-LEAST_USE = 0.6  # share of the tiles' area that the output must fill
-
-
-@cache
-def both_axes(matrix: tuple[tuple[float, ...], ...]) -> Tensor:
-    rows = torch.tensor(matrix, dtype=torch.float64)
-    return torch.kron(rows, rows).to(torch.float32)
-
-
-def suits(conv: torch.nn.Conv2d) -> bool:
-    """Whether `winograd` computes this convolution, and there are enough channels to save something."""
-    geometry = conv.kernel_size == (TAPS, TAPS) and conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    return geometry and min(conv.in_channels, conv.out_channels) >= LEAST_CHANNELS
-
-
-def is_worthwhile(x: Tensor, conv: torch.nn.Conv2d, least_tiles: int = LEAST_TILES) -> bool:
-    """Whether `winograd` computes this convolution of (N, C, H, W), and in less time."""
-    if x.dtype is not torch.float32 or not suits(conv):
-        return False
-    height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], conv.padding))
-    tiles = len(x) * _tiles(height) * _tiles(width)
-    return tiles >= least_tiles and len(x) * height * width >= LEAST_USE * tiles * TILE**2
 
 
 def transform_weight(weight: Tensor) -> Tensor:
-    """Return the weights (K, C, 3, 3) as (36, C, K), which `winograd` takes."""
-    rows = torch.tensor(WEIGHTS, dtype=torch.float64)
-    places = torch.einsum("ia,jb,kcab->ijck", rows, rows, weight.detach().double())
-    return places.reshape(PLACES, weight.shape[1], weight.shape[0]).to(weight.dtype)
-
-
-def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], *, relu: bool) -> Tensor:
-    """Return the convolution of (N, C, H, W) at stride 1 plus the bias, then the ReLU; channels last in memory.
-
-    Args:
-        weight: of `transform_weight`.
-    """
-    (images, _, height, width), (top, left) = x.shape, padding
-    out = x.new_empty((images, height + 2 * top - 2, width + 2 * left - 2, weight.shape[2]))
-    write(x.permute(0, 2, 3, 1), weight, bias, padding, out, relu=relu)
-    return out.permute(0, 3, 1, 2)
+    """Return the weights (K, C, 3, 3) as (36, C, K), in float32."""
+    rows = weight.detach().transpose(0, 1).reshape(-1, TAPS * TAPS)
+    return torch.mm(both_axes(WEIGHTS), rows.t()).view(PLACES, weight.shape[1], weight.shape[0])
 
 
 def write(
@@ -101,6 +39,30 @@ def write(
         _place(sums, out[part], row, relu)
 
 
+def by_pixels(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) as (N, H, W, C) of which the channels lie side by side in memory."""
+    images, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1)
+    # This copy of a matrix is torch's fast one.
+    rows = x.contiguous().view(images * channels, -1).t().contiguous()
+    return rows.view(height, width, images, channels).permute(2, 0, 1, 3)
+
+
+def by_channels(pixels: Tensor) -> Tensor:
+    """Return pixels of `new_pixels` as (N, C, H, W) in that order in memory."""
+    images, height, width, channels = pixels.shape
+    found = pixels.new_empty((images, channels, height, width))
+    # This copy of a matrix is torch's fast one.
+    found.view(images * channels, -1).copy_(pixels.permute(1, 2, 0, 3).reshape(height * width, -1).t())
+    return found
+
+
+def new_pixels(like: Tensor, images: int, height: int, width: int, channels: int) -> Tensor:
+    """Return (N, H, W, C) for `write`, in the order in memory that `by_channels` reads fast."""
+    return like.new_empty((height, width, images, channels)).permute(2, 0, 1, 3)
+
+
 class Parts:
     """The tiles of an output (N, H, W, K) in parts that fit the caches: rows of tiles of one image, or whole images.
 
@@ -113,7 +75,7 @@ class Parts:
     def __init__(self, shape: tuple[int, ...], channels: int, kernels: int) -> None:
         self.images, height, width = shape[:3]
         self.channels, self.kernels = channels, kernels
-        self.down, self.across = _tiles(height), _tiles(width)
+        self.down, self.across = tiles_along(height), tiles_along(width)
         budget = PART * max(1, torch.get_num_threads() // 2) // (4 * PLACES * self.across * (channels + kernels))
         self.rows = _even(self.down, budget)
         self.together = _even(self.images, budget // self.down) if self.rows == self.down else 1
@@ -135,14 +97,36 @@ class Parts:
         return like.new_empty((3, PLACES * tiles * max(self.channels, self.kernels)))
 
 
-def _tiles(length: int) -> int:
-    return -(-length // TILE)
-
-
 def _even(total: int, at_most: int) -> int:
     """Return the length of equal parts of `total`, none longer than `at_most` where that is positive."""
     parts = -(-total // max(1, at_most))
     return -(-total // parts)
+
+
+def weight_gradient(pixels: Tensor, values: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Return the gradient of the weights (K, C, 3, 3) from pixels (N, H, W, C) and output gradients (N, H', W', K)."""
+    sums = _weight_sums(pixels, values, padding)
+    rows = torch.mm(both_axes(WEIGHTS).t(), sums.view(PLACES, -1))
+    return rows.t().reshape(pixels.shape[3], values.shape[3], TAPS, TAPS).transpose(0, 1)
+
+
+def _weight_sums(pixels: Tensor, values: Tensor, padding: tuple[int, int]) -> Tensor:
+    """Return the gradients of the transformed weights (36, C, K) from pixels and gradients, (N, H, W, C or K)."""
+    channels, kernels = pixels.shape[3], values.shape[3]
+    parts = Parts(values.shape, channels, kernels)
+    padded, (one, other, third) = parts.padded(pixels), parts.space(pixels)
+    filled = pixels.new_zeros((parts.together, TILE * parts.rows, TILE * parts.across, kernels))
+    found = pixels.new_zeros((PLACES, channels, kernels))
+    for part, count, row, rows in parts:
+        fill(padded[:count], pixels[part], row - padding[0], padding[1])
+        fill(filled[:count], values[part], row, 0)
+        tiles = filled[:count].view(count, parts.rows, TILE, parts.across, TILE, kernels)[:, :rows]
+        tiles = tiles.permute(2, 4, 0, 1, 3, 5)
+        given = third[: tiles.numel()].view(tiles.shape).copy_(tiles).view(TILE * TILE, -1)
+        given = torch.mm(both_axes(SUMS).t(), given, out=one[: PLACES * given.shape[1]].view(PLACES, -1))
+        seen = transform_pixels(padded[:count], third, other, rows, parts.across)
+        found.baddbmm_(seen.transpose(1, 2), given.view(PLACES, -1, kernels))
+    return found
 
 
 def fill(padded: Tensor, pixels: Tensor, first: int, left: int) -> None:
