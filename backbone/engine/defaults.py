@@ -91,9 +91,9 @@ def _add_model(model: Any) -> None:
     model.WEIGHTS_PART = ""
     # Memory layout of images, features and convolution weights.
     model.CHANNELS_LAST = False
-    # On CPUs in float32, 3x3 convolutions are trained with a quarter of the multiplications, equal to rounding (4e-6 of
-    # the largest value; by torch's operator 2e-7 to 6e-6). Where a C++ compiler is there, from 16 channels on, by
-    # kernels that are compiled for this processor once; else from 128 on, by torch's products of matrices.
+    # On CPUs in float32, 3x3 convolutions of stride 1 are trained with a quarter of the multiplications, equal to
+    # rounding. With a C++ compiler (g++ or $CXX), those whose channels are multiples of 16, by kernels that are
+    # compiled for this processor once; else those of 128 channels and more, by torch's products of matrices.
     model.WINOGRAD = True
     # (pixel - mean) / std, pixels 0..255 in INPUT.FORMAT; these are of torchvision's weights. One for each channel of
     # the images; the network takes as many.

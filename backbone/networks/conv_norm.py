@@ -273,16 +273,16 @@ class WinogradConv2d(nn.Conv2d):
     """torch's convolution, in Winograd's form where that takes less time; made by `use_winograd`.
 
     Attributes:
-        in_graphs: whether a graph of torch.compile takes it too; each size of images is to have a graph of its own.
+        in_graphs: whether graphs of torch.compile take it too, but exports; each size of images is to have its own.
     """
 
     in_graphs = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # A graph of a network that is tested or exported has plain operators, which other programs know.
-        if self.in_graphs and self.training and torch.compiler.is_compiling():
+        exports = getattr(torch.compiler, "_is_exporting_flag", True)  # is_exporting() is true in any graph
+        if self.in_graphs and torch.compiler.is_compiling() and not exports:
             # Channels first, the copies that torch's compiler puts around the operator cost more than it saves.
-            last = input.is_contiguous(memory_format=torch.channels_last)
+            last = input.is_contiguous(memory_format=torch.channels_last) and input.device.type == "cpu"
             if last and not torch.is_autocast_enabled("cpu") and gains(input, self, training=True):
                 return convolution_in_graph(input, weight, bias, self.padding)
         elif takes_winograd(self, input):
@@ -308,13 +308,28 @@ def use_winograd(model: nn.Module, kinds: Mapping[type, type] | None = None, *, 
 def takes_winograd(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether Winograd's form computes this convolution of (N, C, H, W) in less time, and nobody can tell."""
     return (
-        type(x) in TENSORS
-        and type(conv.weight) in TENSORS
-        and x.dim() == 4
+        x.dim() == 4
         and runs_eagerly()
-        and not torch._C._are_functorch_transforms_active()
+        and _lie_in_memory(x, conv.weight, conv.bias)
         and _autocast_dtype(x) is None
         and pays(x, conv)
+    )
+
+
+def _lie_in_memory(*tensors: Tensor | None) -> bool:
+    """Whether these are plain numbers in the CPU's memory, and nobody watches the operators on them."""
+    return (
+        not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and all(
+            type(x) in TENSORS
+            and x.device.type == "cpu"
+            and x.layout is torch.strided
+            and not x.is_neg()
+            and not x._is_zerotensor()
+            for x in tensors
+            if x is not None
+        )
     )
 
 
@@ -330,7 +345,7 @@ class FoldedConv(nn.Conv2d):
         if torch.jit.is_scripting():
             pass
         elif self._fuses(x):
-            if is_worthwhile(x, self):
+            if x.dim() == 4 and _lie_in_memory(x, self.weight, self.bias, add) and is_worthwhile(x, self):
                 return self._by_winograd(x, add)
             if add is None or (overwrite and add.is_contiguous(memory_format=torch.channels_last)):
                 return self._fused(x, add)

@@ -12,12 +12,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ...common.cache import cache_folder
 from ...common.errors import DataError
@@ -26,6 +28,8 @@ SOURCE = Path(__file__).with_name("kernels.cpp")
 PANEL, PLACES, TILE, ROWS = 16, 36, 4, 12
 COMPILERS = ("g++", "c++")
 TIMEOUT = 300  # seconds
+# Bytes of transformed tiles at a time, of all threads.
+ROOM = 256 * 2**20
 # Of one layer of random numbers, compared with torch's operator before the library is taken.
 TOLERANCE = 1e-4
 
@@ -69,6 +73,7 @@ def transform_weight(weight: Tensor) -> Tensor:
     """Return the weights (K, C, 3, 3) as (36, K / 16, C, 16)."""
     taps = weight.detach().permute(2, 3, 1, 0).contiguous()
     channels, kernels = taps.shape[2:]
+    _require(divides(channels, kernels) and taps.shape[:2] == (3, 3), "weights", weight)
     out = taps.new_empty((PLACES, kernels // PANEL, channels, PANEL))
     _library().winograd_transform_weight(_at(taps), _at(out), channels, kernels, torch.get_num_threads())
     return out
@@ -84,8 +89,11 @@ def write(
     pixels: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], out: Tensor, *, relu: bool = False
 ) -> None:
     """As `by_torch.write`, with weights of `transform_weight`."""
+    channels, kernels = pixels.shape[3], out.shape[3]
+    _require(weight.shape == (PLACES, kernels // PANEL, channels, PANEL), "weights", weight)
+    _require(bias is None or bias.shape == (kernels,), "bias", bias)
     bias = None if bias is None else bias.contiguous()
-    widest = max(pixels.shape[3], out.shape[3])
+    widest = max(channels, kernels)
     geometry = _geometry(pixels, out, padding, 24 if widest <= 64 else 48 if widest <= 128 else 96)
     at_bias = None if bias is None else _at(bias)
     failed = _library().winograd_convolve(_at(pixels), _at(weight), at_bias, relu, _at(out), ctypes.byref(geometry))
@@ -95,7 +103,10 @@ def write(
 def weight_gradient(pixels: Tensor, values: Tensor, padding: tuple[int, int]) -> Tensor:
     """As `by_torch.weight_gradient`."""
     channels, kernels = pixels.shape[3], values.shape[3]
-    geometry = _geometry(pixels, values, padding, 48 if channels * kernels <= 128 * 128 else 192)
+    _require(divides(channels, kernels), "gradient", values)
+    # All threads share them.
+    slots = (48 if channels * kernels <= 128 * 128 else 192) * torch.get_num_threads()
+    geometry = _geometry(pixels, values, padding, slots, shared=True)
     taps = pixels.new_empty((3, 3, channels, kernels))
     _check(_library().winograd_weight_gradient(_at(pixels), _at(values), _at(taps), ctypes.byref(geometry)))
     return taps.permute(3, 2, 0, 1)
@@ -126,19 +137,42 @@ def new_pixels(like: Tensor, images: int, height: int, width: int, channels: int
     return like.new_empty((images, height, width, channels))
 
 
-def _geometry(pixels: Tensor, values: Tensor, padding: tuple[int, int], slots: int) -> _Geometry:
-    """Return the geometry of a convolution from pixels (N, H, W, C) to values (N, H', W', K)."""
+def _geometry(
+    pixels: Tensor, values: Tensor, padding: tuple[int, int], slots: int, *, shared: bool = False
+) -> _Geometry:
+    """Return the geometry of a convolution from pixels (N, H, W, C) to values (N, H', W', K).
+
+    Args:
+        slots: the tiles that are worked on at a time, by each thread or `shared` by all.
+    """
     images, height, width, kernels = values.shape
+    channels = pixels.shape[3]
+    _require(pixels.shape[0] == images, "gradient", values)
+    _require(pixels.shape[1] + 2 * padding[0] - 2 == height, "gradient", values)
+    _require(pixels.shape[2] + 2 * padding[1] - 2 == width, "gradient", values)
+    _require(pixels.stride(3) == values.stride(3) == 1 or not values.numel(), "layout", pixels)
     threads = torch.get_num_threads()
     tiles = images * -(-height // TILE) * -(-width // TILE)
+    sharing = 1 if shared else threads
     # Each thread gets some, in whole products.
-    share = -(-tiles // (threads * ROWS)) * ROWS
+    share = -(-tiles // (sharing * ROWS)) * ROWS
+    most = ROOM // (4 * PLACES * (channels + kernels) * sharing)
     maps = (_Maps(*x.shape[1:3], *x.stride()[:3]) for x in (pixels, values))
-    return _Geometry(images, pixels.shape[3], kernels, *padding, max(1, min(slots, share)), threads, *maps)
+    return _Geometry(images, channels, kernels, *padding, max(ROWS, min(slots, share, most)), threads, *maps)
 
 
 def _at(tensor: Tensor) -> int:
+    """Return where a tensor's numbers lie; of one whose numbers are not simply there, raise TypeError."""
+    plain = tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.dtype is torch.float32
+    if not plain or tensor.is_neg() or tensor._is_zerotensor():
+        raise TypeError(f"the kernels read float32 in memory, not {tensor.dtype} of {tensor.device}, {tensor.layout}")
     return tensor.data_ptr()
+
+
+def _require(fits: bool, what: str, tensor: Tensor | None) -> None:
+    """Raise ValueError for a tensor that does not fit: the kernels would read or write beyond others."""
+    if not fits:
+        raise ValueError(f"{what} of shape {tuple(tensor.shape) if tensor is not None else None} do not fit the images")
 
 
 def _check(failed: int) -> None:
@@ -152,14 +186,25 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-@cache
+_LOCK = threading.Lock()
+
+
 def _load() -> tuple[ctypes.CDLL | None, str]:
     """Return the library, or None and why there is none."""
+    with _LOCK:
+        return _load_once()
+
+
+@cache
+def _load_once() -> tuple[ctypes.CDLL | None, str]:
     try:
         library = _declared(_opened())
     except (_MissingError, OSError) as error:
         return None, str(error)
-    return (library, "") if _is_right(library) else (None, "the compiled kernels give other values than torch")
+    # Whatever mode the first call is in, the library's verdict is for all.
+    with _disable_current_modes(), torch.device("cpu"), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        right = _is_right(library)
+    return (library, "") if right else (None, "the compiled kernels give other values than torch")
 
 
 def _declared(library: ctypes.CDLL) -> ctypes.CDLL:
@@ -178,11 +223,19 @@ def _opened() -> ctypes.CDLL:
 
     Raises:
         _MissingError: there is none, and it cannot be made.
-        OSError: it cannot be loaded.
     """
     if os.name != "posix":
         raise _MissingError(f"not made for {os.name}")
-    compiler = _compiler()
+    reasons = []
+    for compiler in _compilers():
+        try:
+            return _of_compiler(compiler)
+        except _MissingError as error:
+            reasons.append(str(error))
+    raise _MissingError(reasons[0] if reasons else "no C++ compiler was found (g++, or $CXX)")
+
+
+def _of_compiler(compiler: list[str]) -> ctypes.CDLL:
     key = hashlib.sha256("\n".join([SOURCE.read_text(), _processor(), *compiler]).encode()).hexdigest()[:16]
     try:
         folder = cache_folder() / "kernels"
@@ -193,12 +246,12 @@ def _opened() -> ctypes.CDLL:
             return library
         with tempfile.TemporaryDirectory(dir=folder) as room:
             made = _compile(compiler, Path(room))
-            library = ctypes.CDLL(str(made))
+            library = _load_made(made, compiler)
             made.replace(path)
     except (OSError, DataError):
         # The folder cannot be written to; a library stays open without its file.
         with tempfile.TemporaryDirectory() as room:
-            library = ctypes.CDLL(str(_compile(compiler, Path(room))))
+            library = _load_made(_compile(compiler, Path(room)), compiler)
     return library
 
 
@@ -210,13 +263,23 @@ def _load_file(path: Path) -> ctypes.CDLL | None:
         return None
 
 
-def _compiler() -> list[str]:
-    """Return the command of the C++ compiler: $CXX, else g++ or c++, by its full path."""
-    for command in (os.environ.get("CXX"), *COMPILERS):
-        words = shlex.split(command or "")
-        if words and (found := shutil.which(words[0])):
-            return [found, *words[1:]]
-    raise _MissingError("no C++ compiler was found (g++, or $CXX)")
+def _load_made(path: Path, compiler: list[str]) -> ctypes.CDLL:
+    if (library := _load_file(path)) is None:
+        raise _MissingError(f"what {compiler[0]} makes cannot be loaded; it has to be GCC, whose OpenMP torch has")
+    return library
+
+
+def _compilers() -> list[list[str]]:
+    """Return the commands of the C++ compilers that there are, by their full paths: $CXX, g++, c++."""
+    found = []
+    for command in (os.environ.get("CXX") or "", *COMPILERS):
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise _MissingError(f"$CXX is {command!r}: {error}") from error
+        if words and (path := shutil.which(words[0])):
+            found.append([path, *words[1:]])
+    return found
 
 
 def _processor() -> str:
@@ -249,19 +312,26 @@ def _compile(compiler: list[str], room: Path) -> Path:
 
 
 def _is_right(library: ctypes.CDLL) -> bool:
-    """Whether the library gives torch's values and gradients for a small layer."""
+    """Whether the library gives torch's values and gradients for a small layer, every kind of block in it."""
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(shape, generator=generator) for shape in ((2, 7, 9, 32), (16, 32, 3, 3)))
-    values = torch.randn((2, 7, 9, 16), generator=generator)
-    places, taps = x.new_empty(PLACES, 1, 32, PANEL), x.new_empty(3, 3, 32, 16)
-    out, geometry = torch.empty_like(values), _geometry(x, values, (1, 1), 24)
+    # 17 tiles, cut ones among them.
+    shapes = ((1, 32, 3, 66), (16, 32, 3, 3), (16,), (1, 16, 3, 66))
+    x, weight, bias, toward = (torch.randn(shape, generator=generator, dtype=torch.float32) for shape in shapes)
+    empty = (x.new_empty(shape) for shape in ((1, 3, 66, 32), (1, 3, 66, 16), (PLACES, 1, 32, PANEL), (3, 3, 32, 16)))
+    pixels, values, places, taps = empty
+    back = torch.empty_like(x)
     rows = weight.permute(2, 3, 1, 0).contiguous()
+    given = toward.permute(0, 2, 3, 1).contiguous()
+    geometry = _geometry(pixels, values, (1, 1), 24)
+    library.winograd_turn(_at(x), _at(pixels), 1, 32, 3 * 66, 1)
+    library.winograd_turn(_at(pixels), _at(back), 1, 3 * 66, 32, 1)
     library.winograd_transform_weight(_at(rows), _at(places), 32, 16, 1)
-    library.winograd_convolve(_at(x), _at(places), None, 0, _at(out), ctypes.byref(geometry))
-    library.winograd_weight_gradient(_at(x), _at(values), _at(taps), ctypes.byref(geometry))
-    first, last = x.permute(0, 3, 1, 2), values.permute(0, 3, 1, 2)
+    failed = library.winograd_convolve(_at(pixels), _at(places), _at(bias), 1, _at(values), ctypes.byref(geometry))
+    failed += library.winograd_weight_gradient(_at(pixels), _at(given), _at(taps), ctypes.byref(geometry))
     grad = torch.ops.aten.convolution_backward(
-        last, first, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
+        toward, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
     )[1]
-    pairs = (out, F.conv2d(first, weight, padding=1).permute(0, 2, 3, 1)), (taps, grad.permute(2, 3, 1, 0))
-    return all((ours - torchs).abs().max() <= TOLERANCE * torchs.abs().max() for ours, torchs in pairs)
+    wanted = F.conv2d(x, weight, bias, padding=1).relu()
+    pairs = (back, x), (values, wanted.permute(0, 2, 3, 1)), (taps, grad.permute(2, 3, 1, 0))
+    near = (bool((ours - torchs).abs().max() <= TOLERANCE * torchs.abs().max()) for ours, torchs in pairs)
+    return not failed and all(near)

@@ -70,8 +70,11 @@ def is_worthwhile(x: Tensor, conv: nn.Conv2d, *, training: bool = False) -> bool
 
 
 def gains(x: Tensor, conv: nn.Conv2d, *, training: bool) -> bool:
-    """Whether images (N, C, H, W) are large enough for a convolution that the form `suits`."""
-    if x.dtype is not torch.float32 or conv.weight.dtype is not torch.float32:
+    """Whether images (N, C, H, W) fit a convolution that the form `suits`, and are large enough."""
+    weight, bias = conv.weight, conv.bias
+    if not (x.dtype is weight.dtype is torch.float32 and x.shape[1] == weight.shape[1]):
+        return False  # torch's operator says what is wrong
+    if bias is not None and not (bias.dtype is torch.float32 and bias.shape == weight.shape[:1]):
         return False
     height, width = (size + 2 * pad - 2 for size, pad in zip(x.shape[2:], conv.padding))
     tiles = len(x) * tiles_along(height) * tiles_along(width)

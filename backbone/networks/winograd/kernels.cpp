@@ -8,12 +8,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-static int omp_get_num_threads() { return 1; }
-#endif
 
 #ifndef LANES  // floats of a vector
 #ifdef __AVX512F__
@@ -314,40 +308,40 @@ int winograd_convolve(const float* x, const float* weight, const float* bias, in
   return failed;
 }
 
-// Gradient of the weight, [3][3][inputs][outputs], of x and the gradient of y. Return 1 where memory is short.
+// Gradient of the weight, [3][3][inputs][outputs], of x and the gradient of y. Return 1 where memory is short. All threads work on the same
+// tiles: first each on some of them, then each on some points. So there is one array of sums, with the same bits for any number of threads.
 int winograd_weight_gradient(const float* x, const float* gradient, float* to, const Geometry* geometry) {
   const Geometry& g = *geometry;
   const Tiles tiles(g);
-  const int64_t point = g.inputs * g.outputs, own = POINTS * point;
-  const int64_t threads = g.threads < tiles.chunks ? g.threads : tiles.chunks;
-  float* sums = room(own * threads);
-  if (!sums) return 1;
-  int failed = 0, started = 1;
-#pragma omp parallel num_threads(threads)
+  const int64_t point = g.inputs * g.outputs;
+  float* sums = room(POINTS * point);
+  float* seen = room(POINTS * g.slots * (g.inputs + g.outputs));
+  if (!sums || !seen) {
+    free(sums);
+    free(seen);
+    return 1;
+  }
+  float* given = seen + POINTS * g.slots * g.inputs;
+#pragma omp parallel num_threads(g.threads)
   {
-    float* sum = sums + own * omp_get_thread_num();
-    if (omp_get_thread_num() == 0) started = omp_get_num_threads();
-    memset(sum, 0, own * 4);
-    float* seen = room(POINTS * g.slots * (g.inputs + g.outputs));
-    float* given = seen + POINTS * g.slots * g.inputs;
-    if (!seen) {
-#pragma omp atomic write
-      failed = 1;
-    }
-    // The same thread takes the same tiles each time, so that the sums have the same bits.
 #pragma omp for schedule(static)
+    for (int64_t p = 0; p < POINTS; ++p) memset(sums + p * point, 0, point * 4);
     for (int64_t chunk = 0; chunk < tiles.chunks; ++chunk) {
-      if (!seen) continue;
       const int64_t first = chunk * g.slots;
       const int count = count_of(first, g, tiles);
-      transform<6, of_input>(x, g.x, g.inputs, g.top, g.left, seen, first, count, g.slots, tiles);
-      transform<4, of_gradient>(gradient, g.y, g.outputs, 0, 0, given, first, count, g.slots, tiles);
+#pragma omp for schedule(static)
+      for (int part = 0; part < count; part += 4) {
+        const int number = count - part < 4 ? count - part : 4;
+        transform<6, of_input>(x, g.x, g.inputs, g.top, g.left, seen + part * PANEL, first + part, number, g.slots, tiles);
+        transform<4, of_gradient>(gradient, g.y, g.outputs, 0, 0, given + part * PANEL, first + part, number, g.slots, tiles);
+      }
+#pragma omp for collapse(2) schedule(static)
       for (int64_t p = 0; p < POINTS; ++p)
         for (int64_t k = 0; k < g.outputs; k += PANEL)
           for (int64_t c = 0; c < g.inputs; c += PANEL) {
             const float* rows = seen + (p * g.inputs + c) * g.slots;
             const float* side = given + (p * g.outputs + k) * g.slots;
-            float* out = sum + p * point + k * g.inputs + c * PANEL;
+            float* out = sums + p * point + k * g.inputs + c * PANEL;
             // As many rows as registers hold sums of.
             if (LANES == 16) {
               outer<8>(rows, side, out, count);
@@ -359,7 +353,6 @@ int winograd_weight_gradient(const float* x, const float* gradient, float* to, c
             }
           }
     }
-    free(seen);
 #pragma omp for schedule(static)
     for (int64_t c = 0; c < g.inputs; ++c)
       for (int64_t k = 0; k < g.outputs; k += LANES) {
@@ -367,10 +360,7 @@ int winograd_weight_gradient(const float* x, const float* gradient, float* to, c
         const float* in = sums + (k / PANEL * g.inputs + c) * PANEL + k % PANEL;
         for (int i = 0; i < 6; ++i) {
           Vec row[6];
-          for (int j = 0; j < 6; ++j) {
-            row[j] = load(in + (i * 6 + j) * point);
-            for (int other = 1; other < started; ++other) row[j] += load(in + other * own + (i * 6 + j) * point);
-          }
+          for (int j = 0; j < 6; ++j) row[j] = load(in + (i * 6 + j) * point);
           to_weight(row, half[i]);
         }
         for (int j = 0; j < 3; ++j) {
@@ -382,6 +372,7 @@ int winograd_weight_gradient(const float* x, const float* gradient, float* to, c
       }
   }
   free(sums);
-  return failed;
+  free(seen);
+  return 0;
 }
 }

@@ -51,6 +51,8 @@ def gradients(
         # Gradients of gradients: torch's own operator has them.
         geometry = [1, 1], list(padding), [1, 1], False, [0, 0], 1
         return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, [*wanted, False])[:2]
+    if not any(wanted):
+        return None, None
     values = _by_pixels(grad, weight)
     grad_x = _input_gradient(values, weight, padding, like=x) if wanted[0] else None
     return grad_x, _weight_gradient(_by_pixels(x, weight), values, padding) if wanted[1] else None
@@ -62,6 +64,8 @@ def _input_gradient(values: Tensor, weight: Tensor, padding: tuple[int, int], *,
 
 
 def _weight_gradient(pixels: Tensor, values: Tensor, padding: tuple[int, int]) -> Tensor:
+    if not values.numel():
+        return pixels.new_zeros((values.shape[3], pixels.shape[3], TAPS, TAPS))
     return implementation(pixels.shape[3], values.shape[3]).weight_gradient(pixels, values, padding).contiguous()
 
 
@@ -94,17 +98,17 @@ def _layout(x: Tensor) -> torch.memory_format:
 # they return lies as what they are given.
 
 
-@torch.library.custom_op("resnet_detection::winograd", mutates_args=())
+@torch.library.custom_op("resnet_detection::winograd", mutates_args=(), device_types="cpu")
 def _graph_convolve(x: Tensor, weight: Tensor, bias: Tensor | None, top: int, left: int) -> Tensor:
     return convolve(x, weight, bias, (top, left))
 
 
-@torch.library.custom_op("resnet_detection::winograd_input_gradient", mutates_args=())
+@torch.library.custom_op("resnet_detection::winograd_input_gradient", mutates_args=(), device_types="cpu")
 def _graph_input_gradient(grad: Tensor, weight: Tensor, x: Tensor, top: int, left: int) -> Tensor:
     return _input_gradient(_by_pixels(grad, weight), weight, (top, left), like=x)
 
 
-@torch.library.custom_op("resnet_detection::winograd_weight_gradient", mutates_args=())
+@torch.library.custom_op("resnet_detection::winograd_weight_gradient", mutates_args=(), device_types="cpu")
 def _graph_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, top: int, left: int) -> Tensor:
     taps = _weight_gradient(_by_pixels(x, weight), _by_pixels(grad, weight), (top, left))
     return torch.empty_like(weight, memory_format=_layout(weight)).copy_(taps)

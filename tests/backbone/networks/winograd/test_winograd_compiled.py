@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from backbone.networks.winograd import by_torch, compiled, form
 from backbone.networks.winograd.convolution import implementation
@@ -18,24 +19,22 @@ from backbone.networks.winograd.convolution import implementation
 def cache(tmp_path, monkeypatch):
     """A cache folder of its own, and nothing loaded."""
     monkeypatch.setenv("RESNET_DETECTION_CACHE", str(tmp_path / "cache"))
-    compiled._load.cache_clear()
+    compiled._load_once.cache_clear()
     yield tmp_path / "cache" / "kernels"
-    compiled._load.cache_clear()
+    compiled._load_once.cache_clear()
 
 
 @pytest.fixture
 def compiler():
-    try:
-        return compiled._compiler()
-    except compiled._MissingError as error:
-        pytest.skip(str(error))
+    found = compiled._compilers()
+    return found[0] if found else pytest.skip("there is no C++ compiler")
 
 
 def test_compiled_once(cache, compiler, monkeypatch):
     assert compiled.is_available() and compiled.why_not() == ""
     (library,) = cache.iterdir()
     made = library.stat().st_mtime_ns
-    compiled._load.cache_clear()
+    compiled._load_once.cache_clear()
     monkeypatch.setattr(compiled, "_compile", lambda *args: pytest.fail("compiled again"))
     assert compiled.is_available()
     assert library.stat().st_mtime_ns == made
@@ -50,19 +49,83 @@ def test_without_a_compiler(cache, monkeypatch):
     assert not list(cache.parent.rglob("*.so"))
 
 
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_a_compiler_that_fails(cache, tmp_path, monkeypatch):
-    script = tmp_path / "broken"
-    script.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n")
-    script.chmod(0o755)
-    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("CXX", script(tmp_path / "broken", "echo 'no such option' >&2; exit 1"))
+    monkeypatch.setattr(compiled, "COMPILERS", ())
     assert not compiled.is_available()
     assert compiled.why_not() == "the C++ compiler failed: no such option"
     assert not list(cache.rglob("*"))
 
 
-def test_wrong_kernels_are_not_taken(cache, compiler, tmp_path, monkeypatch):
+def test_a_compiler_whose_library_does_not_load_runs_once(cache, compiler, tmp_path, monkeypatch):
+    path = tmp_path / "other"
+    monkeypatch.setenv("CXX", script(path, f'echo >> {path}.calls; exec {compiler[0]} "$@"'))
+    # As one whose OpenMP the process does not have.
+    monkeypatch.setattr(compiled, "_load_file", lambda path: None)
+    monkeypatch.setattr(compiled, "COMPILERS", ())
+    assert not compiled.is_available()
+    assert compiled.why_not() == f"what {path} makes cannot be loaded; it has to be GCC, whose OpenMP torch has"
+    assert len((tmp_path / "other.calls").read_text().splitlines()) == 2  # compiled and linked
+
+
+def test_the_next_compiler_is_taken(cache, compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", script(tmp_path / "broken", "exit 1"))
+    assert compiled.is_available()
+
+
+def test_a_compiler_with_an_open_quote(cache, monkeypatch):
+    monkeypatch.setenv("CXX", 'g++ "')
+    assert not compiled.is_available()
+    assert compiled.why_not() == "$CXX is 'g++ \"': No closing quotation"
+
+
+MODES = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "meta": lambda: torch.device("meta"),
+    "fake": FakeTensorMode,
+    "inference": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_the_first_call_in_any_mode(mode, cache, compiler):
+    with mode():
+        assert compiled.is_available(), compiled.why_not()
+
+
+def test_the_first_call_with_other_default_numbers(cache, compiler):
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert compiled.is_available(), compiled.why_not()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# Each of them in one place that other blocks do not use.
+FAULTS = {
+    "input": ("- 1.25f * d[2]", "- 1.26f * d[2]"),
+    "bias": ("places[j] += shift", "places[j] -= shift"),
+    "ReLU": ("if (relu)", "if (!relu)"),
+    "one tile": ("product<1>(rows + t * PANEL, w,", "product<1>(rows + t * PANEL, w + 1,"),
+    "four tiles": ("product<4>(rows + t * PANEL, w,", "product<4>(rows + t * PANEL, w + 1,"),
+    "weights": ("outer<4>(rows + 12,", "outer<4>(rows + 11,"),
+    "turn": ("block[j][i] = in[i * columns + j]", "block[j][i] = in[i * columns]"),
+}
+
+
+@pytest.mark.parametrize("right, wrong", FAULTS.values(), ids=FAULTS)
+def test_wrong_kernels_are_not_taken(right, wrong, cache, compiler, tmp_path, monkeypatch):
+    if wrong.startswith("outer<4>") and "avx512f" in compiled._processor():
+        pytest.skip("longer vectors take other blocks")
     source = tmp_path / "kernels.cpp"
-    source.write_text(compiled.SOURCE.read_text().replace("- 1.25f * d[2]", "- 1.26f * d[2]"))
+    assert right in (text := compiled.SOURCE.read_text())
+    source.write_text(text.replace(right, wrong))
     monkeypatch.setattr(compiled, "SOURCE", source)
     assert not compiled.is_available()
     assert compiled.why_not() == "the compiled kernels give other values than torch"

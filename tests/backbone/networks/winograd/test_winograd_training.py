@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import backbone
 from backbone.networks import conv_norm
 from backbone.networks.conv_norm import WinogradConv2d, use_winograd
+from backbone.networks.folding import fold_pair
 from backbone.networks.winograd import by_torch, compiled, form, training
 from backbone.networks.winograd.training import Convolution
 from tests.backbone.networks.winograd.test_winograd import COMPILED_SHAPES, SHAPES, need_kernels
@@ -145,8 +149,68 @@ def test_when_a_layer_takes_it(monkeypatch):
         layer(torch.randn(1, 128, 32, 32))
     torch.jit.trace(layer, torch.randn(1, 128, 32, 32), check_trace=False)
     torch.func.vmap(layer)(torch.randn(2, 1, 128, 32, 32))
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.randn(1, 128, 32, 32))
+    assert counter.get_total_flops() == 2 * 9 * 128**2 * 32**2
+    layer(torch._neg_view(torch.randn(1, 128, 32, 32)))
+    layer(torch._efficientzerotensor((1, 128, 32, 32)))
+    copy.deepcopy(layer).to("meta")(torch.randn(1, 128, 32, 32, device="meta"))
     layer.double()(torch.randn(1, 128, 32, 32, dtype=torch.float64))
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("channels", [16, 48, 2048])
+def test_wrong_channels_are_refused_as_by_torch(channels):
+    layer = nn.Conv2d(32, 64, 3, padding=1)
+    use_winograd(layer, in_graphs=True)
+    folded = fold_pair(nn.Conv2d(32, 64, 3, padding=1), None, relu=False)
+    x = torch.randn(1, channels, 64, 64).to(memory_format=torch.channels_last)
+    compiled_layer = torch.compile(layer, dynamic=False, backend="eager")
+    for call in (layer, torch.no_grad()(folded), compiled_layer):
+        with pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels} channels"):
+            call(x)
+    with pytest.raises(RuntimeError, match="bias"):
+        layer.bias = nn.Parameter(torch.zeros(8))
+        layer(torch.randn(1, 32, 64, 64))
+
+
+def test_kernels_check_what_they_are_given():
+    need_kernels()
+    weight, pixels, out = torch.randn(32, 16, 3, 3), torch.randn(1, 8, 8, 16), torch.empty(1, 8, 8, 32)
+    places = compiled.transform_weight(weight)
+    wrong = [
+        (pixels[..., :8], places, None, out),
+        (pixels, places[:, :1], None, out),
+        (pixels, places, torch.zeros(8), out),
+        (pixels[:, :7], places, None, out),
+        (pixels.transpose(2, 3), places, None, out.transpose(2, 3)),
+    ]
+    for pixels_, places_, bias, out_ in wrong:
+        with pytest.raises(ValueError, match="fit"):
+            compiled.write(pixels_, places_, bias, (1, 1), out_)
+    with pytest.raises(TypeError, match="float32 in memory, not torch.float64"):
+        compiled.write(pixels.double(), places, None, (1, 1), out)
+    with pytest.raises(TypeError, match="meta"):
+        compiled.transform_weight(weight.to("meta"))
+
+
+def test_no_images():
+    need_kernels()
+    x = torch.randn(0, 32, 8, 8, requires_grad=True)
+    weight, bias = torch.randn(16, 32, 3, 3, requires_grad=True), torch.randn(16, requires_grad=True)
+    Convolution.apply(x, weight, bias, (1, 1)).sum().backward()
+    assert x.grad.shape == x.shape and not weight.grad.any() and not bias.grad.any()
+
+
+def test_weight_gradients_have_the_same_bits_for_any_number_of_threads(set_threads):
+    need_kernels()
+    torch.manual_seed(0)
+    pixels, values = torch.randn(2, 30, 37, 32), torch.randn(2, 30, 37, 16)
+    found = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        found.append(compiled.weight_gradient(pixels, values, (1, 1)))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_few_channels_take_the_compiled_kernels_alone(way, monkeypatch):
@@ -195,9 +259,12 @@ def test_operators_in_graphs_keep_their_contract():
         torch.library.opcheck(torch.ops.resnet_detection.winograd.default, given)
 
 
-def test_an_export_has_plain_operators():
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("trains", [False, True])
+def test_an_export_has_plain_operators(trains, strict):
     need_kernels()
-    network = backbone.create("cifar_resnet20", norm="bn", num_classes=10).eval()
-    use_winograd(network, in_graphs=True)
-    program = torch.export.export(network, (torch.randn(4, 3, 32, 32),), strict=False)
+    network = backbone.create("cifar_resnet20", norm="bn", num_classes=10).to(memory_format=torch.channels_last)
+    use_winograd(network.train(trains), in_graphs=True)
+    images = torch.randn(16, 3, 32, 32).to(memory_format=torch.channels_last)
+    program = torch.export.export(network, (images,), strict=strict)
     assert not any("winograd" in str(node.target) for node in program.graph.nodes)
