@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from torch.nn.modules import module as every_module
 
 from .norm import FrozenBatchNorm2d
+from .winograd import compiled
+from .winograd.choice import fits_training, gains, is_ready, is_worthwhile
 from .winograd.convolution import prepare_weight, winograd
-from .winograd.form import fits_training, gains, is_ready, is_worthwhile
-from .winograd.training import Convolution, convolution_in_graph, convolve, gradients, pays
+from .winograd.training import Convolution, convolution_in_graph, convolve, gradients
 
 TENSORS = (Tensor, nn.Parameter)
 # What calls run through; a class may be given other functions later.
@@ -312,7 +313,7 @@ def takes_winograd(conv: nn.Conv2d, x: Tensor) -> bool:
         and runs_eagerly()
         and _lie_in_memory(x, conv.weight, conv.bias)
         and _autocast_dtype(x) is None
-        and pays(x, conv)
+        and is_worthwhile(x, conv, training=True)
     )
 
 
@@ -321,15 +322,7 @@ def _lie_in_memory(*tensors: Tensor | None) -> bool:
     return (
         not torch._C._are_functorch_transforms_active()
         and not torch._C._len_torch_dispatch_stack()
-        and all(
-            type(x) in TENSORS
-            and x.device.type == "cpu"
-            and x.layout is torch.strided
-            and not x.is_neg()
-            and not x._is_zerotensor()
-            for x in tensors
-            if x is not None
-        )
+        and all(type(x) in TENSORS and compiled.reads(x) for x in tensors if x is not None)
     )
 
 

@@ -23,9 +23,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from ...common.cache import cache_folder
 from ...common.errors import DataError
+from .form import PLACES, tiles_along
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
-PANEL, PLACES, TILE, ROWS = 16, 36, 4, 12
+PANEL, ROWS = 16, 12  # channels that lie together; tiles of the longest product
 COMPILERS = ("g++", "c++")
 TIMEOUT = 300  # seconds
 # Bytes of transformed tiles at a time, of all threads.
@@ -63,6 +64,12 @@ def is_available() -> bool:
 def why_not() -> str:
     """Return why the kernels cannot run here, "" where they can."""
     return _load()[1]
+
+
+def reads(x: Tensor) -> bool:
+    """Whether a tensor's numbers lie in the CPU's memory, in float32, as they are."""
+    plain = x.device.type == "cpu" and x.layout is torch.strided and x.dtype is torch.float32
+    return plain and not x.is_neg() and not x._is_zerotensor()
 
 
 def takes(channels: int, kernels: int) -> bool:
@@ -114,7 +121,7 @@ def weight_gradient(pixels: Tensor, values: Tensor, padding: tuple[int, int]) ->
 
 def by_pixels(x: Tensor) -> Tensor:
     """As `by_torch.by_pixels`."""
-    if x.is_contiguous(memory_format=torch.channels_last):
+    if x.stride(1) == 1:
         return x.permute(0, 2, 3, 1)
     images, channels, height, width = x.shape
     out = x.new_empty((images, height, width, channels))
@@ -152,7 +159,7 @@ def _geometry(
     _require(pixels.shape[2] + 2 * padding[1] - 2 == width, "gradient", values)
     _require(pixels.stride(3) == values.stride(3) == 1 or not values.numel(), "layout", pixels)
     threads = torch.get_num_threads()
-    tiles = images * -(-height // TILE) * -(-width // TILE)
+    tiles = images * tiles_along(height) * tiles_along(width)
     sharing = 1 if shared else threads
     # Each thread gets some, in whole products.
     share = -(-tiles // (sharing * ROWS)) * ROWS
@@ -163,8 +170,7 @@ def _geometry(
 
 def _at(tensor: Tensor) -> int:
     """Return where a tensor's numbers lie; of one whose numbers are not simply there, raise TypeError."""
-    plain = tensor.device.type == "cpu" and tensor.layout is torch.strided and tensor.dtype is torch.float32
-    if not plain or tensor.is_neg() or tensor._is_zerotensor():
+    if not reads(tensor):
         raise TypeError(f"the kernels read float32 in memory, not {tensor.dtype} of {tensor.device}, {tensor.layout}")
     return tensor.data_ptr()
 

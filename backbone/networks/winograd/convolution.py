@@ -35,8 +35,5 @@ def winograd(x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int,
     used = compiled if weight.dim() == 4 else by_torch
     kernels = weight.shape[1] * weight.shape[3] if used is compiled else weight.shape[2]
     out = x.new_empty((images, height + 2 * top - 2, width + 2 * left - 2, kernels))
-    pixels = x.permute(0, 2, 3, 1)
-    if used is compiled and pixels.stride(3) != 1:
-        pixels = pixels.contiguous()
-    used.write(pixels, weight, bias, padding, out, relu=relu)
+    used.write(used.by_pixels(x), weight, bias, padding, out, relu=relu)
     return out.permute(0, 3, 1, 2)

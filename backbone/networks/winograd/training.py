@@ -10,15 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .convolution import implementation
-from .form import TAPS, is_worthwhile
-
-
-def pays(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether `convolve` takes less time than torch for these images and a convolution that `fits_training`."""
-    return x.device.type == "cpu" and is_worthwhile(x, conv, training=True)
+from .form import TAPS
 
 
 class Convolution(torch.autograd.Function):

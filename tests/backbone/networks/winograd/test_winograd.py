@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from backbone.networks import conv_norm
 from backbone.networks.folding import fold_pair
-from backbone.networks.winograd import by_torch, compiled, form
+from backbone.networks.winograd import by_torch, choice, compiled
 from backbone.networks.winograd.convolution import prepare_weight, winograd
 
 # Images, channels in and out, height, width, padding: whole tiles, cut ones, one region each, none around, two around.
@@ -135,5 +135,5 @@ def test_copies_and_files_hold_the_weights_once(layer):
 @pytest.mark.parametrize("wrong", [{"stride": 2}, {"dilation": 2}, {"groups": 2}, {"kernel_size": 5}])
 def test_other_convolutions_do_not_take_it(wrong):
     conv = nn.Conv2d(128, 128, **{"kernel_size": 3, "padding": 1, **wrong})
-    assert not form.is_worthwhile(torch.zeros(1, 128, 40, 40), conv)
-    assert form.is_worthwhile(torch.zeros(1, 128, 40, 40), nn.Conv2d(128, 128, 3, padding=1))
+    assert not choice.is_worthwhile(torch.zeros(1, 128, 40, 40), conv)
+    assert choice.is_worthwhile(torch.zeros(1, 128, 40, 40), nn.Conv2d(128, 128, 3, padding=1))

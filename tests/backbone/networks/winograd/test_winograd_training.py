@@ -14,7 +14,7 @@ import backbone
 from backbone.networks import conv_norm
 from backbone.networks.conv_norm import WinogradConv2d, use_winograd
 from backbone.networks.folding import fold_pair
-from backbone.networks.winograd import by_torch, compiled, form, training
+from backbone.networks.winograd import by_torch, choice, compiled, training
 from backbone.networks.winograd.training import Convolution
 from tests.backbone.networks.winograd.test_winograd import COMPILED_SHAPES, SHAPES, need_kernels
 
@@ -100,7 +100,7 @@ def way(request, monkeypatch) -> str:
 @pytest.mark.parametrize("norm", ["bn", "frozen_bn"])
 def test_a_network_learns_the_same(norm, way, monkeypatch):
     calls = counted(monkeypatch)
-    monkeypatch.setattr(form, "LEAST_TILES_IN_TRAINING", 1)
+    monkeypatch.setattr(choice, "LEAST_TILES_IN_TRAINING", 1)
     torch.manual_seed(0)
     images = torch.randn(2, 3, 96, 96)
     networks = [backbone.create("resnet18", norm=norm, out_features=("res3",)) for _ in range(2)]
